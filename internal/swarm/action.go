@@ -1,0 +1,139 @@
+package swarm
+
+import "dragonload/internal/piece"
+
+// Actions that Node.Step hands to its driver. They are orders. A driver carries out
+// those of one Step in their order as far as they change its own state; I/O runs
+// concurrently.
+type (
+	// Action is anything that a Node may order.
+	Action interface{ action() }
+
+	// TellTracker sends a message on the tracker session. It is only given while
+	// the session is up; a message that cannot be sent is dropped.
+	TellTracker struct{ Message ToTracker }
+
+	// Dial opens a stream to a member. PeerUp or PeerDown follows.
+	Dial struct{ Peer PeerAddr }
+	// HangUp closes the stream to a neighbour. PeerDown follows.
+	HangUp struct{ Peer piece.NodeID }
+	// TellPeer sends a message to a neighbour; it is dropped if the stream is down.
+	TellPeer struct {
+		Peer    piece.NodeID
+		Message ToPeer
+	}
+
+	// ProbeOrigin asks the origin for its first Bytes bytes. OriginAnswered may
+	// follow, then OriginStored for each piece that the answer brings; OriginEnded
+	// ends it.
+	ProbeOrigin struct {
+		Request Request
+		Bytes   int64
+	}
+	// SetGeneration fixes what the download is of, before any piece of it arrives.
+	// With Anew, what was stored belongs to another generation and is discarded.
+	SetGeneration struct {
+		Pin         piece.Pin
+		Incarnation uint64
+		Anew        bool
+	}
+	// FetchOrigin asks the origin for the pieces of one extent in one request.
+	// OriginStored follows for each piece, OriginEnded ends it.
+	FetchOrigin struct {
+		Request Request
+		Extent  piece.Extent
+	}
+	// CancelOrigin closes the stream of a request. OriginEnded follows.
+	CancelOrigin struct{ Request Request }
+
+	// FetchPeer asks a neighbour for pieces, to be checked against Digests.
+	// PeerStored follows for each good piece, PeerEnded ends it.
+	FetchPeer struct {
+		Request Request
+		Peer    piece.NodeID
+		Pieces  []piece.Index
+		Digests []piece.Digest
+	}
+	// CancelPeer closes the connection of a request. PeerEnded follows.
+	CancelPeer struct{ Request Request }
+
+	// Serve lets a waiting Asked go ahead. Served ends it.
+	Serve struct{ Request Request }
+	// Refuse turns a waiting Asked down: a piece of it is not held here.
+	Refuse struct{ Request Request }
+
+	// AuditLeaf compares some bytes of a stored piece, at most one leaf, with the
+	// origin's. Audited ends it.
+	AuditLeaf struct {
+		Request Request
+		Piece   piece.Index
+		Range   piece.Range // bytes of the file
+	}
+
+	// Forget drops a stored piece.
+	Forget struct{ Piece piece.Index }
+
+	// Finish completes the file: every piece is stored. Finished follows, unless
+	// the driver ends the download with an error of its own.
+	Finish struct{ Basis Basis }
+
+	// Warn tells the user something; Code is stable, Peer is set where it matters.
+	Warn struct {
+		Code WarnCode
+		Peer piece.NodeID
+	}
+
+	// Fail ends the download: it cannot be completed. Code says why.
+	Fail struct{ Code FailCode }
+
+	// Quit ends the Node: the file is whole and nobody needs this member any more,
+	// or Stopping was carried out. Nothing follows.
+	Quit struct{}
+)
+
+func (TellTracker) action()   {}
+func (Dial) action()          {}
+func (HangUp) action()        {}
+func (TellPeer) action()      {}
+func (ProbeOrigin) action()   {}
+func (SetGeneration) action() {}
+func (FetchOrigin) action()   {}
+func (CancelOrigin) action()  {}
+func (FetchPeer) action()     {}
+func (CancelPeer) action()    {}
+func (Serve) action()         {}
+func (Refuse) action()        {}
+func (AuditLeaf) action()     {}
+func (Forget) action()        {}
+func (Finish) action()        {}
+func (Warn) action()          {}
+func (Fail) action()          {}
+func (Quit) action()          {}
+
+// Basis is what a finished file rests on, as far as the Node knows; the driver, which
+// knows about checksums and the origin's digest, may know better.
+type Basis struct {
+	OwnOnly bool // every byte was read by this member itself from one pinned version
+	Audited int  // leaves compared with the origin and found equal
+}
+
+// WarnCode names what a Warn is about.
+type WarnCode string
+
+// FailCode names why a Node cannot go on.
+type FailCode string
+
+const (
+	WarnTrackerAway      WarnCode = "tracker-away"     // members go on without the tracker
+	WarnTrackerBack      WarnCode = "tracker-back"     // it is there again
+	WarnChanged          WarnCode = "origin-changed"   // the file changed at the origin and is fetched anew
+	WarnWrongBytes       WarnCode = "wrong-bytes"      // Peer sent bytes that do not match; fetched elsewhere
+	WarnWrongStatement   WarnCode = "wrong-statement"  // Peer stated a digest that the origin contradicts
+	WarnOriginWaits      WarnCode = "origin-asks-wait" // the origin asked for a pause
+	WarnOneStream        WarnCode = "one-stream"       // the origin cannot be read in ranges
+	WarnNothingForAWhile WarnCode = "no-progress"      // no byte has come for a while
+
+	FailOrigin  FailCode = "origin"  // nobody can get the file from the origin; see the driver's last origin error
+	FailChanges FailCode = "changes" // the file keeps changing at the origin
+	FailSilence FailCode = "silence" // no new byte within the time set by --give-up-after
+)

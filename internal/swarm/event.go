@@ -1,0 +1,136 @@
+package swarm
+
+import (
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// Request names one thing that a Node has asked its driver to do; it is unique in
+// the life of the Node.
+type Request uint64
+
+// Events that a driver hands to Node.Step. They are past facts.
+type (
+	// Event is anything that may happen to a Node.
+	Event interface{ event() }
+
+	// TrackerUp: a session with the tracker is open; the node announces itself on it.
+	TrackerUp struct{}
+	// TrackerDown: that session has ended.
+	TrackerDown struct{}
+	// TrackerSaid: a message of the tracker has arrived.
+	TrackerSaid struct{ Message ToNode }
+
+	// PeerUp: a stream with a neighbour is open, whoever dialled.
+	PeerUp struct{ Peer piece.NodeID }
+	// PeerDown: the stream has ended, or Dial did not succeed.
+	PeerDown struct{ Peer piece.NodeID }
+	// PeerSaid: a message of a neighbour has arrived. The driver has checked its
+	// form, and of a Statement the signature.
+	PeerSaid struct {
+		Peer    piece.NodeID
+		Message ToPeer
+	}
+
+	// OriginAnswered: the answer to ProbeOrigin has begun and was accepted. Its
+	// pieces follow as OriginStored once the Node has set the generation.
+	OriginAnswered struct {
+		Request Request
+		Pin     piece.Pin
+		Stream  bool  // the whole file, from byte 0, on this one answer
+		Bytes   int64 // length of the answer's range; the whole size with Stream
+	}
+	// OriginStored: one piece of a request has arrived and is written.
+	OriginStored struct {
+		Request Request
+		Piece   piece.Index
+		Digest  piece.Digest
+	}
+	// OriginMoved: bytes of a request have arrived since the last such event; the
+	// driver reports at most every 100 ms. Rates are measured by it.
+	OriginMoved struct {
+		Request Request
+		Bytes   int64
+	}
+	// OriginEnded ends ProbeOrigin and FetchOrigin. What was not stored by then will
+	// not be.
+	OriginEnded struct {
+		Request Request
+		Failure Failure
+		Changed *piece.Pin    // the origin answered with another version
+		Busy    bool          // 429, 503 or a reset: fewer connections may help
+		Wait    time.Duration // Retry-After, 0 if there was none
+	}
+
+	// PeerStored: one piece of a FetchPeer has arrived, matched its digest and is
+	// written.
+	PeerStored struct {
+		Request Request
+		Piece   piece.Index
+	}
+	// PeerEnded ends FetchPeer. What was not stored by then will not be.
+	PeerEnded struct {
+		Request Request
+		Wrong   []piece.Index // pieces whose bytes did not match their digest
+		Failed  bool          // the neighbour refused, or the connection broke
+	}
+
+	// Asked: a neighbour asks for pieces. The Node answers with Serve or Refuse.
+	Asked struct {
+		Request Request
+		Peer    piece.NodeID
+		Pieces  []piece.Index
+	}
+	// Served ends Serve.
+	Served struct {
+		Request Request
+		Bytes   int64
+	}
+
+	// Audited ends AuditLeaf.
+	Audited struct {
+		Request Request
+		Result  AuditResult
+	}
+
+	// Unreadable: a stored piece can no longer be read as it was written.
+	Unreadable struct{ Piece piece.Index }
+
+	// Finished ends Finish: the file has its final name.
+	Finished struct{}
+
+	// Stopping: the user wants the download to end now; the work is kept.
+	Stopping struct{}
+)
+
+func (TrackerUp) event()      {}
+func (TrackerDown) event()    {}
+func (TrackerSaid) event()    {}
+func (PeerUp) event()         {}
+func (PeerDown) event()       {}
+func (PeerSaid) event()       {}
+func (OriginAnswered) event() {}
+func (OriginStored) event()   {}
+func (OriginMoved) event()    {}
+func (OriginEnded) event()    {}
+func (PeerStored) event()     {}
+func (PeerEnded) event()      {}
+func (Asked) event()          {}
+func (Served) event()         {}
+func (Audited) event()        {}
+func (Unreadable) event()     {}
+func (Finished) event()       {}
+func (Stopping) event()       {}
+
+// AuditResult is what came of comparing a leaf with the origin.
+type AuditResult uint8
+
+const (
+	// AuditEqual: the origin's bytes are those stored here.
+	AuditEqual AuditResult = iota
+	// AuditDiffers: they are not.
+	AuditDiffers
+	// AuditFailed: the origin did not answer usably.
+	AuditFailed
+)

@@ -1,0 +1,398 @@
+package swarm
+
+import (
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// The origin side of a Node: leased pieces are asked of the origin in requests small
+// enough that little is promised to a line that may slow down, over as many
+// connections as bring something.
+
+const (
+	// probeBytes is how much the first request asks for. It must be little, for the
+	// others wait for its answer's header only, but the body comes over the same line.
+	probeBytes = 256 << 10
+
+	// requestTime is how long one request should last on its share of the line. What
+	// is asked cannot be taken back without cost, so it is short.
+	requestTime = 250 * time.Millisecond
+
+	// firstRequest is asked for while the speed is not known; maxRequest at most.
+	firstRequest = 256 << 10
+	maxRequest   = 8 << 20
+
+	// maxBuffered bounds the pieces in memory at one time, whatever their length.
+	maxBuffered = 64 << 20
+
+	// startConnections keeps the line busy during the round trip between two
+	// requests. More are tried one by one, and kept if they bring a tenth more.
+	startConnections = 2
+	maxConnections   = 8
+	trialTime        = time.Second
+	trialPause       = 10 * time.Second
+	maxTrialPause    = 2 * time.Minute
+
+	// localRetries is how often a request that broke off is repeated before its
+	// pieces are given back.
+	localRetries = 2
+)
+
+type originSide struct {
+	leases   piece.Extents // lent to this node and not asked for yet
+	requests []*originRequest
+	line     meter
+	moved    int64 // bytes since the last report
+
+	limit     int // connections at most
+	allowed   int // connections now
+	trial     bool
+	trialAt   Instant // when the next trial begins, or this one ends
+	trialBase int64   // bytes per second before it
+	pause     time.Duration
+	counted   int64   // bytes since measuring began
+	since     Instant // when measuring began
+
+	failures  int // in a row
+	notBefore Instant
+	holdUntil Instant // the origin asked everybody to wait
+	barred    bool    // this node cannot get the file from the origin
+	answered  bool    // it has answered at least once
+}
+
+type originRequest struct {
+	id    Request
+	left  piece.Extents // asked for and not stored yet
+	probe bool
+	stale bool // it brings pieces of a generation that was given up
+}
+
+func (o *originSide) init(limit int) {
+	o.limit = limit
+	if o.limit <= 0 {
+		o.limit = maxConnections
+	}
+	o.allowed = min(startConnections, o.limit)
+	o.pause = trialPause
+	o.line.window = time.Second
+}
+
+// begin forgets the work on another generation.
+func (o *originSide) begin(n *Node) {
+	o.leases.Clear()
+	for _, r := range o.requests {
+		if !r.probe {
+			n.act(CancelOrigin{Request: r.id})
+		}
+		r.stale = !r.probe || r.left.Count() > 0
+		r.left.Clear()
+	}
+}
+
+func (n *Node) originRequest(id Request) *originRequest {
+	for _, r := range n.origin.requests {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// probe asks the origin what the file is.
+func (n *Node) probe() {
+	if n.origin.barred || n.probing() {
+		return
+	}
+	r := &originRequest{id: n.request(), probe: true}
+	n.origin.requests = append(n.origin.requests, r)
+	n.origin.line.start(n.now)
+	n.act(ProbeOrigin{Request: r.id, Bytes: probeBytes})
+}
+
+func (n *Node) probing() bool {
+	return slices.ContainsFunc(n.origin.requests, func(r *originRequest) bool { return r.probe })
+}
+
+func (n *Node) originAnswered(ev OriginAnswered) {
+	r := n.originRequest(ev.Request)
+	if r == nil || ev.Pin.Size < 0 {
+		return
+	}
+	o := &n.origin
+	o.answered, o.failures = true, 0
+	n.tracker.streaming = false
+	incarnation := uint64(0)
+	if !ev.Pin.Combinable() {
+		// Nobody may take the bytes of another stream for those of this one.
+		incarnation = n.rng.Uint64() | 1
+	}
+	if ev.Stream {
+		n.warn(WarnOneStream)
+	}
+	if !n.pinned || n.pin != ev.Pin || n.incarnation != incarnation {
+		if n.pinned && n.tracker.up && !n.tracker.asked {
+			// Late: the pool has a pin already. This answer goes unused.
+			n.act(CancelOrigin{Request: r.id})
+			return
+		}
+		n.begin(ev.Pin, incarnation)
+		if n.ended {
+			return
+		}
+	}
+	n.tracker.asked = false
+	n.tracker.fresh = true
+	covered := piece.Extent{Count: uint32(ev.Bytes / n.layout.PieceLength)}
+	if ev.Stream || ev.Bytes >= n.layout.Size {
+		covered = n.layout.All()
+	}
+	r.stale = false
+	if covered.Count > 0 {
+		r.left.Add(covered)
+		for e := range n.have.Extents {
+			r.left.Remove(e)
+		}
+		o.leases.Remove(covered)
+	}
+	if n.tracker.up {
+		n.tell(Probed{Pin: ev.Pin, Incarnation: incarnation, Stream: ev.Stream, Extent: covered})
+	}
+}
+
+func (n *Node) originStored(ev OriginStored) {
+	r := n.originRequest(ev.Request)
+	if r == nil || r.stale || !n.pinned || int(ev.Piece) >= n.have.Len() {
+		return
+	}
+	r.left.Remove(piece.Extent{First: ev.Piece, Count: 1})
+	n.origin.failures = 0
+	n.stored(ev.Piece, ev.Digest, true)
+}
+
+func (n *Node) originMoved(ev OriginMoved) {
+	n.lastProgress = n.now
+	o := &n.origin
+	o.answered = true
+	o.line.add(n.now, ev.Bytes)
+	n.received.add(n.now, ev.Bytes)
+	o.moved += ev.Bytes
+	o.counted += ev.Bytes
+	if r := n.originRequest(ev.Request); r != nil && r.probe && !n.pinned && !n.tracker.streaming {
+		// A body before the answer is accepted: a stream whose length is not known.
+		n.tracker.streaming = true
+		n.tracker.reportAt = n.now
+	}
+}
+
+func (n *Node) originEnded(ev OriginEnded) {
+	k := slices.IndexFunc(n.origin.requests, func(r *originRequest) bool { return r.id == ev.Request })
+	if k < 0 {
+		return
+	}
+	o := &n.origin
+	r := o.requests[k]
+	o.requests = slices.Delete(o.requests, k, k+1)
+	o.line.stop(n.now)
+	if ev.Busy {
+		n.fewerConnections()
+	}
+	if ev.Wait > 0 {
+		o.holdUntil = max(o.holdUntil, n.now.Add(min(ev.Wait, maxHold)))
+		n.warn(WarnOriginWaits)
+	}
+	switch {
+	case ev.Changed != nil:
+		n.giveBack(r, Returned{})
+		if n.tracker.up {
+			n.tell(Conflict{Pin: *ev.Changed})
+		} else if !n.probing() {
+			n.tracker.asked = true
+			n.probe()
+		}
+		o.notBefore = n.now.Add(time.Second)
+	case ev.Failure == NoFailure:
+		n.keep(r)
+	default:
+		n.originFailed(r, ev)
+	}
+}
+
+// keep puts what a request did not bring back to what is to be asked for.
+func (n *Node) keep(r *originRequest) {
+	for _, e := range r.left.Runs() {
+		n.origin.leases.Add(e)
+	}
+	for e := range n.have.Extents {
+		if n.origin.leases.Count() == 0 {
+			break
+		}
+		n.origin.leases.Remove(e)
+	}
+}
+
+// originFailed decides what becomes of the pieces of a request that failed.
+func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
+	o := &n.origin
+	o.failures++
+	failure := ev.Failure
+	if n.opts.MaxTries > 0 && o.failures >= n.opts.MaxTries {
+		failure = Lasting
+	}
+	if failure == Lasting {
+		o.barred = true
+	}
+	backOff := min(100*time.Millisecond<<min(o.failures, 9), 30*time.Second)
+	// A little earlier or later, so that members do not come back all at once.
+	backOff += time.Duration(n.rng.Int64N(int64(backOff)/4 + 1))
+	o.notBefore = max(o.notBefore, n.now.Add(backOff))
+	if failure == Passing && !r.probe && ev.Wait == 0 && o.failures <= localRetries {
+		n.keep(r)
+		return
+	}
+	n.giveBack(r, Returned{Failure: failure, Wait: ev.Wait})
+	if !n.tracker.up && failure == Lasting && !n.pinned && len(n.swap.order) == 0 {
+		n.fail(FailOrigin)
+	}
+}
+
+// giveBack returns everything that is leased and not under way, and the rest of r.
+func (n *Node) giveBack(r *originRequest, msg Returned) {
+	n.keep(r)
+	msg.Extents = slices.Clone(n.origin.leases.Runs())
+	if n.tracker.up {
+		n.origin.leases.Clear()
+		n.tell(msg)
+	}
+}
+
+// revoke gives up to count pieces back that were not asked for yet, the last first.
+func (n *Node) revoke(count uint32) {
+	var extents []piece.Extent
+	for count > 0 {
+		e, ok := n.origin.leases.TakeLast(count)
+		if !ok {
+			break
+		}
+		count -= e.Count
+		extents = append(extents, e)
+	}
+	n.tell(Returned{Extents: extents})
+}
+
+// dropLeases closes the streams that were to bring the pieces of extents: the tracker
+// has given them to others, because nothing came.
+func (n *Node) dropLeases(extents []piece.Extent) {
+	for _, e := range extents {
+		n.origin.leases.Remove(e)
+	}
+	for _, r := range n.origin.requests {
+		before := r.left.Count()
+		for _, e := range extents {
+			r.left.Remove(e)
+		}
+		if r.left.Count() < before && r.left.Count() == 0 && !r.probe {
+			n.act(CancelOrigin{Request: r.id})
+		}
+	}
+}
+
+// lease takes in pieces to be fetched.
+func (n *Node) lease(extents []piece.Extent) {
+	for _, e := range extents {
+		if n.pinned && e.Valid(n.have.Len()) {
+			n.origin.leases.Add(e)
+		}
+	}
+	var held []piece.Extent
+	for _, e := range extents {
+		for i := e.First; i < e.End(); i++ {
+			if n.pinned && n.have.Has(i) {
+				held = append(held, piece.Extent{First: i, Count: 1})
+			}
+		}
+	}
+	for _, e := range held {
+		n.origin.leases.Remove(e)
+	}
+}
+
+// fetchFromOrigin asks for leased pieces as far as connections are free.
+func (n *Node) fetchFromOrigin() {
+	o := &n.origin
+	if !n.pinned || o.barred || n.whole() {
+		return
+	}
+	n.tuneConnections()
+	for o.leases.Count() > 0 && len(o.requests) < o.allowed && n.buffers() > 0 {
+		if wait := max(o.notBefore, o.holdUntil); n.now < wait {
+			n.checkAt = min(n.checkAt, wait)
+			return
+		}
+		e, _ := o.leases.TakeFirst(n.requestPieces())
+		r := &originRequest{id: n.request()}
+		r.left.Add(e)
+		o.requests = append(o.requests, r)
+		o.line.start(n.now)
+		n.act(FetchOrigin{Request: r.id, Extent: e})
+	}
+}
+
+// requestPieces is how many pieces the next request asks for.
+func (n *Node) requestPieces() uint32 {
+	o := &n.origin
+	bytes := int64(firstRequest)
+	if rate := o.line.rate(n.now); rate > 0 {
+		bytes = min(mulDiv(rate, int64(requestTime), int64(time.Second)), maxRequest)
+	}
+	pieces := bytes / n.layout.PieceLength
+	// What is left is spread over the connections, so that they end together.
+	pieces = min(pieces, int64((o.leases.Count()+o.allowed-1)/o.allowed))
+	return uint32(max(pieces, 1))
+}
+
+// buffers is how many more pieces may be in memory.
+func (n *Node) buffers() int {
+	limit := max(int(maxBuffered/n.layout.PieceLength), 3)
+	return limit - len(n.origin.requests) - n.swap.requests
+}
+
+// tuneConnections adds a connection while each brings a tenth more.
+func (n *Node) tuneConnections() {
+	o := &n.origin
+	if len(o.requests) < o.allowed || o.leases.Count() == 0 {
+		// The line is not kept busy, so nothing can be measured.
+		o.since, o.counted, o.trial = n.now, 0, false
+		o.trialAt = max(o.trialAt, n.now.Add(trialTime))
+		return
+	}
+	if n.now < o.trialAt {
+		return
+	}
+	rate := mulDiv(o.counted, int64(time.Second), max(int64(n.now.Sub(o.since)), 1))
+	o.since, o.counted = n.now, 0
+	switch {
+	case o.trial && rate < o.trialBase+o.trialBase/10:
+		o.allowed--
+		o.trial = false
+		o.trialAt = n.now.Add(o.pause)
+		o.pause = min(2*o.pause, maxTrialPause)
+		return
+	case o.allowed >= o.limit:
+		o.trial = false
+		o.trialAt = n.now.Add(trialPause)
+		return
+	}
+	o.trial, o.trialBase = true, rate
+	o.allowed++
+	o.trialAt = n.now.Add(trialTime)
+}
+
+// fewerConnections halves the connections: the origin is busy.
+func (n *Node) fewerConnections() {
+	o := &n.origin
+	o.allowed = max(o.allowed/2, 1)
+	o.trial = false
+	o.trialAt = n.now.Add(max(o.pause, 30*time.Second))
+}

@@ -1,0 +1,189 @@
+package swarm
+
+import (
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// How the origin's extents are leased. Members get work for a while ahead, the while
+// shrinking with what remains (guided self-scheduling: Polychronopoulos and Kuck,
+// IEEE Transactions on Computers C-36, 1987), so that all lines end together.
+const (
+	// firstLease is what a member gets whose speed is not known yet.
+	firstLease = 1 << 20
+
+	// A member's leases last between minHorizon and maxHorizon at its speed; less
+	// and it might idle for a round trip, more and a member that slows down holds up
+	// what others could do.
+	minHorizon = 200 * time.Millisecond
+	maxHorizon = 2 * time.Second
+
+	// stallTime is how long a member may bring nothing before its leases are given
+	// to idle members; it must be well under the 5 s within which a stalled source
+	// is left.
+	stallTime = 3 * time.Second
+
+	probeTime   = time.Second             // others wait this long for the prober's pin
+	settleTime  = 1200 * time.Millisecond // for everybody to announce itself to a new tracker
+	limboTime   = 700 * time.Millisecond  // for reports that a dead member's pieces live on elsewhere
+	retryTime   = 250 * time.Millisecond  // between two looks for somebody to take work
+	conflictBar = 30 * time.Second        // no leases for a member that sees another version than the rest
+	feedAtOnce  = 8                       // idle members looked at in one step, to keep steps short
+	maxHold     = time.Hour               // the longest Retry-After that is believed
+)
+
+// topUp leases m what it should have now, or notes that it could do more.
+func (t *Tracker) topUp(p *pool, m *member) {
+	if !p.canFetch(m) || p.stream || t.now < m.barredUntil {
+		return
+	}
+	if t.now < p.holdUntil {
+		p.starve(m)
+		return
+	}
+	want := p.quota(m) - m.leased.Count()
+	if want <= 0 {
+		return
+	}
+	var extents []piece.Extent
+	for want > 0 {
+		e, ok := p.free.TakeFirst(uint32(want))
+		if !ok {
+			break
+		}
+		m.leased.Add(e)
+		want -= int(e.Count)
+		extents = append(extents, e)
+	}
+	if len(extents) > 0 {
+		added := 0
+		for _, e := range extents {
+			added += int(e.Count)
+		}
+		if m.leased.Count() == added {
+			m.progressAt = t.now // it had nothing: its time to bring something starts now
+		}
+		p.setUnasked(m, m.unasked+added)
+		t.tell(p, m, Lease{Extents: extents})
+	}
+	if want > 0 && p.free.Count() == 0 {
+		p.starve(m)
+		t.steal(p, m)
+	}
+}
+
+// feed gives free pieces to members that could do more, the longest waiting first.
+func (t *Tracker) feed(p *pool) {
+	if !p.pinned || p.stream || t.now < p.holdUntil {
+		return
+	}
+	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count() > 0; tries-- {
+		m := p.hungry[0]
+		p.sate(m)
+		if t.now < m.barredUntil {
+			p.starve(m)
+			continue
+		}
+		before := m.leased.Count()
+		t.topUp(p, m)
+		if m.leased.Count() == before && p.canFetch(m) && m.wantsMore(p) {
+			p.starve(m)
+		}
+	}
+	if len(p.hungry) > 0 && p.free.Count() == 0 {
+		t.dropStalled(p)
+	}
+}
+
+// quota is how many pieces m should have leased now, those on their way included.
+func (p *pool) quota(m *member) int {
+	length := p.layout.PieceLength
+	if m.rate == 0 {
+		// The first lease is also a measurement; in a small file it must leave
+		// something for the others.
+		share := p.free.Count()/(2*max(p.fetchers, 1)) + 1
+		return max(1, min(int(firstLease/length), share))
+	}
+	horizon := min(max(p.timeLeft(max(p.sumRate, m.rate))/2, minHorizon), max(maxHorizon, 3*p.interval()))
+	n := int(mulDiv(m.rate, int64(horizon), int64(time.Second)) / length)
+	if n > 0 {
+		return n
+	}
+	// A single piece takes longer than the horizon. It goes to m only if m would have
+	// it before the others could be done with everything; one piece cannot be shared,
+	// so they need at least what a member of middling speed takes for it. (Not every
+	// member is slower than half the average, so somebody always may.)
+	average := max(p.sumRate/int64(max(p.fetchers, 1)), 1)
+	end := p.timeLeft(p.sumRate - m.rate)
+	if took := p.workTime(1, m.rate); took <= max(end, 2*p.workTime(1, average)) {
+		return 1
+	}
+	return 0
+}
+
+// timeLeft is how long all that is still to come from the origin takes at a rate.
+func (p *pool) timeLeft(rate int64) time.Duration { return p.workTime(p.fetchable(), rate) }
+
+// mulDiv returns a*b/c without overflow of the product, for non-negative numbers
+// whose quotient fits.
+func mulDiv(a, b, c int64) int64 {
+	if a == 0 || b <= (1<<62)/a {
+		return a * b / c
+	}
+	return int64(float64(a) / float64(c) * float64(b))
+}
+
+// steal asks the member whose unasked work would last longest for some of it, if m
+// would be through with it sooner.
+func (t *Tracker) steal(p *pool, m *member) {
+	v, ok := p.busy.first()
+	if !ok || v == m || v.revoking || v.unasked == 0 {
+		return
+	}
+	rate := max(m.rate, 1)
+	if m.rate == 0 {
+		rate = max(p.sumRate/int64(max(p.fetchers, 1)), 1)
+	}
+	// Moved so that both end together: v keeps its speed's share.
+	n := int(mulDiv(int64(v.unasked), rate, rate+max(v.rate, 1)))
+	mine := p.workTime(n, rate)
+	if n == 0 || mine+minSteal > p.workTime(v.unasked, v.rate) {
+		return
+	}
+	v.revoking = true
+	p.busy.fix(v)
+	t.tell(p, v, Revoke{Pieces: uint32(n)})
+}
+
+// minSteal is the gain below which moving work is not worth a round trip.
+const minSteal = 50 * time.Millisecond
+
+// workTime is how long n pieces take at a rate.
+func (p *pool) workTime(n int, rate int64) time.Duration {
+	return time.Duration(min(mulDiv(int64(n)*p.layout.PieceLength, int64(time.Second), max(rate, 1)), int64(time.Hour)))
+}
+
+// dropStalled takes the leases of a member that has brought nothing for long, while
+// others idle. It looks at all members, so not more often than once a retryTime.
+func (t *Tracker) dropStalled(p *pool) {
+	if t.now < p.stallCheck {
+		return
+	}
+	p.stallCheck = t.now.Add(retryTime)
+	for _, m := range p.order {
+		if m.leased.Count() == 0 || m == p.prober || t.now.Sub(m.progressAt) < stallTime || !p.otherFetcher(m, t.now) {
+			continue
+		}
+		extents := append([]piece.Extent(nil), m.leased.Runs()...)
+		t.tell(p, m, Drop{Extents: extents})
+		for _, e := range extents {
+			p.giveBack(m, e)
+		}
+		p.setUnasked(m, 0)
+		p.setRate(m, 0)
+		m.revoking = false
+		m.barredUntil = t.now.Add(min(time.Second<<min(m.failures, 5), 30*time.Second))
+		m.failures++
+	}
+}

@@ -1,0 +1,447 @@
+package swarm
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// NodeOptions say what a Node is to do. Zero values mean the defaults.
+type NodeOptions struct {
+	Self piece.NodeID
+	Addr string // where members reach this node, host:port; "" if they cannot
+
+	Fetches bool // may ask the origin
+	Wants   bool // wants the whole file
+
+	// MaxConnections bounds the requests to the origin at one time. 0: as many as
+	// bring something, at most 8.
+	MaxConnections int
+
+	// Resume is what an earlier run left, nil if nothing.
+	Resume *Resume
+
+	// Sign signs Statement.Message with this node's key.
+	Sign func(message []byte) []byte
+
+	// GiveUpAfter ends the download when no new byte has come for so long (0: 10
+	// minutes). MaxTries bounds failures of the origin in a row (0: no bound).
+	GiveUpAfter time.Duration
+	MaxTries    int
+
+	// Linger is how long a whole node stays for members that still need it. With
+	// KeepServing it stays until Stopping.
+	Linger      time.Duration
+	KeepServing bool
+}
+
+// Resume is what is stored from an earlier run.
+type Resume struct {
+	Pin         piece.Pin
+	Incarnation uint64
+	Have        piece.Bitfield
+	Digests     []piece.Digest // of every piece; those not held are ignored
+	Origin      piece.Bitfield // pieces that this node read from the origin itself
+}
+
+// Node decides for one download. See the package comment for how it is driven.
+type Node struct {
+	opts NodeOptions
+	rng  *rand.Rand
+	now  Instant
+	out  []Action
+	next Request
+
+	// The generation, once it is known.
+	pinned      bool
+	pin         piece.Pin
+	incarnation uint64
+	layout      piece.Layout
+	changes     int // times that the generation was replaced
+
+	have    piece.Bitfield
+	own     piece.Bitfield // of these, read from the origin by this node itself
+	digests []piece.Digest // known ones, else zero
+	stater  []int32        // 1 + index in statements of what vouches for a digest
+	avail   []uint16       // neighbours that hold each piece
+	asking  []uint8        // requests to neighbours under way for each piece
+
+	origin  originSide
+	tracker trackerSide
+	swap    swapSide
+	trust   trustSide
+
+	fresh        piece.Extents // stored, not yet told to the neighbours
+	flushAt      Instant
+	unreported   piece.Extents // stored, not yet told to the tracker
+	lost         piece.Extents // no longer held, not yet told to the tracker
+	checkAt      Instant       // next look at what waits for too long
+	lastProgress Instant       // when the last byte came
+	lastStored   Instant       // when the last piece was stored
+	warnedIdle   bool
+	received     meter // all that comes, for estimating what is left
+
+	finishing bool
+	finished  bool
+	wholeAt   Instant
+	ended     bool
+}
+
+// NewNode returns a Node at the beginning of a download; its clock starts with the
+// first Step. It draws from rng alone.
+func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
+	if opts.GiveUpAfter == 0 {
+		opts.GiveUpAfter = 10 * time.Minute
+	}
+	n := &Node{opts: opts, rng: rng, flushAt: never, checkAt: 0}
+	n.received.window = time.Second
+	n.origin.init(opts.MaxConnections)
+	n.tracker.init()
+	n.swap.init()
+	n.trust.init()
+	return n
+}
+
+// Step takes in one event, or nil once Deadline has passed, and appends what is to be
+// done to out.
+func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
+	if n.ended {
+		return out
+	}
+	if n.lastProgress == 0 {
+		n.lastProgress, n.lastStored, n.tracker.downSince = now, now, now
+		n.checkAt = now.Add(checkInterval)
+	}
+	n.now, n.out = now, out
+	switch ev := ev.(type) {
+	case TrackerUp, TrackerDown, TrackerSaid:
+		n.trackerEvent(ev)
+	case PeerUp:
+		n.peerUp(ev.Peer)
+	case PeerDown:
+		n.peerDown(ev.Peer)
+	case PeerSaid:
+		n.peerSaid(ev.Peer, ev.Message)
+	case OriginAnswered:
+		n.originAnswered(ev)
+	case OriginStored:
+		n.originStored(ev)
+	case OriginMoved:
+		n.originMoved(ev)
+	case OriginEnded:
+		n.originEnded(ev)
+	case PeerStored:
+		n.peerStored(ev)
+	case PeerEnded:
+		n.peerEnded(ev)
+	case Asked:
+		n.asked(ev)
+	case Served:
+		n.served(ev)
+	case Audited:
+		n.audited(ev)
+	case Unreadable:
+		n.drop(ev.Piece)
+	case Finished:
+		n.finished = true
+	case Stopping:
+		n.quit()
+	}
+	if !n.ended {
+		n.run()
+	}
+	out, n.out = n.out, nil
+	return out
+}
+
+// Deadline returns when Step wants to be called next if nothing happens before.
+func (n *Node) Deadline() (Instant, bool) {
+	if n.ended {
+		return 0, false
+	}
+	at := min(n.checkAt, n.flushAt, n.tracker.reportAt)
+	return at, at != never
+}
+
+// run does what is due and what the last event has made possible.
+func (n *Node) run() {
+	if n.now >= n.checkAt {
+		n.check()
+	}
+	if n.ended {
+		return
+	}
+	n.fetchFromOrigin()
+	n.fetchFromPeers()
+	n.serveNext()
+	if n.now >= n.flushAt {
+		n.flush()
+	}
+	n.reportIfDue()
+	n.finishIfDone()
+	n.quitIfUnneeded()
+}
+
+func (n *Node) act(a Action)             { n.out = append(n.out, a) }
+func (n *Node) tell(m ToTracker)         { n.act(TellTracker{Message: m}) }
+func (n *Node) warn(code WarnCode)       { n.act(Warn{Code: code}) }
+func (n *Node) request() Request         { n.next++; return n.next }
+func (n *Node) missing() int             { return n.have.Len() - n.have.Count() }
+func (n *Node) whole() bool              { return n.pinned && n.have.All() }
+func (n *Node) generation() piece.Digest { return n.pin.Generation(n.incarnation) }
+
+// Pinned reports whether the generation is known.
+func (n *Node) Pinned() bool { return n.pinned }
+
+// Have returns the stored pieces; the caller must not change them.
+func (n *Node) Have() *piece.Bitfield { return &n.have }
+
+// Neighbours returns how many neighbours there are now.
+func (n *Node) Neighbours() int { return len(n.swap.order) }
+
+// fail ends the download.
+func (n *Node) fail(code FailCode) {
+	n.act(Fail{Code: code})
+	n.quit()
+}
+
+func (n *Node) quit() {
+	if n.tracker.up {
+		n.tell(Leave{})
+	}
+	n.act(Quit{})
+	n.ended = true
+}
+
+// begin fixes the generation, or replaces the one before.
+func (n *Node) begin(pin piece.Pin, incarnation uint64) {
+	anew := n.pinned
+	if anew {
+		n.changes++
+		n.warn(WarnChanged)
+		if n.changes > maxChanges {
+			n.fail(FailChanges)
+			return
+		}
+	}
+	n.pinned, n.pin, n.incarnation = true, pin, incarnation
+	n.layout = pin.Layout()
+	count := n.layout.Count()
+	n.have, n.own = piece.NewBitfield(count), piece.NewBitfield(count)
+	n.digests = make([]piece.Digest, count)
+	n.stater = make([]int32, count)
+	n.avail = make([]uint16, count)
+	n.asking = make([]uint8, count)
+	n.fresh, n.unreported, n.lost = piece.Extents{}, piece.Extents{}, piece.Extents{}
+	n.flushAt = never
+	n.swap.strays = nil
+	if n.received.active == 0 {
+		n.received.start(n.now)
+	}
+	n.trust.begin()
+	n.origin.begin(n)
+
+	if r := n.opts.Resume; r != nil && !anew {
+		if r.Pin == pin && r.Incarnation == incarnation && r.Have.Len() == count && len(r.Digests) == count {
+			n.takeResumed(r)
+		} else {
+			anew = true
+			n.warn(WarnChanged)
+		}
+	}
+	n.act(SetGeneration{Pin: pin, Incarnation: incarnation, Anew: anew})
+	for _, p := range n.swap.order {
+		p.forget(count)
+		n.tellHolds(p)
+		if p.said != nil && p.said.Generation == n.generation() {
+			n.takeHolds(p, *p.said)
+		}
+		p.said = nil
+	}
+	n.trust.plan(n)
+}
+
+// maxChanges is how often the origin's version may change before the download fails.
+const maxChanges = 4
+
+func (n *Node) takeResumed(r *Resume) {
+	n.have, n.own = r.Have.Clone(), r.Origin.Clone()
+	for e := range n.have.Extents {
+		n.unreported.Add(e)
+		for i := e.First; i < e.End(); i++ {
+			n.digests[i] = r.Digests[i]
+			if n.own.Has(i) {
+				// It can be stated again: its digest rests on bytes that this node read
+				// from this generation itself.
+				n.trust.stating = append(n.trust.stating, i)
+			}
+		}
+	}
+	if len(n.trust.stating) > 0 {
+		n.flushAt = n.now
+	}
+}
+
+// stored notes that a piece is on disk.
+func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
+	n.lastStored, n.warnedIdle = n.now, false
+	if !n.have.Set(i) {
+		return
+	}
+	if fromOrigin {
+		n.own.Set(i)
+		if known := n.digests[i]; !known.IsZero() && known != d {
+			n.contradicted(i)
+		}
+		n.trust.stating = append(n.trust.stating, i)
+		n.stater[i] = 0
+	} else {
+		n.trust.fromPeers++
+	}
+	n.digests[i] = d
+	one := piece.Extent{First: i, Count: 1}
+	n.origin.leases.Remove(one)
+	n.fresh.Add(one)
+	n.unreported.Add(one)
+	n.lost.Remove(one)
+	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
+}
+
+// drop notes that a piece is not held any more.
+func (n *Node) drop(i piece.Index) {
+	if !n.pinned || int(i) >= n.have.Len() || !n.have.Unset(i) {
+		return
+	}
+	n.own.Unset(i)
+	one := piece.Extent{First: i, Count: 1}
+	n.fresh.Remove(one)
+	n.unreported.Remove(one)
+	n.lost.Add(one)
+	n.tracker.reportAt = n.now
+	n.act(Forget{Piece: i})
+	for _, p := range n.swap.order {
+		if p.has.Has(i) {
+			p.wants = append(p.wants, i)
+			n.dirty(p)
+		}
+	}
+	n.finishing = false
+}
+
+// Stored pieces are told in batches: while much is left a batch may wait for a
+// quarter of a second, which saves neighbours requests; the less is left, the less it
+// may wait, so that the end is not held up.
+const (
+	minFlushDelay = 10 * time.Millisecond
+	maxFlushDelay = 250 * time.Millisecond
+	flushShare    = 25 // a batch waits for at most this part of the time that is left
+)
+
+func (n *Node) flushDelay() time.Duration {
+	return min(max(n.timeLeft()/flushShare, minFlushDelay), maxFlushDelay)
+}
+
+// timeLeft estimates how long the download still takes, 0 if that cannot be told.
+func (n *Node) timeLeft() time.Duration {
+	rate := n.received.rate(n.now)
+	if rate == 0 {
+		return 0
+	}
+	left := int64(n.missing()) * n.layout.PieceLength
+	return time.Duration(min(mulDiv(left, int64(time.Second), rate), int64(time.Hour)))
+}
+
+// flush tells the neighbours what was stored since the last time, with statements of
+// what this node vouches for.
+func (n *Node) flush() {
+	n.flushAt = never
+	for _, s := range n.takeStatements() {
+		for _, p := range n.swap.order {
+			if !p.has.All() || p.has.Len() == 0 {
+				n.act(TellPeer{Peer: p.id, Message: *s})
+			}
+		}
+	}
+	if n.fresh.Count() == 0 {
+		return
+	}
+	extents := slices.Clone(n.fresh.Runs())
+	n.fresh.Clear()
+	for _, p := range n.swap.order {
+		if p.has.Len() == 0 || !p.has.All() {
+			n.act(TellPeer{Peer: p.id, Message: Haves{Extents: extents}})
+		}
+	}
+}
+
+// checkInterval is how often a Node looks for what waits for too long.
+const checkInterval = 250 * time.Millisecond
+
+// check looks after everything that no event would end.
+func (n *Node) check() {
+	n.checkAt = n.now.Add(checkInterval)
+	if n.finished {
+		n.checkAt = n.now.Add(time.Second)
+		return
+	}
+	if n.whole() {
+		return
+	}
+	idle := n.now.Sub(n.lastProgress)
+	if idle >= n.opts.GiveUpAfter {
+		n.fail(FailSilence)
+		return
+	}
+	if idle >= idleWarning && !n.warnedIdle {
+		n.warnedIdle = true
+		n.warn(WarnNothingForAWhile)
+	}
+	n.checkPeers()
+	n.checkOrphan()
+	n.auditNext()
+}
+
+// idleWarning is when the user is told that nothing comes.
+const idleWarning = 30 * time.Second
+
+// finishIfDone completes the file once everything is stored and audited.
+func (n *Node) finishIfDone() {
+	if !n.whole() || n.finishing {
+		return
+	}
+	if n.wholeAt == 0 {
+		n.wholeAt = n.now
+		n.flush()
+		n.tracker.reportAt = n.now
+		n.reportIfDue()
+	}
+	if n.trust.waiting(n) {
+		n.checkAt = min(n.checkAt, n.now.Add(checkInterval))
+		return
+	}
+	n.finishing = true
+	n.act(Finish{Basis: Basis{OwnOnly: n.own.All(), Audited: n.trust.equal}})
+}
+
+// quitIfUnneeded ends a whole node that nobody needs any more.
+func (n *Node) quitIfUnneeded() {
+	if n.ended || n.opts.KeepServing || !n.finished {
+		return
+	}
+	switch {
+	case n.tracker.complete, n.now.Sub(n.wholeAt) >= n.opts.Linger, !n.tracker.up && n.allWhole():
+		n.quit()
+	}
+}
+
+// allWhole reports whether no neighbour lacks anything, as far as they have said.
+func (n *Node) allWhole() bool {
+	for _, p := range n.swap.order {
+		if p.has.Len() == 0 || !p.has.All() {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,607 @@
+package swarm_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the machines answer into the scenario files; commit only what you can explain")
+
+// TestScenarios plays the files under testdata. A line that begins with ">" is an
+// event; the indented lines after it are what the machine answered. Lines that begin
+// with "#" say what is going on. The words are explained in testdata/README.md.
+func TestScenarios(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, name := range files {
+		t.Run(filepath.ToSlash(strings.TrimSuffix(strings.TrimPrefix(name, "testdata"+string(filepath.Separator)), ".txt")), func(t *testing.T) {
+			t.Parallel()
+			want, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var player interface{ play(line string) []string }
+			if filepath.Base(filepath.Dir(name)) == "node" {
+				player = newNodePlayer(t)
+			} else {
+				player = newTrackerPlayer(t)
+			}
+			var got strings.Builder
+			for line := range strings.Lines(string(want)) {
+				line = strings.TrimRight(line, "\n")
+				switch {
+				case strings.HasPrefix(line, ">"):
+					fmt.Fprintln(&got, line)
+					for _, a := range player.play(strings.TrimSpace(line[1:])) {
+						fmt.Fprintln(&got, "    "+a)
+					}
+				case strings.HasPrefix(line, "    "):
+				default:
+					fmt.Fprintln(&got, line)
+				}
+			}
+			if *rewrite {
+				if err := os.WriteFile(name, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got.String() != string(want) {
+				t.Errorf("%s: the machine answers otherwise (go test ./internal/swarm -run TestScenarios -rewrite shows the difference in git diff); now it is\n%s", name, got.String())
+			}
+		})
+	}
+}
+
+// clock is the virtual time of a scenario. It begins at one second, so that no moment
+// is the zero Instant.
+type clock struct{ now swarm.Instant }
+
+func (c *clock) advance(to swarm.Instant, deadline func() (swarm.Instant, bool), step func()) {
+	for {
+		at, ok := deadline()
+		if !ok || at > to {
+			break
+		}
+		c.now = max(c.now, at)
+		step()
+	}
+	c.now = to
+}
+
+// args are the words of an event line: plain ones in order, and key=value ones.
+type args struct {
+	t     *testing.T
+	line  string
+	words []string
+	keys  map[string]string
+}
+
+func parse(t *testing.T, line string) args {
+	a := args{t: t, line: line, keys: map[string]string{}}
+	for _, w := range strings.Fields(line) {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			a.keys[k] = v
+		} else {
+			a.words = append(a.words, w)
+		}
+	}
+	return a
+}
+
+func (a *args) word() string {
+	if len(a.words) == 0 {
+		a.t.Fatalf("%q ends too soon", a.line)
+	}
+	w := a.words[0]
+	a.words = a.words[1:]
+	return w
+}
+
+func (a *args) has(word string) bool {
+	for _, w := range a.words {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *args) bytes(s string) int64 {
+	units := map[byte]int64{'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}
+	scale := int64(1)
+	if s != "" && units[s[len(s)-1]] > 0 {
+		scale, s = units[s[len(s)-1]], s[:len(s)-1]
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		a.t.Fatalf("%q: %v", a.line, err)
+	}
+	return n * scale
+}
+
+func (a *args) duration(key string) time.Duration {
+	if a.keys[key] == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(a.keys[key])
+	if err != nil {
+		a.t.Fatalf("%q: %v", a.line, err)
+	}
+	return d
+}
+
+// extents reads runs like 0-3,7.
+func (a *args) extents(s string) (out []piece.Extent) {
+	if s == "" {
+		return nil
+	}
+	for _, run := range strings.Split(s, ",") {
+		first, last, ok := strings.Cut(run, "-")
+		if !ok {
+			last = first
+		}
+		f, err1 := strconv.Atoi(first)
+		l, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || l < f {
+			a.t.Fatalf("%q: bad run %q", a.line, run)
+		}
+		out = append(out, piece.Extent{First: uint32(f), Count: uint32(l - f + 1)})
+	}
+	return out
+}
+
+func each(extents []piece.Extent) (out []piece.Index) {
+	for _, e := range extents {
+		for i := e.First; i < e.End(); i++ {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+func (a *args) pin() piece.Pin {
+	p := piece.Pin{Size: a.bytes(a.keys["size"])}
+	if tag := a.keys["etag"]; tag != "" {
+		p.Kind, p.Validator = piece.StrongETag, tag
+	}
+	return p
+}
+
+func (a *args) have(pin piece.Pin) piece.Bitfield {
+	b := piece.NewBitfield(pin.Layout().Count())
+	for _, i := range each(a.extents(a.keys["have"])) {
+		b.Set(i)
+	}
+	return b
+}
+
+func (a *args) failure() swarm.Failure {
+	switch {
+	case a.has("passing"):
+		return swarm.Passing
+	case a.has("lasting"):
+		return swarm.Lasting
+	}
+	return swarm.NoFailure
+}
+
+// id makes the node id of a member called by a letter.
+func id(name string) (n piece.NodeID) { copy(n[:], name); return n }
+
+func name(id piece.NodeID) string { return strings.TrimRight(string(id[:]), "\x00") }
+
+func runs(extents []piece.Extent) string {
+	if len(extents) == 0 {
+		return "nothing"
+	}
+	var parts []string
+	for _, e := range extents {
+		parts = append(parts, e.String())
+	}
+	return strings.Join(parts, ",")
+}
+
+func indexes(pieces []piece.Index) string {
+	var s piece.Extents
+	for _, i := range pieces {
+		s.Add(piece.Extent{First: i, Count: 1})
+	}
+	return runs(s.Runs())
+}
+
+func bits(b *piece.Bitfield) string {
+	var out []piece.Extent
+	for e := range b.Extents {
+		out = append(out, e)
+	}
+	return runs(out)
+}
+
+// digestOf is the digest that the scenarios' origin has for a piece.
+func digestOf(i piece.Index) piece.Digest { return piece.Digest{1, byte(i), byte(i >> 8)} }
+
+// wrongDigest is what a lying member states.
+func wrongDigest(i piece.Index) piece.Digest { return piece.Digest{2, byte(i), byte(i >> 8)} }
+
+// trackerPlayer plays a scenario for a Tracker with one pool.
+type trackerPlayer struct {
+	t *testing.T
+	clock
+	tracker *swarm.Tracker
+}
+
+func newTrackerPlayer(t *testing.T) *trackerPlayer {
+	return &trackerPlayer{t: t, clock: clock{swarm.Instant(time.Second)}, tracker: swarm.NewTracker(swarm.TrackerOptions{}, rand.New(rand.NewPCG(1, 2)))}
+}
+
+func (p *trackerPlayer) play(line string) (out []string) {
+	a := parse(p.t, line)
+	step := func(ev swarm.TrackerEvent) {
+		for _, act := range p.tracker.Step(p.now, ev, nil) {
+			out = append(out, p.show(act))
+		}
+	}
+	verb := a.word()
+	if verb == "wait" {
+		p.advance(p.now.Add(a.duration("for")), p.tracker.Deadline, func() { step(nil) })
+		return out
+	}
+	member := id(a.word())
+	said := func(m swarm.ToTracker) { step(swarm.MemberSaid{Member: member, Message: m}) }
+	switch verb {
+	case "announce":
+		m := swarm.Announce{Addr: name(member) + ":4100", Fetches: !a.has("helpless"), Wants: !a.has("helper")}
+		if a.keys["size"] != "" {
+			m.Pinned, m.Fresh, m.Pin = true, a.has("fresh"), a.pin()
+			m.Have, m.Leased = a.have(m.Pin), a.extents(a.keys["leased"])
+		}
+		said(m)
+	case "probed":
+		said(swarm.Probed{Pin: a.pin(), Stream: a.has("stream"), Extent: a.extents(a.keys["covers"])[0]})
+	case "report":
+		said(swarm.Report{
+			Stored: a.extents(a.keys["stored"]), Lost: a.extents(a.keys["lost"]), Rate: a.bytes("0" + a.keys["rate"]), Unasked: uint32(a.bytes("0" + a.keys["unasked"])),
+			Moved: a.bytes("0" + a.keys["moved"]), Whole: a.has("whole"), Streaming: a.has("streaming"), WantPeers: a.has("lonely"),
+		})
+	case "returned":
+		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait")})
+	case "conflict":
+		said(swarm.Conflict{Pin: a.pin()})
+	case "leave":
+		said(swarm.Leave{})
+	case "gone":
+		step(swarm.MemberGone{Member: member})
+	default:
+		p.t.Fatalf("%q: no such event", line)
+	}
+	return out
+}
+
+func (p *trackerPlayer) show(act swarm.TrackerAction) string {
+	switch act := act.(type) {
+	case swarm.TellMember:
+		return name(act.Member) + ": " + showToNode(act.Message)
+	case swarm.CutMember:
+		return name(act.Member) + ": cut off"
+	}
+	return fmt.Sprintf("%T", act)
+}
+
+func showToNode(m swarm.ToNode) string {
+	switch m := m.(type) {
+	case swarm.Welcome:
+		return fmt.Sprintf("welcome as number %d, report every %v", m.Number, m.Interval)
+	case swarm.Probe:
+		return "probe"
+	case swarm.Pinned:
+		s := fmt.Sprintf("pinned to %v", m.Pin)
+		if m.Stream {
+			s += ", one stream"
+		}
+		return s
+	case swarm.Lease:
+		return "lease " + runs(m.Extents)
+	case swarm.Revoke:
+		return fmt.Sprintf("revoke %d", m.Pieces)
+	case swarm.Drop:
+		return "drop " + runs(m.Extents)
+	case swarm.Handout:
+		var peers []string
+		for _, p := range m.Peers {
+			peers = append(peers, name(p.ID))
+		}
+		return "meet " + strings.Join(peers, " ")
+	case swarm.Hold:
+		return fmt.Sprintf("hold for %v", m.For)
+	case swarm.Complete:
+		return "complete"
+	case swarm.GiveUp:
+		return "give up"
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+// nodePlayer plays a scenario for a Node called "me".
+type nodePlayer struct {
+	t *testing.T
+	clock
+	node *swarm.Node
+	opts swarm.NodeOptions
+	seed uint64
+}
+
+func newNodePlayer(t *testing.T) *nodePlayer {
+	return &nodePlayer{t: t, clock: clock{swarm.Instant(time.Second)}, opts: swarm.NodeOptions{
+		Self: id("me"), Addr: "me:4100", Fetches: true, Wants: true, Linger: time.Minute,
+		Sign: func([]byte) []byte { return []byte("signed") },
+	}, seed: 1}
+}
+
+func (p *nodePlayer) play(line string) (out []string) {
+	a := parse(p.t, line)
+	verb := a.word()
+	if verb == "resume" {
+		pin := a.pin()
+		have := a.have(pin)
+		r := &swarm.Resume{Pin: pin, Have: have, Origin: have.Clone()}
+		for i := range piece.Index(have.Len()) {
+			r.Digests = append(r.Digests, digestOf(i))
+		}
+		p.opts.Resume = r
+		return nil
+	}
+	if p.node == nil {
+		p.node = swarm.NewNode(p.opts, rand.New(rand.NewPCG(p.seed, 1)))
+	}
+	step := func(ev swarm.Event) {
+		for _, act := range p.node.Step(p.now, ev, nil) {
+			out = append(out, showAction(act))
+		}
+	}
+	switch verb {
+	case "wait":
+		p.advance(p.now.Add(a.duration("for")), p.node.Deadline, func() { step(nil) })
+	case "tracker":
+		p.tracker(a, step)
+	case "origin":
+		p.origin(a, step)
+	case "peer":
+		p.peer(a, step)
+	case "asked":
+		req := swarm.Request(a.bytes(a.word()))
+		step(swarm.Asked{Request: req, Peer: id(a.word()), Pieces: each(a.extents(a.word()))})
+	case "served":
+		step(swarm.Served{Request: swarm.Request(a.bytes(a.word())), Bytes: 1 << 16})
+	case "audited":
+		ev := swarm.Audited{Request: swarm.Request(a.bytes(a.word()))}
+		if a.has("differs") {
+			ev.Result = swarm.AuditDiffers
+		}
+		step(ev)
+	case "unreadable":
+		step(swarm.Unreadable{Piece: piece.Index(a.bytes(a.word()))})
+	case "finished":
+		step(swarm.Finished{})
+	case "stop":
+		step(swarm.Stopping{})
+	default:
+		p.t.Fatalf("%q: no such event", line)
+	}
+	return out
+}
+
+func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
+	said := func(m swarm.ToNode) { step(swarm.TrackerSaid{Message: m}) }
+	switch what := a.word(); what {
+	case "up":
+		step(swarm.TrackerUp{})
+	case "down":
+		step(swarm.TrackerDown{})
+	case "welcome":
+		said(swarm.Welcome{Number: 1, Interval: 100 * time.Millisecond})
+	case "probe":
+		said(swarm.Probe{})
+	case "pinned":
+		said(swarm.Pinned{Pin: a.pin(), Stream: a.has("stream")})
+	case "lease":
+		said(swarm.Lease{Extents: a.extents(a.word())})
+	case "revoke":
+		said(swarm.Revoke{Pieces: uint32(a.bytes(a.word()))})
+	case "drop":
+		said(swarm.Drop{Extents: a.extents(a.word())})
+	case "meet":
+		var h swarm.Handout
+		for _, w := range a.words {
+			h.Peers = append(h.Peers, swarm.PeerAddr{ID: id(w), Addr: w + ":4100"})
+		}
+		said(h)
+	case "hold":
+		said(swarm.Hold{For: a.duration("for")})
+	case "complete":
+		said(swarm.Complete{})
+	case "give-up":
+		said(swarm.GiveUp{})
+	default:
+		p.t.Fatalf("%q: a tracker does not say %q", a.line, what)
+	}
+}
+
+func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
+	what := a.word()
+	req := swarm.Request(a.bytes(a.word()))
+	switch what {
+	case "answered":
+		step(swarm.OriginAnswered{Request: req, Pin: a.pin(), Stream: a.has("stream"), Bytes: a.bytes(a.keys["bytes"])})
+	case "stored":
+		for _, i := range each(a.extents(a.word())) {
+			step(swarm.OriginStored{Request: req, Piece: i, Digest: digestOf(i)})
+		}
+	case "moved":
+		step(swarm.OriginMoved{Request: req, Bytes: a.bytes(a.word())})
+	case "ended":
+		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait")}
+		if a.keys["etag"] != "" {
+			pin := a.pin()
+			ev.Changed = &pin
+		}
+		step(ev)
+	default:
+		p.t.Fatalf("%q: an origin does not do that", a.line)
+	}
+}
+
+func (p *nodePlayer) peer(a args, step func(swarm.Event)) {
+	who := a.word()
+	if n, err := strconv.Atoi(who); err == nil { // a request's number
+		req := swarm.Request(n)
+		switch what := a.word(); what {
+		case "stored":
+			for _, i := range each(a.extents(a.word())) {
+				step(swarm.PeerStored{Request: req, Piece: i})
+			}
+		case "ended":
+			step(swarm.PeerEnded{Request: req, Failed: a.has("failed"), Wrong: each(a.extents(a.keys["wrong"]))})
+		default:
+			p.t.Fatalf("%q: a request does not do that", a.line)
+		}
+		return
+	}
+	said := func(m swarm.ToPeer) { step(swarm.PeerSaid{Peer: id(who), Message: m}) }
+	switch what := a.word(); what {
+	case "up":
+		step(swarm.PeerUp{Peer: id(who)})
+	case "down":
+		step(swarm.PeerDown{Peer: id(who)})
+	case "holds":
+		pin := a.pin()
+		said(swarm.Holds{Generation: pin.Generation(0), Have: a.have(pin)})
+	case "has":
+		said(swarm.Haves{Extents: a.extents(a.word())})
+	case "states":
+		pieces := each(a.extents(a.word()))
+		pin := a.pin()
+		s := swarm.Statement{By: id(who), Generation: pin.Generation(0), Pieces: pieces, Signature: []byte("signed")}
+		for _, i := range pieces {
+			if a.has("wrongly") {
+				s.Digests = append(s.Digests, wrongDigest(i))
+			} else {
+				s.Digests = append(s.Digests, digestOf(i))
+			}
+		}
+		said(s)
+	case "asks-statements":
+		said(swarm.AskStatements{Extents: a.extents(a.word())})
+	case "claims":
+		said(swarm.Claim{Extents: a.extents(a.word())})
+	default:
+		p.t.Fatalf("%q: a peer does not do that", a.line)
+	}
+}
+
+func showAction(act swarm.Action) string {
+	switch act := act.(type) {
+	case swarm.TellTracker:
+		return "tracker: " + showToTracker(act.Message)
+	case swarm.Dial:
+		return "dial " + name(act.Peer.ID)
+	case swarm.HangUp:
+		return "hang up on " + name(act.Peer)
+	case swarm.TellPeer:
+		return name(act.Peer) + ": " + showToPeer(act.Message)
+	case swarm.ProbeOrigin:
+		return fmt.Sprintf("[%d] probe the origin for %d bytes", act.Request, act.Bytes)
+	case swarm.SetGeneration:
+		s := fmt.Sprintf("set the generation to %v", act.Pin)
+		if act.Anew {
+			s += ", anew"
+		}
+		return s
+	case swarm.FetchOrigin:
+		return fmt.Sprintf("[%d] fetch %v from the origin", act.Request, act.Extent)
+	case swarm.CancelOrigin:
+		return fmt.Sprintf("[%d] cancel", act.Request)
+	case swarm.FetchPeer:
+		return fmt.Sprintf("[%d] fetch %s from %s", act.Request, indexes(act.Pieces), name(act.Peer))
+	case swarm.CancelPeer:
+		return fmt.Sprintf("[%d] cancel", act.Request)
+	case swarm.Serve:
+		return fmt.Sprintf("serve %d", act.Request)
+	case swarm.Refuse:
+		return fmt.Sprintf("refuse %d", act.Request)
+	case swarm.AuditLeaf:
+		return fmt.Sprintf("[%d] audit %d bytes of piece %d", act.Request, act.Range.Len(), act.Piece)
+	case swarm.Forget:
+		return fmt.Sprintf("forget piece %d", act.Piece)
+	case swarm.Finish:
+		return fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
+	case swarm.Warn:
+		return strings.TrimSpace(fmt.Sprintf("warn: %s %s", act.Code, name(act.Peer)))
+	case swarm.Fail:
+		return fmt.Sprintf("fail: %s", act.Code)
+	case swarm.Quit:
+		return "quit"
+	}
+	return fmt.Sprintf("%T", act)
+}
+
+func showToTracker(m swarm.ToTracker) string {
+	switch m := m.(type) {
+	case swarm.Announce:
+		s := "announce"
+		if m.Pinned {
+			s += fmt.Sprintf(" %v, fresh %v, have %s, leased %s", m.Pin, m.Fresh, bits(&m.Have), runs(m.Leased))
+		}
+		return s
+	case swarm.Probed:
+		return fmt.Sprintf("probed %v, stream %v, covers %v", m.Pin, m.Stream, m.Extent)
+	case swarm.Report:
+		s := fmt.Sprintf("report stored %s, %d unasked", runs(m.Stored), m.Unasked)
+		if len(m.Lost) > 0 {
+			s += ", lost " + runs(m.Lost)
+		}
+		if m.Whole {
+			s += ", whole"
+		}
+		if m.Streaming {
+			s += ", streaming"
+		}
+		return s
+	case swarm.Returned:
+		return fmt.Sprintf("returned %s, failure %d, wait %v", runs(m.Extents), m.Failure, m.Wait)
+	case swarm.Conflict:
+		return fmt.Sprintf("conflict %v", m.Pin)
+	case swarm.Leave:
+		return "leave"
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func showToPeer(m swarm.ToPeer) string {
+	switch m := m.(type) {
+	case swarm.Holds:
+		return "holds " + bits(&m.Have)
+	case swarm.Haves:
+		return "has " + runs(m.Extents)
+	case swarm.Statement:
+		return fmt.Sprintf("%s states %s", name(m.By), indexes(m.Pieces))
+	case swarm.AskStatements:
+		return "asks statements " + runs(m.Extents)
+	case swarm.Claim:
+		return "claims " + runs(m.Extents)
+	}
+	return fmt.Sprintf("%T", m)
+}

@@ -1,0 +1,187 @@
+package swarm
+
+import (
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// The tracker side of a Node: what it tells its tracker and what it does without.
+
+type trackerSide struct {
+	up        bool
+	everUp    bool
+	downSince Instant
+	interval  time.Duration
+	reportAt  Instant
+	lastAt    Instant
+	asked     bool // to probe, though the generation is known
+	fresh     bool // the generation was seen at the origin or named by a tracker
+	streaming bool
+	complete  bool
+	stream    bool // the pool reads one stream
+	wholeTold bool
+}
+
+// minReport is the least time between two reports that are sent early, because work
+// runs low.
+const minReport = 20 * time.Millisecond
+
+func (t *trackerSide) init() {
+	t.reportAt = never
+	t.interval = time.Second
+}
+
+func (n *Node) trackerEvent(ev Event) {
+	t := &n.tracker
+	switch ev := ev.(type) {
+	case TrackerUp:
+		if t.everUp && !t.up {
+			n.warn(WarnTrackerBack)
+		}
+		t.up, t.everUp, t.complete = true, true, false
+		n.announce()
+	case TrackerDown:
+		if t.up || !t.everUp {
+			t.downSince = n.now
+		}
+		t.up = false
+		t.reportAt = never
+		t.complete = false
+		n.lostTracker()
+	case TrackerSaid:
+		if t.up {
+			n.trackerSaid(ev.Message)
+		}
+	}
+}
+
+func (n *Node) announce() {
+	a := Announce{
+		Addr:    n.opts.Addr,
+		Fetches: n.opts.Fetches && !n.origin.barred,
+		Wants:   n.opts.Wants,
+	}
+	switch r := n.opts.Resume; {
+	case n.pinned:
+		a.Pinned, a.Fresh = true, n.tracker.fresh
+		a.Pin, a.Incarnation = n.pin, n.incarnation
+		a.Have = n.have.Clone()
+		a.Leased = n.leased()
+	case r != nil:
+		a.Pinned = true
+		a.Pin, a.Incarnation = r.Pin, r.Incarnation
+		a.Have = r.Have.Clone()
+	}
+	n.tell(a)
+	n.unreported.Clear()
+	n.lost.Clear()
+	n.tracker.wholeTold = false
+	n.tracker.lastAt = n.now
+	n.tracker.reportAt = n.now.Add(n.tracker.interval)
+}
+
+// leased returns everything that this node fetches from the origin or is about to.
+func (n *Node) leased() []piece.Extent {
+	var all piece.Extents
+	for _, e := range n.origin.leases.Runs() {
+		all.Add(e)
+	}
+	for _, r := range n.origin.requests {
+		for _, e := range r.left.Runs() {
+			all.Add(e)
+		}
+	}
+	return slices.Clone(all.Runs())
+}
+
+func (n *Node) trackerSaid(msg ToNode) {
+	t := &n.tracker
+	switch msg := msg.(type) {
+	case Welcome:
+		t.interval = min(max(msg.Interval, 50*time.Millisecond), time.Second)
+		t.reportAt = min(t.reportAt, n.now.Add(t.interval))
+	case Probe:
+		t.asked = true
+		n.probe()
+	case Pinned:
+		n.pinnedBy(msg)
+	case Lease:
+		n.lease(msg.Extents)
+	case Revoke:
+		n.revoke(msg.Pieces)
+	case Drop:
+		n.dropLeases(msg.Extents)
+	case Handout:
+		n.handout(msg.Peers)
+	case Hold:
+		n.origin.holdUntil = max(n.origin.holdUntil, n.now.Add(min(msg.For, maxHold)))
+		n.warn(WarnOriginWaits)
+	case Complete:
+		t.complete = true
+	case GiveUp:
+		if !n.whole() {
+			n.fail(FailOrigin)
+		}
+	}
+}
+
+func (n *Node) pinnedBy(msg Pinned) {
+	if msg.Pin.Size < 0 || msg.Pin.Validate() != nil {
+		return
+	}
+	n.tracker.fresh = true
+	n.tracker.stream = msg.Stream
+	if n.pinned && n.pin == msg.Pin && n.incarnation == msg.Incarnation {
+		return
+	}
+	for _, r := range n.origin.requests {
+		if r.probe && n.pinned {
+			n.act(CancelOrigin{Request: r.id}) // it brings another generation
+		}
+	}
+	n.begin(msg.Pin, msg.Incarnation)
+}
+
+// reportIfDue tells the tracker what has changed: at every interval, and early when
+// the work runs low.
+func (n *Node) reportIfDue() {
+	t := &n.tracker
+	if !t.up || n.ended {
+		return
+	}
+	low := n.pinned && n.lowOnWork() && n.unreported.Count() > 0
+	if n.now < t.reportAt && !(low && n.now >= t.lastAt.Add(minReport)) {
+		if low {
+			t.reportAt = min(t.reportAt, t.lastAt.Add(minReport))
+		}
+		return
+	}
+	t.lastAt = n.now
+	t.reportAt = n.now.Add(t.interval)
+	rate := n.origin.line.rate(n.now)
+	n.tell(Report{
+		Stored:    slices.Clone(n.unreported.Runs()),
+		Lost:      slices.Clone(n.lost.Runs()),
+		Rate:      rate,
+		Moved:     n.origin.moved,
+		Unasked:   uint32(n.origin.leases.Count()),
+		Streaming: t.streaming,
+		Whole:     n.whole(),
+		WantPeers: n.wantPeers(),
+	})
+	n.origin.moved = 0
+	n.unreported.Clear()
+	n.lost.Clear()
+}
+
+// lowOnWork reports whether the leased pieces will soon all be asked for.
+func (n *Node) lowOnWork() bool {
+	o := &n.origin
+	if o.barred || n.whole() {
+		return false
+	}
+	rate := o.line.rate(n.now)
+	return int64(o.leases.Count())*n.layout.PieceLength < mulDiv(rate, int64(requestTime), int64(time.Second))+1
+}

@@ -1,0 +1,652 @@
+package swarm
+
+import (
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// The side of a Node that swaps pieces with its neighbours: who holds what, which
+// piece to ask of whom. Whoever can send is asked for the rarest pieces that it has
+// and that are wanted here; several small requests per neighbour are under way at a
+// time, so that the round trip between two of them is covered.
+
+const (
+	// requestAhead is how much is asked of one neighbour at a time, as the time that
+	// it takes at the speed it has shown.
+	requestAhead = 300 * time.Millisecond
+
+	// A request is for minBatch to maxBatch bytes, and at least one piece.
+	minBatch = 256 << 10
+	maxBatch = 1 << 20
+
+	// peerRequests is how many requests one neighbour gets at a time; each is a
+	// connection of its own.
+	peerRequests = 2
+
+	// scanLimit bounds the candidates that are looked at to choose a batch.
+	scanLimit = 192
+
+	// maxPieces bounds the pieces of one request (the wire format's limit is 256).
+	maxPieces = 64
+
+	// A piece is asked for twice when it has been under way for endgameTime and for
+	// much longer than the other holder would need.
+	endgameTime = 400 * time.Millisecond
+
+	// maxWrong is how many wrong pieces are taken from one neighbour before it is
+	// left for good.
+	maxWrong = 3
+
+	// A node seeks more neighbours when it has fewer than fewNeighbours, and takes no
+	// more than maxNeighbours.
+	fewNeighbours = 6
+	maxNeighbours = 48
+	seekTime      = 2 * time.Second
+
+	redialTime = 500 * time.Millisecond
+	maxDials   = 6 // attempts in a row, with doubling waits
+)
+
+type swapSide struct {
+	order    []*neighbour // by id
+	waiting  []*neighbour // for which something may be asked
+	requests int          // to neighbours, under way
+	asked    []*askedFor  // waiting to be served, in the order of asking
+	serving  int
+	known    map[piece.NodeID]*acquaintance
+	strays   []Request // under way to members that are no neighbours any more
+	seekAt   Instant
+	askAt    Instant // when the tracker may be asked for more members
+	everMet  bool
+}
+
+// acquaintance is a member that this node was told of, connected or not.
+type acquaintance struct {
+	addr    PeerAddr
+	dialing bool
+	up      bool
+	failed  int
+	retryAt Instant
+	shunned bool // it served wrong bytes
+}
+
+// neighbour is a member with which a stream is open.
+type neighbour struct {
+	id     piece.NodeID
+	has    piece.Bitfield
+	said   *Holds        // what it held when this node did not know the generation yet
+	claims piece.Extents // what it fetches from the origin, while there is no tracker
+
+	wants    []piece.Index // pieces it has that this node had not when it heard so
+	isDirty  bool
+	requests []*peerRequest
+	line     meter
+	asked    piece.Bitfield // pieces whose statement was asked for lately
+	failures int
+	retryAt  Instant
+	wrong    int
+
+	served  int64 // bytes sent to it
+	serving int
+}
+
+type peerRequest struct {
+	id      Request
+	peer    *neighbour
+	pieces  []piece.Index // not stored yet
+	since   Instant       // when the last piece came
+	doubled bool          // pieces that another neighbour was asked for as well
+}
+
+// askedFor is a request of a neighbour.
+type askedFor struct {
+	id     Request
+	peer   piece.NodeID
+	pieces []piece.Index
+	active bool
+}
+
+func (s *swapSide) init() { s.known = make(map[piece.NodeID]*acquaintance) }
+
+func (n *Node) neighbour(id piece.NodeID) *neighbour {
+	if k, ok := n.findNeighbour(id); ok {
+		return n.swap.order[k]
+	}
+	return nil
+}
+
+func (n *Node) findNeighbour(id piece.NodeID) (int, bool) {
+	return slices.BinarySearchFunc(n.swap.order, id, func(p *neighbour, id piece.NodeID) int { return p.id.Compare(id) })
+}
+
+// handout takes in members to connect to.
+func (n *Node) handout(peers []PeerAddr) {
+	for _, a := range peers {
+		if a.ID == n.opts.Self || a.Addr == "" || len(n.swap.known) >= 4*maxNeighbours && n.swap.known[a.ID] == nil {
+			continue
+		}
+		k := n.swap.known[a.ID]
+		if k == nil {
+			k = &acquaintance{}
+			n.swap.known[a.ID] = k
+		}
+		k.addr, k.failed, k.retryAt = a, 0, 0
+		n.dial(k)
+	}
+}
+
+func (n *Node) dial(k *acquaintance) {
+	if k.up || k.dialing || k.shunned || len(n.swap.order) >= maxNeighbours {
+		return
+	}
+	k.dialing = true
+	n.act(Dial{Peer: k.addr})
+}
+
+func (n *Node) peerUp(id piece.NodeID) {
+	k := n.swap.known[id]
+	if k == nil {
+		k = &acquaintance{addr: PeerAddr{ID: id}}
+		n.swap.known[id] = k
+	}
+	k.dialing, k.up, k.failed = false, true, 0
+	at, there := n.findNeighbour(id)
+	if there {
+		return
+	}
+	if k.shunned || len(n.swap.order) >= maxNeighbours {
+		n.act(HangUp{Peer: id})
+		return
+	}
+	p := &neighbour{id: id}
+	p.line.window = time.Second
+	n.swap.order = slices.Insert(n.swap.order, at, p)
+	n.swap.everMet = true
+	if n.pinned {
+		p.forget(n.have.Len())
+		n.tellHolds(p)
+	}
+}
+
+// tellHolds states all that is held here, and what of it this node vouches for.
+func (n *Node) tellHolds(p *neighbour) {
+	n.act(TellPeer{Peer: p.id, Message: Holds{Generation: n.generation(), Have: n.have.Clone()}})
+	if !n.tracker.up && n.pinned {
+		n.act(TellPeer{Peer: p.id, Message: Claim{Extents: n.leased()}})
+	}
+}
+
+// forget makes p hold nothing of a new generation of count pieces.
+func (p *neighbour) forget(count int) {
+	p.has, p.asked = piece.NewBitfield(count), piece.NewBitfield(count)
+	p.wants = nil
+	p.claims.Clear()
+	for _, r := range p.requests {
+		r.pieces = nil
+	}
+}
+
+func (n *Node) peerDown(id piece.NodeID) {
+	if k := n.swap.known[id]; k != nil {
+		k.dialing, k.up = false, false
+		k.failed++
+		k.retryAt = n.now.Add(redialTime << min(k.failed-1, 5))
+		if k.failed > maxDials || k.addr.Addr == "" {
+			delete(n.swap.known, id)
+		}
+	}
+	at, there := n.findNeighbour(id)
+	if !there {
+		return
+	}
+	p := n.swap.order[at]
+	n.swap.order = slices.Delete(n.swap.order, at, at+1)
+	if n.pinned {
+		for e := range p.has.Extents {
+			for i := e.First; i < e.End(); i++ {
+				n.avail[i]--
+			}
+		}
+	}
+	// Requests under way may still bring their pieces; if not, PeerEnded follows.
+	// The pieces may be had elsewhere meanwhile.
+	for _, r := range p.requests {
+		n.unask(r)
+		n.swap.strays = append(n.swap.strays, r.id)
+	}
+}
+
+// unask makes the pieces of a request free to be asked for again.
+func (n *Node) unask(r *peerRequest) {
+	for _, i := range r.pieces {
+		n.asking[i]--
+		n.wake(i)
+	}
+	r.pieces = nil
+}
+
+// wake lets the holders of a piece be asked for it.
+func (n *Node) wake(i piece.Index) {
+	for _, p := range n.swap.order {
+		if p.has.Has(i) {
+			n.dirty(p)
+		}
+	}
+}
+
+func (n *Node) dirty(p *neighbour) {
+	if !p.isDirty {
+		p.isDirty = true
+		n.swap.waiting = append(n.swap.waiting, p)
+	}
+}
+
+func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
+	p := n.neighbour(id)
+	if p == nil {
+		return
+	}
+	switch msg := msg.(type) {
+	case Holds:
+		switch {
+		case !n.pinned:
+			p.said = &msg
+		case msg.Generation == n.generation():
+			n.takeHolds(p, msg)
+		default:
+			n.takeHolds(p, Holds{Have: piece.NewBitfield(n.have.Len())})
+		}
+	case Haves:
+		if !n.pinned {
+			n.addToSaid(p, msg.Extents)
+			return
+		}
+		for _, e := range msg.Extents {
+			n.holds(p, e)
+		}
+	case Statement:
+		n.takeStatement(&msg)
+	case AskStatements:
+		n.tellStatements(p, msg.Extents)
+	case Claim:
+		p.claims.Clear()
+		for _, e := range msg.Extents {
+			if n.pinned && e.Valid(n.have.Len()) {
+				p.claims.Add(e)
+			}
+		}
+		n.yieldTo(p)
+	}
+}
+
+// addToSaid adds to what a neighbour holds while the generation is not known here.
+func (n *Node) addToSaid(p *neighbour, extents []piece.Extent) {
+	if p.said == nil {
+		return
+	}
+	for _, e := range extents {
+		if e.Valid(p.said.Have.Len()) {
+			for i := e.First; i < e.End(); i++ {
+				p.said.Have.Set(i)
+			}
+		}
+	}
+}
+
+func (n *Node) takeHolds(p *neighbour, msg Holds) {
+	if msg.Have.Len() != n.have.Len() {
+		return
+	}
+	for e := range p.has.Extents {
+		for i := e.First; i < e.End(); i++ {
+			n.avail[i]--
+		}
+	}
+	for _, r := range p.requests {
+		n.unask(r)
+	}
+	p.forget(n.have.Len())
+	for e := range msg.Have.Extents {
+		n.holds(p, e)
+	}
+}
+
+// holds notes that a neighbour holds the pieces of e.
+func (n *Node) holds(p *neighbour, e piece.Extent) {
+	if !e.Valid(n.have.Len()) || p.has.Len() != n.have.Len() {
+		return
+	}
+	for i := e.First; i < e.End(); i++ {
+		if !p.has.Set(i) {
+			continue
+		}
+		n.avail[i]++
+		if !n.have.Has(i) {
+			p.wants = append(p.wants, i)
+		}
+	}
+	p.claims.Remove(e)
+	n.dirty(p)
+}
+
+// fetchFromPeers asks the neighbours for which that may have become possible.
+func (n *Node) fetchFromPeers() {
+	if !n.pinned || len(n.swap.waiting) == 0 {
+		return
+	}
+	waiting := n.swap.waiting
+	n.swap.waiting = nil
+	for _, p := range waiting {
+		p.isDirty = false
+	}
+	if n.whole() {
+		return
+	}
+	for _, p := range waiting {
+		for n.ask(p) {
+		}
+	}
+}
+
+// ask sends one request to p and reports whether it did.
+func (n *Node) ask(p *neighbour) bool {
+	if len(p.requests) >= peerRequests || n.now < p.retryAt || n.buffers() <= 0 || n.neighbour(p.id) != p {
+		return false
+	}
+	rate := p.line.rate(n.now)
+	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), minBatch), peerRequests*maxBatch)
+	for _, r := range p.requests {
+		budget -= int64(len(r.pieces)) * n.layout.PieceLength
+	}
+	batch := min(max(budget/peerRequests, minBatch), maxBatch)
+	if len(p.requests) > 0 && budget < min(batch, n.layout.PieceLength) {
+		return false
+	}
+	pieces := n.choose(p, int(min(max(batch/n.layout.PieceLength, 1), maxPieces)))
+	if len(pieces) == 0 {
+		return false
+	}
+	r := &peerRequest{id: n.request(), peer: p, pieces: pieces, since: n.now}
+	digests := make([]piece.Digest, len(pieces))
+	for k, i := range pieces {
+		digests[k] = n.digests[i]
+		if n.asking[i]++; n.asking[i] > 1 {
+			r.doubled = true
+		}
+	}
+	p.requests = append(p.requests, r)
+	p.line.start(n.now)
+	n.swap.requests++
+	n.act(FetchPeer{Request: r.id, Peer: p.id, Pieces: slices.Clone(pieces), Digests: digests})
+	return true
+}
+
+// choose picks up to limit pieces to ask of p: those that the fewest neighbours hold,
+// ties broken by chance. It forgets wants that are satisfied on the way, and asks for
+// digests that are missing.
+func (n *Node) choose(p *neighbour, limit int) []piece.Index {
+	type candidate struct {
+		piece piece.Index
+		key   uint32
+	}
+	var best []candidate
+	var unstated piece.Extents
+	seen := min(len(p.wants), scanLimit)
+	if len(p.wants) == 0 {
+		return nil
+	}
+	at := n.rng.IntN(len(p.wants))
+	for ; seen > 0 && len(p.wants) > 0; seen-- {
+		if at >= len(p.wants) {
+			at = 0
+		}
+		i := p.wants[at]
+		if n.have.Has(i) || !p.has.Has(i) {
+			last := len(p.wants) - 1
+			p.wants[at] = p.wants[last]
+			p.wants = p.wants[:last]
+			continue
+		}
+		at++
+		if n.digests[i].IsZero() {
+			if p.asked.Set(i) {
+				unstated.Add(piece.Extent{First: i, Count: 1})
+			}
+			continue
+		}
+		if n.asking[i] > 0 || n.underWay(i) {
+			continue
+		}
+		c := candidate{i, uint32(n.avail[i])<<16 | n.rng.Uint32()&0xffff}
+		pos := len(best)
+		for pos > 0 && best[pos-1].key > c.key {
+			pos--
+		}
+		if pos < limit {
+			if len(best) == limit {
+				best = best[:limit-1]
+			}
+			best = slices.Insert(best, pos, c)
+		}
+	}
+	if unstated.Count() > 0 {
+		n.act(TellPeer{Peer: p.id, Message: AskStatements{Extents: slices.Clone(unstated.Runs())}})
+	}
+	pieces := make([]piece.Index, len(best))
+	for k, c := range best {
+		pieces[k] = c.piece
+	}
+	slices.Sort(pieces)
+	return pieces
+}
+
+// underWay reports whether piece i is being read from the origin here.
+func (n *Node) underWay(i piece.Index) bool {
+	for _, r := range n.origin.requests {
+		if !r.stale && r.left.Has(i) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) peerRequest(id Request) (*neighbour, *peerRequest) {
+	for _, p := range n.swap.order {
+		for _, r := range p.requests {
+			if r.id == id {
+				return p, r
+			}
+		}
+	}
+	return nil, nil
+}
+
+func (n *Node) peerStored(ev PeerStored) {
+	n.lastProgress = n.now
+	if !n.pinned || int(ev.Piece) >= n.have.Len() {
+		return
+	}
+	p, r := n.peerRequest(ev.Request)
+	if r == nil {
+		if slices.Contains(n.swap.strays, ev.Request) {
+			// Its neighbour is gone, but the piece came and was checked.
+			n.storedFromPeer(ev.Piece)
+		}
+		return
+	}
+	k := slices.Index(r.pieces, ev.Piece)
+	if k < 0 {
+		return
+	}
+	r.pieces = slices.Delete(r.pieces, k, k+1)
+	n.asking[ev.Piece]--
+	r.since = n.now
+	length := n.layout.Length(ev.Piece)
+	p.line.add(n.now, length)
+	p.failures = 0
+	if !n.have.Has(ev.Piece) {
+		n.received.add(n.now, length)
+	}
+	n.storedFromPeer(ev.Piece)
+	if len(r.pieces) == 0 {
+		n.dirty(p)
+	}
+}
+
+// storedFromPeer notes a piece that matched the digest it was asked for with, unless
+// the word of who stated that digest has lost its worth meanwhile.
+func (n *Node) storedFromPeer(i piece.Index) {
+	switch {
+	case !n.digests[i].IsZero():
+		n.stored(i, n.digests[i], false)
+	case !n.have.Has(i):
+		n.act(Forget{Piece: i})
+	}
+}
+
+func (n *Node) peerEnded(ev PeerEnded) {
+	p, r := n.peerRequest(ev.Request)
+	if r == nil {
+		if k := slices.Index(n.swap.strays, ev.Request); k >= 0 {
+			n.swap.strays = slices.Delete(n.swap.strays, k, k+1)
+			n.swap.requests--
+		}
+		return
+	}
+	p.requests = slices.DeleteFunc(p.requests, func(o *peerRequest) bool { return o == r })
+	n.swap.requests--
+	p.line.stop(n.now)
+	if ev.Failed {
+		// It may no longer hold what it said, or not be well; it is asked again for
+		// these pieces only after it says so again.
+		for _, i := range r.pieces {
+			n.unhold(p, i)
+		}
+		p.failures++
+		p.retryAt = n.now.Add(50 * time.Millisecond << min(p.failures, 6))
+		n.checkAt = min(n.checkAt, p.retryAt)
+	}
+	n.unask(r)
+	for _, i := range ev.Wrong {
+		if int(i) < n.have.Len() {
+			n.unhold(p, i)
+			p.wrong++
+			n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
+		}
+	}
+	if p.wrong >= maxWrong {
+		if k := n.swap.known[p.id]; k != nil {
+			k.shunned = true
+		}
+		n.act(HangUp{Peer: p.id})
+	}
+	n.dirty(p)
+}
+
+// unhold notes that a neighbour does not serve a piece it said it has.
+func (n *Node) unhold(p *neighbour, i piece.Index) {
+	if p.has.Len() == n.have.Len() && p.has.Unset(i) {
+		n.avail[i]--
+	}
+}
+
+// checkPeers asks again where something has waited for too long, and seeks
+// neighbours.
+func (n *Node) checkPeers() {
+	for _, p := range n.swap.order {
+		if p.asked.Count() > 0 {
+			p.asked = piece.NewBitfield(p.asked.Len())
+		}
+		if len(p.wants) > 0 {
+			n.dirty(p)
+		}
+	}
+	n.endgame()
+	if n.now < n.swap.seekAt {
+		return
+	}
+	n.swap.seekAt = n.now.Add(seekTime / 4)
+	if len(n.swap.order) >= maxNeighbours {
+		return
+	}
+	var again []*acquaintance
+	for _, k := range n.swap.known {
+		if !k.up && !k.dialing && k.retryAt <= n.now && k.addr.Addr != "" {
+			again = append(again, k)
+		}
+	}
+	slices.SortFunc(again, func(a, b *acquaintance) int { return a.addr.ID.Compare(b.addr.ID) })
+	for _, k := range again {
+		n.dial(k)
+	}
+}
+
+// wantPeers reports whether the tracker should name more members; it says so at most
+// once in a seekTime.
+func (n *Node) wantPeers() bool {
+	if n.whole() || len(n.swap.order) >= fewNeighbours || n.now < n.swap.askAt {
+		return false
+	}
+	n.swap.askAt = n.now.Add(seekTime)
+	return true
+}
+
+// endgame asks a second holder for pieces that have been under way for long, when
+// there is nothing else to ask it for.
+func (n *Node) endgame() {
+	for _, slow := range n.swap.order {
+		for _, r := range slow.requests {
+			if len(r.pieces) == 0 || r.doubled || n.now.Sub(r.since) < endgameTime {
+				continue
+			}
+			if p := n.idleHolder(slow, r.pieces); p != nil {
+				r.doubled = true
+				for _, i := range r.pieces {
+					if p.has.Has(i) && n.asking[i] == 1 {
+						n.askTwice(p, i)
+					}
+				}
+			}
+		}
+	}
+}
+
+// idleHolder returns a neighbour, not slow, that could send one of pieces at once.
+func (n *Node) idleHolder(slow *neighbour, pieces []piece.Index) *neighbour {
+	for _, p := range n.swap.order {
+		if p == slow || len(p.requests) > 0 || n.now < p.retryAt {
+			continue
+		}
+		for _, i := range pieces {
+			if p.has.Has(i) {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) askTwice(p *neighbour, i piece.Index) {
+	if len(p.requests) >= peerRequests || n.buffers() <= 0 {
+		return
+	}
+	r := &peerRequest{id: n.request(), peer: p, pieces: []piece.Index{i}, since: n.now, doubled: true}
+	n.asking[i]++
+	p.requests = append(p.requests, r)
+	p.line.start(n.now)
+	n.swap.requests++
+	n.act(FetchPeer{Request: r.id, Peer: p.id, Pieces: []piece.Index{i}, Digests: []piece.Digest{n.digests[i]}})
+}
+
+// yieldTo gives up pieces that a neighbour claims as well and that were not asked for
+// yet, if its id is the smaller one; so of two claims exactly one stands.
+func (n *Node) yieldTo(p *neighbour) {
+	if n.tracker.up || p.id.Compare(n.opts.Self) > 0 {
+		return
+	}
+	for _, e := range p.claims.Runs() {
+		n.origin.leases.Remove(e)
+	}
+}

@@ -1,0 +1,463 @@
+package swarm
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// TrackerOptions are the limits of a Tracker. Zero values mean the defaults.
+type TrackerOptions struct {
+	// MeshLimit is the number of members up to which everybody meets everybody
+	// (default 32). Beyond, a newcomer is handed Degree random members (default 12),
+	// so that the pool is a random graph of bounded degree.
+	MeshLimit, Degree int
+
+	// Silence is how long a member may say nothing before it counts as dead
+	// (default 2.5 s: its leases must be with others within 3 s).
+	Silence time.Duration
+
+	// MaxMembers bounds a pool, MaxPools the Tracker (defaults 20 000 and 10 000).
+	// Announces beyond are answered with CutMember.
+	MaxMembers, MaxPools int
+}
+
+func (o TrackerOptions) withDefaults() TrackerOptions {
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&o.MeshLimit, 32)
+	set(&o.Degree, 12)
+	set(&o.MaxMembers, 20_000)
+	set(&o.MaxPools, 10_000)
+	if o.Silence == 0 {
+		o.Silence = 2500 * time.Millisecond
+	}
+	return o
+}
+
+// Tracker leases the extents of origins to the members of pools and introduces
+// members to each other. Its state is soft: whatever it loses, the members'
+// announces bring back.
+type Tracker struct {
+	opts  TrackerOptions
+	rng   *rand.Rand
+	pools map[PoolID]*pool
+	due   indexed[*pool] // by wake
+	now   Instant
+	out   []TrackerAction
+}
+
+// NewTracker returns a Tracker without pools. It draws from rng alone.
+func NewTracker(opts TrackerOptions, rng *rand.Rand) *Tracker {
+	return &Tracker{
+		opts:  opts.withDefaults(),
+		rng:   rng,
+		pools: make(map[PoolID]*pool),
+		due: indexed[*pool]{
+			less:  func(a, b *pool) bool { return a.wake < b.wake },
+			place: func(p *pool) *int { return &p.place },
+		},
+	}
+}
+
+// Step takes in one event, or nil once Deadline has passed, and appends what is to be
+// done to out.
+func (t *Tracker) Step(now Instant, ev TrackerEvent, out []TrackerAction) []TrackerAction {
+	t.now, t.out = now, out
+	switch ev := ev.(type) {
+	case MemberSaid:
+		t.said(ev)
+	case MemberGone:
+		if p := t.pools[ev.Pool]; p != nil {
+			if m := p.members[ev.Member]; m != nil {
+				t.depart(p, m)
+				t.settle(p)
+			}
+		}
+	case nil:
+		for {
+			p, ok := t.due.first()
+			if !ok || p.wake > now {
+				break
+			}
+			t.wake(p)
+			t.settle(p)
+		}
+	}
+	out, t.out = t.out, nil
+	return out
+}
+
+// Deadline returns when Step wants to be called next if nothing happens before.
+func (t *Tracker) Deadline() (Instant, bool) {
+	p, ok := t.due.first()
+	if !ok || p.wake == never {
+		return 0, false
+	}
+	return p.wake, true
+}
+
+// Pools returns how many pools have members now.
+func (t *Tracker) Pools() int { return len(t.pools) }
+
+func (t *Tracker) tell(p *pool, m *member, msg ToNode) {
+	t.out = append(t.out, TellMember{Pool: p.id, Member: m.id, Message: msg})
+}
+
+func (t *Tracker) tellAll(p *pool, msg ToNode) {
+	for _, m := range p.order {
+		t.tell(p, m, msg)
+	}
+}
+
+func (t *Tracker) said(ev MemberSaid) {
+	p := t.pools[ev.Pool]
+	if a, ok := ev.Message.(Announce); ok {
+		if p == nil {
+			if len(t.pools) >= t.opts.MaxPools {
+				t.out = append(t.out, CutMember{Pool: ev.Pool, Member: ev.Member})
+				return
+			}
+			p = newPool(ev.Pool)
+			t.pools[ev.Pool] = p
+		}
+		t.announced(p, ev.Member, a)
+		t.settle(p)
+		return
+	}
+	if p == nil || p.members[ev.Member] == nil {
+		// Nothing is known of this session: a node must announce itself first.
+		t.out = append(t.out, CutMember{Pool: ev.Pool, Member: ev.Member})
+		return
+	}
+	m := p.members[ev.Member]
+	p.heard(m, t.now)
+	switch msg := ev.Message.(type) {
+	case Probed:
+		t.probed(p, m, msg)
+	case Report:
+		t.reported(p, m, msg)
+	case Returned:
+		t.returned(p, m, msg)
+	case Conflict:
+		t.conflict(p, m, msg)
+	case Leave:
+		t.depart(p, m)
+	}
+	t.settle(p)
+}
+
+// announced takes a member in, or takes it in anew after a reconnection.
+func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
+	if old := p.members[id]; old != nil {
+		t.depart(p, old)
+	}
+	if len(p.members) >= t.opts.MaxMembers {
+		t.out = append(t.out, CutMember{Pool: p.id, Member: id})
+		return
+	}
+	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, progressAt: t.now}
+	p.join(m, t.now)
+	t.tell(p, m, Welcome{Number: p.lastNumber, Interval: p.interval()})
+	if peers := t.handout(p, m); len(peers) > 0 {
+		t.tell(p, m, Handout{Peers: peers})
+	}
+	if m.wants {
+		p.wants++
+	}
+
+	switch {
+	case p.pinned:
+		t.tell(p, m, p.pinnedMessage())
+		if a.Pinned && a.Pin == p.pin && a.Incarnation == p.incarnation {
+			p.takeHave(m, a)
+			p.adopt(m, a.Leased)
+		}
+	case a.Pinned && a.Fresh && a.Pin.Size >= 0:
+		// The pool is older than this tracker. The others will announce themselves
+		// within an interval; until then what they fetch and hold is not known, so
+		// nothing is leased.
+		p.pinTo(a.Pin, a.Incarnation, !a.Pin.Combinable())
+		p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
+		p.takeHave(m, a)
+		p.adopt(m, a.Leased)
+		t.tellAll(p, p.pinnedMessage())
+	case a.Pinned && a.Pin.Size >= 0:
+		m.resumed = &a
+	}
+}
+
+// handout picks members for m to connect to.
+func (t *Tracker) handout(p *pool, m *member) []PeerAddr {
+	var peers []PeerAddr
+	add := func(o *member) {
+		if o != m && o.addr != "" {
+			peers = append(peers, PeerAddr{ID: o.id, Addr: o.addr})
+		}
+	}
+	if len(p.order) <= t.opts.MeshLimit {
+		for _, o := range p.order {
+			add(o)
+		}
+		return peers
+	}
+	// Distinct random members; a few draws too many cost less than a shuffle of all.
+	drawn := make([]int, 0, t.opts.Degree)
+	for tries := 0; len(drawn) < t.opts.Degree && tries < 4*t.opts.Degree; tries++ {
+		k := t.rng.IntN(len(p.order))
+		if !contains(drawn, k) {
+			drawn = append(drawn, k)
+			add(p.order[k])
+		}
+	}
+	return peers
+}
+
+func contains(s []int, x int) bool {
+	for _, v := range s {
+		if v == x {
+			return true
+		}
+	}
+	return false
+}
+
+// probed takes the answer of a probe, which fixes the generation if none is fixed.
+func (t *Tracker) probed(p *pool, m *member, msg Probed) {
+	if msg.Pin.Size < 0 || msg.Pin.Validate() != nil {
+		return
+	}
+	layout := msg.Pin.Layout()
+	if layout.Count() > 0 && !msg.Extent.Valid(layout.Count()) && msg.Extent.Count > 0 {
+		return
+	}
+	reprobe := p.prober == m && p.contested
+	if p.prober == m {
+		p.prober, p.contested = nil, false
+	}
+	same := p.pinned && p.pin == msg.Pin && p.incarnation == msg.Incarnation
+	switch {
+	case same:
+		// A second prober agrees: whoever saw another version sees it alone. Or a new
+		// stream has begun where one broke off.
+		changed := p.stream != msg.Stream
+		p.pinTo(msg.Pin, msg.Incarnation, msg.Stream)
+		if changed {
+			t.tellAll(p, p.pinnedMessage())
+		}
+	case p.pinned && !reprobe && !p.streamLost:
+		// Late and different: the member will see the pool's pin and begin anew.
+		t.tell(p, m, p.pinnedMessage())
+		return
+	default:
+		p.pinTo(msg.Pin, msg.Incarnation, msg.Stream)
+		for _, o := range p.order {
+			if a := o.resumed; a != nil && a.Pin == p.pin && a.Incarnation == p.incarnation {
+				p.takeHave(o, *a)
+			}
+			o.resumed = nil
+		}
+		t.tellAll(p, p.pinnedMessage())
+	}
+	p.adopt(m, []piece.Extent{msg.Extent})
+	if msg.Stream {
+		p.streamer = m
+	}
+	m.barredUntil, m.failures = 0, 0
+	// Everybody has waited for this; it happens once in the life of a pool.
+	for _, o := range p.order {
+		t.topUp(p, o)
+	}
+}
+
+// reported takes in what has changed at a member.
+func (t *Tracker) reported(p *pool, m *member, r Report) {
+	m.streaming = r.Streaming
+	if r.Streaming && p.prober == m {
+		p.probeBy = never // its answer has begun; only its death or failure ends the wait
+	}
+	if r.WantPeers {
+		if peers := t.handout(p, m); len(peers) > 0 {
+			t.tell(p, m, Handout{Peers: peers})
+		}
+	}
+	if !p.pinned {
+		return
+	}
+	stored := p.store(m, r.Stored)
+	p.lose(m, r.Lost, t.now)
+	if r.Moved > 0 || stored {
+		m.progressAt = t.now
+		m.failures = 0
+	}
+	p.setRate(m, r.Rate)
+	p.setUnasked(m, min(int(r.Unasked), m.leased.Count()))
+	p.setWhole(m, r.Whole)
+	t.complete(p)
+	t.topUp(p, m)
+}
+
+// complete tells all members once nobody wants anything any more.
+func (t *Tracker) complete(p *pool) {
+	all := p.wants > 0 && p.wholes >= p.wants
+	if all && !p.complete {
+		t.tellAll(p, Complete{})
+	}
+	p.complete = all
+}
+
+// returned takes leased pieces back and, if the origin is to blame, keeps them from
+// this member for a while, or for ever.
+func (t *Tracker) returned(p *pool, m *member, r Returned) {
+	m.revoking = false
+	for _, e := range r.Extents {
+		p.giveBack(m, e)
+	}
+	p.setUnasked(m, min(m.unasked, m.leased.Count()))
+	if r.Wait > 0 {
+		wait := min(r.Wait, maxHold)
+		if until := t.now.Add(wait); until > p.holdUntil {
+			p.holdUntil = until
+			t.tellAll(p, Hold{For: wait})
+		}
+	}
+	switch r.Failure {
+	case Lasting:
+		p.setFetches(m, false)
+	case Passing:
+		// Doubling waits, so that a member whose line is down does not take leases
+		// from those who could use them.
+		m.barredUntil = t.now.Add(min(250*time.Millisecond<<min(m.failures, 7), 30*time.Second))
+		m.failures++
+		p.setRate(m, 0)
+	}
+	if r.Failure != NoFailure {
+		if p.prober == m {
+			p.prober = nil
+		}
+		if p.streamer == m {
+			p.streamer, p.streamLost = nil, true
+		}
+	}
+}
+
+// conflict: a member has seen another version at the origin. Somebody else is asked
+// to look, if there is somebody; what is seen then counts.
+func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
+	if !p.pinned || c.Pin == p.pin || p.contested {
+		return
+	}
+	m.barredUntil = t.now.Add(conflictBar)
+	p.contested = true
+	p.prober = nil
+	witness := p.pickProber(t.now, m)
+	if witness == nil {
+		witness, m.barredUntil = m, 0
+	}
+	t.startProbe(p, witness)
+}
+
+func (t *Tracker) startProbe(p *pool, m *member) {
+	p.prober, p.probeBy = m, t.now.Add(probeTime)
+	t.tell(p, m, Probe{})
+}
+
+// depart takes a member out: its leases go back at once, and what only it held is
+// fetched again unless another member turns out to hold it.
+func (t *Tracker) depart(p *pool, m *member) {
+	for _, e := range m.leased.Runs() {
+		p.release(e)
+	}
+	m.leased.Clear()
+	lost := p.dropHave(m)
+	if len(lost.Runs()) > 0 {
+		p.limbo = append(p.limbo, limbo{until: t.now.Add(limboTime), pieces: lost})
+	}
+	if p.prober == m {
+		p.prober = nil
+	}
+	if p.streamer == m {
+		p.streamer, p.streamLost = nil, true
+	}
+	p.leave(m)
+	t.complete(p)
+}
+
+// wake does what has come due in a pool.
+func (t *Tracker) wake(p *pool) {
+	for m := p.quietest(); m != nil && m.heardAt.Add(t.opts.Silence) <= t.now; m = p.quietest() {
+		t.out = append(t.out, CutMember{Pool: p.id, Member: m.id})
+		t.depart(p, m)
+	}
+	for len(p.limbo) > 0 && p.limbo[0].until <= t.now {
+		l := p.limbo[0]
+		p.limbo = p.limbo[1:]
+		for _, e := range l.pieces.Runs() {
+			p.release(e)
+		}
+	}
+	if p.prober != nil && p.probeBy <= t.now {
+		// It may still answer; meanwhile another one is asked.
+		late := p.prober
+		p.prober = nil
+		if next := p.pickProber(t.now, late); next != nil {
+			t.startProbe(p, next)
+		} else {
+			p.prober, p.probeBy = late, t.now.Add(probeTime)
+		}
+	}
+}
+
+// settle ends every step about a pool: it hands out what can be handed out and sets
+// when the pool wants to be woken.
+func (t *Tracker) settle(p *pool) {
+	if len(p.members) == 0 {
+		t.due.remove(p)
+		delete(t.pools, p.id)
+		return
+	}
+	if (!p.pinned || p.streamLost) && p.prober == nil && t.now >= p.holdUntil && p.missing() {
+		if m := p.pickProber(t.now, nil); m != nil {
+			t.startProbe(p, m)
+		}
+	}
+	t.feed(p)
+	if p.hopeless() && !p.gaveUp {
+		p.gaveUp = true
+		t.tellAll(p, GiveUp{})
+	}
+	p.wake = t.nextWake(p)
+	t.due.fix(p)
+}
+
+func (t *Tracker) nextWake(p *pool) Instant {
+	wake := never
+	if m := p.quietest(); m != nil {
+		wake = m.heardAt.Add(t.opts.Silence)
+	}
+	if len(p.limbo) > 0 {
+		wake = min(wake, p.limbo[0].until)
+	}
+	if p.prober != nil {
+		wake = min(wake, p.probeBy)
+	}
+	if p.prober == nil && (!p.pinned || p.streamLost) && p.missing() {
+		// Nobody may probe now; look again when the first may.
+		wake = min(wake, max(p.holdUntil, t.now.Add(retryTime)))
+	}
+	if p.pinned && len(p.hungry) > 0 {
+		// Somebody idles: when the pause is over there may be work, and a stalled
+		// holder is looked for.
+		switch {
+		case p.holdUntil > t.now:
+			wake = min(wake, p.holdUntil)
+		case p.fetchable() > 0:
+			wake = min(wake, t.now.Add(retryTime))
+		}
+	}
+	return max(wake, t.now+1)
+}
