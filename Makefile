@@ -1,0 +1,41 @@
+# make          builds, tests and lints
+# make help     lists the targets
+
+GO ?= go
+LINT = $(GO) tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: all build test race lint proto soak fuzz bench cross help
+
+all: build lint race
+
+build: ## the binary, ./dragonload
+	$(GO) build -trimpath ./cmd/dragonload
+
+test: ## all tests, without the race detector
+	$(GO) test ./...
+
+race: ## all tests with the race detector; what CI runs
+	$(GO) test -race ./...
+
+lint: ## go vet and the linters of .golangci.yml, pinned in tools/go.mod
+	$(GO) vet ./...
+	$(LINT) run
+
+proto: ## generate internal/rpc/gen from proto/ (needs protoc)
+	sh internal/rpc/generate.sh
+
+soak: ## many seeds through the simulator: make soak SEEDS=100000
+	$(GO) test ./internal/sim -run TestSeeds -seeds $(or $(SEEDS),100000) -timeout 24h
+
+fuzz: ## every fuzz target for 10 s each: make fuzz TIME=10s
+	sh internal/fuzz.sh $(or $(TIME),10s)
+
+bench: ## the benchmarks; the lab is in bench/README.md
+	$(GO) test -run '^$$' -bench . ./...
+
+cross: ## every platform that a release is built for
+	for t in linux/amd64 linux/arm64 darwin/arm64 windows/amd64 android/arm64; do \
+		echo $$t; CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null ./cmd/dragonload || exit 1; done
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
