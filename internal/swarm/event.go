@@ -92,6 +92,7 @@ type (
 	Audited struct {
 		Request Request
 		Result  AuditResult
+		Wait    time.Duration // Retry-After of an AuditFailed, 0 if there was none
 	}
 
 	// Unreadable: a stored piece can no longer be read as it was written.

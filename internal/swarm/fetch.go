@@ -35,6 +35,10 @@ const (
 	trialPause       = 10 * time.Second
 	maxTrialPause    = 2 * time.Minute
 
+	// slowRequest is after what time the pieces of a request may also be asked of
+	// neighbours that hold them by then.
+	slowRequest = 3 * time.Second
+
 	// localRetries is how often a request that broke off is repeated before its
 	// pieces are given back.
 	localRetries = 2
@@ -64,6 +68,7 @@ type originSide struct {
 
 type originRequest struct {
 	id    Request
+	since Instant
 	left  piece.Extents // asked for and not stored yet
 	probe bool
 	stale bool // it brings pieces of a generation that was given up
@@ -105,7 +110,7 @@ func (n *Node) probe() {
 	if n.origin.barred || n.probing() {
 		return
 	}
-	r := &originRequest{id: n.request(), probe: true}
+	r := &originRequest{id: n.request(), since: n.now, probe: true}
 	n.origin.requests = append(n.origin.requests, r)
 	n.origin.line.start(n.now)
 	n.act(ProbeOrigin{Request: r.id, Bytes: probeBytes})
@@ -179,7 +184,7 @@ func (n *Node) originMoved(ev OriginMoved) {
 	n.received.add(n.now, ev.Bytes)
 	o.moved += ev.Bytes
 	o.counted += ev.Bytes
-	if r := n.originRequest(ev.Request); r != nil && r.probe && !n.pinned && !n.tracker.streaming {
+	if r := n.originRequest(ev.Request); r != nil && r.probe && (!n.pinned || n.tracker.asked) && !n.tracker.streaming {
 		// A body before the answer is accepted: a stream whose length is not known.
 		n.tracker.streaming = true
 		n.tracker.reportAt = n.now
@@ -195,6 +200,9 @@ func (n *Node) originEnded(ev OriginEnded) {
 	r := o.requests[k]
 	o.requests = slices.Delete(o.requests, k, k+1)
 	o.line.stop(n.now)
+	if r.probe {
+		n.tracker.streaming = false
+	}
 	if ev.Busy {
 		n.fewerConnections()
 	}
@@ -298,6 +306,25 @@ func (n *Node) dropLeases(extents []piece.Extent) {
 	}
 }
 
+// cancelNeedless closes streams all of whose pieces have come from neighbours.
+func (n *Node) cancelNeedless() {
+	for _, r := range n.origin.requests {
+		if r.probe || r.stale || n.now.Sub(r.since) < slowRequest || r.left.Count() == 0 {
+			continue
+		}
+		needed := false
+		for _, e := range r.left.Runs() {
+			for i := e.First; i < e.End(); i++ {
+				needed = needed || !n.have.Has(i)
+			}
+		}
+		if !needed {
+			r.left.Clear()
+			n.act(CancelOrigin{Request: r.id})
+		}
+	}
+}
+
 // lease takes in pieces to be fetched.
 func (n *Node) lease(extents []piece.Extent) {
 	for _, e := range extents {
@@ -331,7 +358,7 @@ func (n *Node) fetchFromOrigin() {
 			return
 		}
 		e, _ := o.leases.TakeFirst(n.requestPieces())
-		r := &originRequest{id: n.request()}
+		r := &originRequest{id: n.request(), since: n.now}
 		r.left.Add(e)
 		o.requests = append(o.requests, r)
 		o.line.start(n.now)

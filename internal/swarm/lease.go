@@ -46,6 +46,11 @@ func (t *Tracker) topUp(p *pool, m *member) {
 	if want <= 0 {
 		return
 	}
+	if !m.active && p.crowded() {
+		p.width.refused = t.now
+		p.starve(m)
+		return
+	}
 	var extents []piece.Extent
 	for want > 0 {
 		e, ok := p.free.TakeFirst(uint32(want))
@@ -56,6 +61,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		want -= int(e.Count)
 		extents = append(extents, e)
 	}
+	p.countActive(m)
 	if len(extents) > 0 {
 		added := 0
 		for _, e := range extents {
@@ -78,7 +84,7 @@ func (t *Tracker) feed(p *pool) {
 	if !p.pinned || p.stream || t.now < p.holdUntil {
 		return
 	}
-	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count() > 0; tries-- {
+	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count() > 0 && !p.crowded(); tries-- {
 		m := p.hungry[0]
 		p.sate(m)
 		if t.now < m.barredUntil {

@@ -181,6 +181,11 @@ type (
 	// Claim tells, while there is no tracker, what the sender fetches from the
 	// origin, or is about to; it replaces the sender's earlier claim.
 	Claim struct{ Extents []piece.Extent }
+
+	// Relay tells what the sender's neighbours claim; it replaces the sender's earlier
+	// one. So a claim is known two steps away, which in a pool without a full mesh is
+	// most of it.
+	Relay struct{ Extents []piece.Extent }
 )
 
 func (Holds) toPeer()         {}
@@ -188,6 +193,7 @@ func (Haves) toPeer()         {}
 func (Statement) toPeer()     {}
 func (AskStatements) toPeer() {}
 func (Claim) toPeer()         {}
+func (Relay) toPeer()         {}
 
 // MaxStated bounds the pieces of one Statement.
 const MaxStated = 256

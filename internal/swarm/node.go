@@ -75,11 +75,15 @@ type Node struct {
 
 	fresh        piece.Extents // stored, not yet told to the neighbours
 	flushAt      Instant
+	relayAt      Instant       // when to pass claims on
 	unreported   piece.Extents // stored, not yet told to the tracker
 	lost         piece.Extents // no longer held, not yet told to the tracker
 	checkAt      Instant       // next look at what waits for too long
 	lastProgress Instant       // when the last byte came
 	lastStored   Instant       // when the last piece was stored
+	doubted      piece.Extents // pieces whose holder did not bring them
+	rescues      int           // of this generation so far
+	rescueAt     Instant       // when to fetch a piece that should have come from others
 	warnedIdle   bool
 	received     meter // all that comes, for estimating what is left
 
@@ -95,7 +99,7 @@ func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
 	if opts.GiveUpAfter == 0 {
 		opts.GiveUpAfter = 10 * time.Minute
 	}
-	n := &Node{opts: opts, rng: rng, flushAt: never, checkAt: 0}
+	n := &Node{opts: opts, rng: rng, flushAt: never, relayAt: never, checkAt: 0}
 	n.received.window = time.Second
 	n.origin.init(opts.MaxConnections)
 	n.tracker.init()
@@ -161,7 +165,10 @@ func (n *Node) Deadline() (Instant, bool) {
 	if n.ended {
 		return 0, false
 	}
-	at := min(n.checkAt, n.flushAt, n.tracker.reportAt)
+	at := min(n.checkAt, n.flushAt, n.relayAt)
+	if n.tracker.up {
+		at = min(at, n.tracker.reportAt)
+	}
 	return at, at != never
 }
 
@@ -178,6 +185,9 @@ func (n *Node) run() {
 	n.serveNext()
 	if n.now >= n.flushAt {
 		n.flush()
+	}
+	if n.now >= n.relayAt {
+		n.relay()
 	}
 	n.reportIfDue()
 	n.finishIfDone()
@@ -235,6 +245,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	n.avail = make([]uint16, count)
 	n.asking = make([]uint8, count)
 	n.fresh, n.unreported, n.lost = piece.Extents{}, piece.Extents{}, piece.Extents{}
+	n.doubted, n.rescues = piece.Extents{}, 0
 	n.flushAt = never
 	n.swap.strays = nil
 	if n.received.active == 0 {
@@ -303,6 +314,7 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 	n.digests[i] = d
 	one := piece.Extent{First: i, Count: 1}
 	n.origin.leases.Remove(one)
+	n.doubted.Remove(one)
 	n.fresh.Add(one)
 	n.unreported.Add(one)
 	n.lost.Remove(one)
@@ -399,6 +411,7 @@ func (n *Node) check() {
 		n.warn(WarnNothingForAWhile)
 	}
 	n.checkPeers()
+	n.cancelNeedless()
 	n.checkOrphan()
 	n.auditNext()
 }
@@ -427,7 +440,16 @@ func (n *Node) finishIfDone() {
 
 // quitIfUnneeded ends a whole node that nobody needs any more.
 func (n *Node) quitIfUnneeded() {
-	if n.ended || n.opts.KeepServing || !n.finished {
+	if n.ended || n.opts.KeepServing {
+		return
+	}
+	if !n.finished {
+		// A helper goes when nobody needs its line, whatever it holds itself.
+		t := &n.tracker
+		orphaned := !t.up && t.everUp && n.now.Sub(t.downSince) >= n.opts.Linger && n.allWhole()
+		if !n.opts.Wants && !n.finishing && (t.complete || orphaned) {
+			n.quit()
+		}
 		return
 	}
 	switch {

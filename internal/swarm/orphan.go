@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -14,9 +15,13 @@ import (
 // that two members seldom choose the same, then any other.
 
 const (
-	// orphanTime passes before a node fetches of its own choice: the neighbours'
-	// claims must have come in, and the tracker may be back.
+	// orphanTime passes before a node fetches of its own choice, up to twice as much by
+	// chance: the neighbours' claims must have come in, and the tracker may be back.
 	orphanTime = 400 * time.Millisecond
+
+	// rivalTime passes before a node also takes pieces that others should take first:
+	// what they do take must have become known.
+	rivalTime = time.Second
 
 	// isolatedTime is longer, for a node that has lost all its neighbours as well:
 	// most likely its own link is down for a moment, and what it would fetch now the
@@ -35,6 +40,13 @@ const (
 	// are said to have.
 	stuckTime = 5 * time.Second
 
+	// lostTime is how long no piece may come before a node fetches some that nobody is
+	// known to hold.
+	lostTime = time.Minute
+
+	// relayDelay gathers the claims of neighbours before they are passed on.
+	relayDelay = 100 * time.Millisecond
+
 	// claimTime is how far ahead a node claims.
 	claimTime = 500 * time.Millisecond
 )
@@ -47,10 +59,14 @@ func (n *Node) lostTracker() {
 	if n.tracker.everUp {
 		n.warn(WarnTrackerAway)
 	}
+	for _, p := range n.swap.order {
+		p.relayed.Clear()
+	}
 	if n.pinned {
 		n.claim()
 	}
-	n.checkAt = min(n.checkAt, n.now.Add(orphanTime))
+	n.tracker.patience = time.Duration(n.rng.Int64N(int64(orphanTime)))
+	n.checkAt = min(n.checkAt, n.now.Add(orphanTime+n.tracker.patience))
 }
 
 // claim tells the neighbours all that this node fetches from the origin.
@@ -58,6 +74,26 @@ func (n *Node) claim() {
 	extents := n.leased()
 	for _, p := range n.swap.order {
 		n.act(TellPeer{Peer: p.id, Message: Claim{Extents: extents}})
+	}
+}
+
+// relay tells the neighbours what the others among them claim.
+func (n *Node) relay() {
+	n.relayAt = never
+	if n.tracker.up || !n.pinned || len(n.swap.order) < 2 {
+		return
+	}
+	var all piece.Extents
+	for _, p := range n.swap.order {
+		for _, e := range p.claims.Runs() {
+			all.Add(e)
+		}
+	}
+	extents := slices.Clone(all.Runs())
+	for _, p := range n.swap.order {
+		if !p.has.All() {
+			n.act(TellPeer{Peer: p.id, Message: Relay{Extents: extents}})
+		}
 	}
 }
 
@@ -72,7 +108,7 @@ func (n *Node) checkOrphan() {
 		return
 	}
 	if n.pinned && n.missing() > 0 && n.now.Sub(n.lastStored) >= stuckTime && o.leases.Count() == 0 && len(o.requests) == 0 &&
-		n.now >= o.holdUntil && !t.stream && n.now.Sub(n.lastProgress) >= stuckTime {
+		n.now >= o.holdUntil && !t.stream && n.stuck() && n.rescueDue() {
 		n.rescue()
 		return
 	}
@@ -90,17 +126,20 @@ func (n *Node) checkOrphan() {
 			t.asked = true
 			n.probe()
 		}
-	case away >= orphanTime && (len(n.swap.order) > 0 || away >= isolatedTime || !n.swap.everMet):
-		n.selfLease()
+	case away >= orphanTime+t.patience && (len(n.swap.order) > 0 || away >= isolatedTime || !n.swap.everMet):
+		n.selfLease(away >= orphanTime+t.patience+rivalTime)
 	}
 }
 
-// selfLease takes pieces that nobody holds or claims.
-func (n *Node) selfLease() {
+// selfLease takes pieces that nobody holds or claims; unless any is set, only those
+// that are this node's own to take.
+func (n *Node) selfLease(any bool) {
 	o := &n.origin
-	rate := o.line.rate(n.now)
-	want := int(max(mulDiv(rate, int64(claimTime), int64(time.Second)), firstRequest)/n.layout.PieceLength) + 1
-	want -= o.leases.Count()
+	ahead := int64(firstRequest)
+	if rate := o.line.rate(n.now); rate > 0 {
+		ahead = mulDiv(rate, int64(claimTime), int64(time.Second))
+	}
+	want := int(ahead/n.layout.PieceLength) + 1 - o.leases.Count()
 	if want <= 0 {
 		return
 	}
@@ -108,6 +147,9 @@ func (n *Node) selfLease() {
 	busy := n.taken()
 	start := piece.Index(n.rng.IntN(n.have.Len()))
 	for _, mine := range []bool{true, false} {
+		if !mine && !any {
+			break
+		}
 		for k := 0; k < n.have.Len() && want > 0; k++ {
 			i := (start + piece.Index(k)) % piece.Index(n.have.Len())
 			if n.have.Has(i) || n.avail[i] > 0 || busy.Has(i) || mine && !n.highestRank(i) {
@@ -136,6 +178,7 @@ func (n *Node) taken() piece.Bitfield {
 	set(n.leased())
 	for _, p := range n.swap.order {
 		set(p.claims.Runs())
+		set(p.relayed.Runs())
 	}
 	return b
 }
@@ -162,18 +205,54 @@ func rank(i piece.Index, id piece.NodeID) uint64 {
 	return x ^ x>>31
 }
 
-// rescue fetches a few missing pieces that the origin was not to be asked for, since
-// nobody brings them: their holders may be gone, silent, or lying. The choice is
-// random, so that members in the same plight bring different ones.
+// stuck reports whether nothing comes. A request to a neighbour that is under way may
+// be waiting for its turn or bring a long piece over a slow line; its driver ends it
+// if it does not move.
+func (n *Node) stuck() bool {
+	idle := n.now.Sub(n.lastProgress)
+	return idle >= lostTime || idle >= stuckTime && n.swap.requests == 0
+}
+
+// rescueDue spreads the rescues of members that are stuck together: it may only be
+// that the one piece they all lack comes over a slow line, and they must not all ask
+// the origin for it.
+func (n *Node) rescueDue() bool {
+	spread := int64(stuckTime) * int64(len(n.swap.order)+1)
+	if n.rescueAt <= n.lastStored {
+		n.rescueAt = n.now.Add(1 + time.Duration(n.rng.Int64N(spread)))
+	}
+	if n.now < n.rescueAt {
+		return false
+	}
+	n.rescueAt = n.now.Add(stuckTime + time.Duration(n.rng.Int64N(spread)))
+	return true
+}
+
+// rescuable reports whether piece i should be here by now: somebody holds it, or was
+// thought to. What nobody holds is on its way to somebody, over a slow line it may be,
+// unless it has been for very long.
+func (n *Node) rescuable(i piece.Index) bool {
+	if n.have.Has(i) || n.asking[i] > 0 {
+		return false
+	}
+	return n.avail[i] > 0 || n.doubted.Has(i) || n.now.Sub(n.lastStored) >= lostTime>>min(n.rescues, 4)
+}
+
+// rescue fetches a missing piece that the origin was not to be asked for, since nobody
+// brings it: its holders may be gone, silent, or lying. The choice is
+// random, so that members in the same plight bring different ones. Each time it takes
+// more and waits less: what had to be rescued before will have to be again.
 func (n *Node) rescue() {
-	n.lastStored = n.now // the next rescue comes after another stuckTime
-	want := max(int(firstRequest/n.layout.PieceLength), 1)
 	start := piece.Index(n.rng.IntN(n.have.Len()))
-	for k := 0; k < n.have.Len() && want > 0; k++ {
+	batch := 1 << min(n.rescues, 5)
+	for k := range n.have.Len() {
 		i := (start + piece.Index(k)) % piece.Index(n.have.Len())
-		if !n.have.Has(i) {
+		if batch > 0 && n.rescuable(i) {
 			n.origin.leases.Add(piece.Extent{First: i, Count: 1})
-			want--
+			batch--
 		}
+	}
+	if n.origin.leases.Count() > 0 {
+		n.rescues++
 	}
 }

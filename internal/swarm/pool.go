@@ -46,9 +46,11 @@ type pool struct {
 	wholes     int
 	complete   bool
 	gaveUp     bool
+	refused    bool // the origin has refused a member for good
 	holdUntil  Instant
 	stallCheck Instant
 
+	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking
 	busy   indexed[*member] // by time of unasked work, the longest first
 }
@@ -73,6 +75,7 @@ type member struct {
 
 	leased      piece.Extents // and not yet stored
 	unasked     int           // of these, not yet asked of the origin when last heard
+	active      bool          // counted in pool.width
 	revoking    bool          // a Revoke is on its way
 	busyPlace   int
 	rate        int64
@@ -197,6 +200,7 @@ func (p *pool) pinTo(pin piece.Pin, incarnation uint64, stream bool) {
 	for _, m := range p.order {
 		m.have = piece.NewBitfield(p.layout.Count())
 		m.leased.Clear()
+		p.countActive(m)
 		m.revoking = false
 		p.setUnasked(m, 0)
 		p.setWhole(m, false)
@@ -235,6 +239,7 @@ func (p *pool) store(m *member, extents []piece.Extent) (leased bool) {
 		m.leased.Remove(e)
 		leased = leased || m.leased.Count() != before
 	}
+	p.countActive(m)
 	return leased
 }
 
@@ -284,6 +289,7 @@ func (p *pool) adopt(m *member, extents []piece.Extent) {
 	for e := range m.have.Extents {
 		m.leased.Remove(e)
 	}
+	p.countActive(m)
 }
 
 // giveBack takes a lease from m.
@@ -297,6 +303,7 @@ func (p *pool) giveBack(m *member, e piece.Extent) {
 			p.release(one)
 		}
 	}
+	p.countActive(m)
 }
 
 // release frees the pieces of e that nobody holds and nobody else has leased.
@@ -319,6 +326,12 @@ func (p *pool) inLimbo(i piece.Index) bool {
 
 // fetchable returns how many pieces nobody is known to hold.
 func (p *pool) fetchable() int { return p.layout.Count() - p.held }
+
+// needsProbe reports whether somebody should ask the origin what the file is: for the
+// first time, for another stream, or because a member has seen another version.
+func (p *pool) needsProbe() bool {
+	return (!p.pinned || p.streamLost || p.contested) && p.missing()
+}
 
 // missing reports whether there may be anything to fetch.
 func (p *pool) missing() bool { return !p.pinned || p.fetchable() > 0 }
@@ -414,7 +427,8 @@ func (p *pool) pickProber(now Instant, not *member) *member {
 	return nil
 }
 
-// hopeless reports whether something is missing that nobody can fetch.
+// hopeless reports whether something is missing that nobody can fetch: the origin has
+// refused whoever could. Where nobody has tried, somebody who can may still come.
 func (p *pool) hopeless() bool {
-	return p.fetchers == 0 && p.missing() && len(p.limbo) == 0
+	return p.refused && p.fetchers == 0 && p.missing() && len(p.limbo) == 0
 }

@@ -22,6 +22,8 @@ type trackerSide struct {
 	complete  bool
 	stream    bool // the pool reads one stream
 	wholeTold bool
+	patience  time.Duration // before fetching of its own choice, beyond orphanTime
+	number    int           // of this node in the pool: at least so many members have come
 }
 
 // minReport is the least time between two reports that are sent early, because work
@@ -100,6 +102,7 @@ func (n *Node) trackerSaid(msg ToNode) {
 	t := &n.tracker
 	switch msg := msg.(type) {
 	case Welcome:
+		t.number = int(msg.Number)
 		t.interval = min(max(msg.Interval, 50*time.Millisecond), time.Second)
 		t.reportAt = min(t.reportAt, n.now.Add(t.interval))
 	case Probe:
@@ -137,10 +140,11 @@ func (n *Node) pinnedBy(msg Pinned) {
 		return
 	}
 	for _, r := range n.origin.requests {
-		if r.probe && n.pinned {
+		if r.probe && (n.pinned || !msg.Pin.Combinable()) {
 			n.act(CancelOrigin{Request: r.id}) // it brings another generation
 		}
 	}
+	n.tracker.asked = false
 	n.begin(msg.Pin, msg.Incarnation)
 }
 

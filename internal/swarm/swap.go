@@ -45,6 +45,10 @@ const (
 	maxNeighbours = 48
 	seekTime      = 2 * time.Second
 
+	// unsureTime is how long a neighbour is not asked again for a piece that it did not
+	// send.
+	unsureTime = 3 * time.Second
+
 	redialTime = 500 * time.Millisecond
 	maxDials   = 6 // attempts in a row, with doubling waits
 )
@@ -74,19 +78,23 @@ type acquaintance struct {
 
 // neighbour is a member with which a stream is open.
 type neighbour struct {
-	id     piece.NodeID
-	has    piece.Bitfield
-	said   *Holds        // what it held when this node did not know the generation yet
-	claims piece.Extents // what it fetches from the origin, while there is no tracker
+	id      piece.NodeID
+	has     piece.Bitfield
+	said    *Holds        // what it held when this node did not know the generation yet
+	claims  piece.Extents // what it fetches from the origin, while there is no tracker
+	relayed piece.Extents // what its neighbours claim
 
 	wants    []piece.Index // pieces it has that this node had not when it heard so
 	isDirty  bool
 	requests []*peerRequest
 	line     meter
+	unsure   piece.Extents  // pieces that it did not send when asked
 	asked    piece.Bitfield // pieces whose statement was asked for lately
 	failures int
 	retryAt  Instant
 	wrong    int
+
+	unsureUntil Instant // when it is believed again to hold unsure
 
 	served  int64 // bytes sent to it
 	serving int
@@ -183,6 +191,8 @@ func (p *neighbour) forget(count int) {
 	p.has, p.asked = piece.NewBitfield(count), piece.NewBitfield(count)
 	p.wants = nil
 	p.claims.Clear()
+	p.relayed.Clear()
+	p.unsure.Clear()
 	for _, r := range p.requests {
 		r.pieces = nil
 	}
@@ -203,6 +213,9 @@ func (n *Node) peerDown(id piece.NodeID) {
 	}
 	p := n.swap.order[at]
 	n.swap.order = slices.Delete(n.swap.order, at, at+1)
+	if !n.tracker.up && p.claims.Count() > 0 {
+		n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
+	}
 	if n.pinned {
 		for e := range p.has.Extents {
 			for i := e.First; i < e.End(); i++ {
@@ -278,6 +291,19 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 			}
 		}
 		n.yieldTo(p)
+		if n.tracker.up {
+			// p has lost the tracker before this node has: it cannot know what is leased here.
+			n.act(TellPeer{Peer: id, Message: Claim{Extents: n.leased()}})
+		} else {
+			n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
+		}
+	case Relay:
+		p.relayed.Clear()
+		for _, e := range msg.Extents {
+			if n.pinned && e.Valid(n.have.Len()) {
+				p.relayed.Add(e)
+			}
+		}
 	}
 }
 
@@ -416,8 +442,8 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 			}
 			continue
 		}
-		if n.asking[i] > 0 || n.underWay(i) {
-			continue
+		if n.asking[i] > 0 || n.underWay(i) || slices.ContainsFunc(best, func(c candidate) bool { return c.piece == i }) {
+			continue // the last of the list may have moved to a place not yet passed
 		}
 		c := candidate{i, uint32(n.avail[i])<<16 | n.rng.Uint32()&0xffff}
 		pos := len(best)
@@ -442,10 +468,10 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 	return pieces
 }
 
-// underWay reports whether piece i is being read from the origin here.
+// underWay reports whether piece i is being read from the origin here, and not slowly.
 func (n *Node) underWay(i piece.Index) bool {
 	for _, r := range n.origin.requests {
-		if !r.stale && r.left.Has(i) {
+		if !r.stale && r.left.Has(i) && n.now.Sub(r.since) < slowRequest {
 			return true
 		}
 	}
@@ -519,11 +545,13 @@ func (n *Node) peerEnded(ev PeerEnded) {
 	n.swap.requests--
 	p.line.stop(n.now)
 	if ev.Failed {
-		// It may no longer hold what it said, or not be well; it is asked again for
-		// these pieces only after it says so again.
+		// It may no longer hold what it said, or have too much to do; for a while it is
+		// asked for other pieces, and others for these.
 		for _, i := range r.pieces {
 			n.unhold(p, i)
+			p.unsure.Add(piece.Extent{First: i, Count: 1})
 		}
+		p.unsureUntil = n.now.Add(unsureTime)
 		p.failures++
 		p.retryAt = n.now.Add(50 * time.Millisecond << min(p.failures, 6))
 		n.checkAt = min(n.checkAt, p.retryAt)
@@ -532,6 +560,7 @@ func (n *Node) peerEnded(ev PeerEnded) {
 	for _, i := range ev.Wrong {
 		if int(i) < n.have.Len() {
 			n.unhold(p, i)
+			p.unsure.Remove(piece.Extent{First: i, Count: 1})
 			p.wrong++
 			n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
 		}
@@ -539,6 +568,12 @@ func (n *Node) peerEnded(ev PeerEnded) {
 	if p.wrong >= maxWrong {
 		if k := n.swap.known[p.id]; k != nil {
 			k.shunned = true
+		}
+		for e := range p.has.Extents {
+			n.doubted.Add(e)
+		}
+		for e := range n.have.Extents {
+			n.doubted.Remove(e)
 		}
 		n.act(HangUp{Peer: p.id})
 	}
@@ -549,6 +584,9 @@ func (n *Node) peerEnded(ev PeerEnded) {
 func (n *Node) unhold(p *neighbour, i piece.Index) {
 	if p.has.Len() == n.have.Len() && p.has.Unset(i) {
 		n.avail[i]--
+		if !n.have.Has(i) {
+			n.doubted.Add(piece.Extent{First: i, Count: 1})
+		}
 	}
 }
 
@@ -556,6 +594,13 @@ func (n *Node) unhold(p *neighbour, i piece.Index) {
 // neighbours.
 func (n *Node) checkPeers() {
 	for _, p := range n.swap.order {
+		if p.unsure.Count() > 0 && n.now >= p.unsureUntil {
+			unsure := slices.Clone(p.unsure.Runs())
+			p.unsure.Clear()
+			for _, e := range unsure {
+				n.holds(p, e)
+			}
+		}
 		if p.asked.Count() > 0 {
 			p.asked = piece.NewBitfield(p.asked.Len())
 		}

@@ -168,6 +168,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	}
 	if m.wants {
 		p.wants++
+		p.complete = false // the newcomer is still to be told, whatever the others were
 	}
 
 	switch {
@@ -235,8 +236,9 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 	if layout.Count() > 0 && !msg.Extent.Valid(layout.Count()) && msg.Extent.Count > 0 {
 		return
 	}
-	reprobe := p.prober == m && p.contested
-	if p.prober == m {
+	// Whoever was asked to look again is a witness, even if it answers late.
+	reprobe := p.contested
+	if p.prober == m || p.contested {
 		p.prober, p.contested = nil, false
 	}
 	same := p.pinned && p.pin == msg.Pin && p.incarnation == msg.Incarnation
@@ -294,6 +296,7 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 		m.progressAt = t.now
 		m.failures = 0
 	}
+	p.widen(t.now, r.Moved)
 	p.setRate(m, r.Rate)
 	p.setUnasked(m, min(int(r.Unasked), m.leased.Count()))
 	p.setWhole(m, r.Whole)
@@ -327,6 +330,7 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	}
 	switch r.Failure {
 	case Lasting:
+		p.refused = true
 		p.setFetches(m, false)
 	case Passing:
 		// Doubling waits, so that a member whose line is down does not take leases
@@ -373,6 +377,7 @@ func (t *Tracker) depart(p *pool, m *member) {
 		p.release(e)
 	}
 	m.leased.Clear()
+	p.countActive(m)
 	lost := p.dropHave(m)
 	if len(lost.Runs()) > 0 {
 		p.limbo = append(p.limbo, limbo{until: t.now.Add(limboTime), pieces: lost})
@@ -420,7 +425,7 @@ func (t *Tracker) settle(p *pool) {
 		delete(t.pools, p.id)
 		return
 	}
-	if (!p.pinned || p.streamLost) && p.prober == nil && t.now >= p.holdUntil && p.missing() {
+	if p.needsProbe() && p.prober == nil && t.now >= p.holdUntil {
 		if m := p.pickProber(t.now, nil); m != nil {
 			t.startProbe(p, m)
 		}
@@ -445,7 +450,7 @@ func (t *Tracker) nextWake(p *pool) Instant {
 	if p.prober != nil {
 		wake = min(wake, p.probeBy)
 	}
-	if p.prober == nil && (!p.pinned || p.streamLost) && p.missing() {
+	if p.prober == nil && p.needsProbe() {
 		// Nobody may probe now; look again when the first may.
 		wake = min(wake, max(p.holdUntil, t.now.Add(retryTime)))
 	}

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 
@@ -153,9 +154,16 @@ func (t *trustSide) plan(n *Node) {
 }
 
 // auditBudget is how many bytes this node may read for audits. It shrinks as more
-// members become known.
+// members become known. In a pool too large to know them all, the later ones audit
+// less: one with the number k reads 1/(k*(log2(k/32)+1)^2) of what all may, the sum of
+// which over all k is bounded.
 func (n *Node) auditBudget() int64 {
-	return n.layout.Size / auditShare / int64(max(len(n.swap.known), 1))
+	members := max(len(n.swap.known)+1, n.tracker.number)
+	share := int64(members)
+	if octave := bits.Len(uint(members / 32)); octave > 0 {
+		share *= 2 * int64(octave*octave)
+	}
+	return n.layout.Size / auditShare / share
 }
 
 // auditNext begins an audit whose time has come.
@@ -210,6 +218,12 @@ func (n *Node) audited(ev Audited) {
 		return
 	}
 	t.auditing = 0
+	if ev.Wait > 0 {
+		n.origin.holdUntil = max(n.origin.holdUntil, n.now.Add(min(ev.Wait, maxHold)))
+		if n.tracker.up {
+			n.tell(Returned{Wait: ev.Wait})
+		}
+	}
 	switch ev.Result {
 	case AuditEqual:
 		t.equal++
