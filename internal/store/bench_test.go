@@ -1,0 +1,106 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"dragonload/internal/piece"
+)
+
+// BenchmarkWrite stores a file of 256 MiB in pieces of 128 KiB and of 4 MiB, by one
+// writer and by four, in order and in random order, and waits for its hash: what a
+// download costs beyond its network and the digests of its pieces.
+func BenchmarkWrite(b *testing.B) {
+	const size = 256 << 20
+	data := make([]byte, size)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < len(data); i += 8 {
+		v := r.Uint64()
+		for k := range 8 {
+			data[i+k] = byte(v >> (8 * k))
+		}
+	}
+	for _, length := range []int64{128 << 10, 4 << 20} {
+		layout := piece.Layout{Size: size, PieceLength: length}
+		digests := make([]piece.Digest, layout.Count())
+		for i := range digests {
+			p := layout.Range(piece.Index(i))
+			digests[i] = layout.Sum(piece.Index(i), data[p.Start:p.End])
+		}
+		for _, writers := range []int{1, 4} {
+			for _, order := range []string{"in-order", "random"} {
+				name := fmt.Sprintf("piece=%dKiB/writers=%d/%s", length>>10, writers, order)
+				b.Run(name, func(b *testing.B) {
+					b.SetBytes(size)
+					at := cpuTime()
+					for range b.N {
+						benchmarkOne(b, layout, data, digests, writers, order == "random")
+					}
+					b.ReportMetric((cpuTime()-at).Seconds()/float64(b.N)*(1<<30)/size, "cpu-s/GiB")
+				})
+			}
+		}
+	}
+}
+
+func benchmarkOne(b *testing.B, layout piece.Layout, data []byte, digests []piece.Digest, writers int, random bool) {
+	b.StopTimer()
+	dir := b.TempDir()
+	j, err := OpenJournal(filepath.Join(dir, "state", "journal.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := Options{Target: filepath.Join(dir, "file"), Source: "s"}
+	if err := o.validate(); err != nil {
+		b.Fatal(err)
+	}
+	handle, err := j.create(o.Part)
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := &File{journal: j, o: o}
+	f.install(newPartial(j, &f.o, record{part: o.Part, source: "s", pin: piece.Pin{Size: layout.Size}, layout: layout}, handle))
+	order := make([]int, layout.Count())
+	for i := range order {
+		order[i] = i
+	}
+	if random {
+		rand.New(rand.NewPCG(3, 4)).Shuffle(len(order), func(a, b int) { order[a], order[b] = order[b], order[a] })
+	}
+	b.StartTimer()
+
+	var next atomic.Int64
+	var work sync.WaitGroup
+	for range writers {
+		work.Go(func() {
+			for {
+				k := int(next.Add(1)) - 1
+				if k >= len(order) {
+					return
+				}
+				i := piece.Index(order[k])
+				p := layout.Range(i)
+				if err := f.Write(i, data[p.Start:p.End], digests[i], true); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	if _, err := f.Sums(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	if err := f.Discard(); err != nil {
+		b.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.StartTimer()
+}

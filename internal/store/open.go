@@ -1,0 +1,220 @@
+package store
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"dragonload/internal/piece"
+)
+
+// Options say what a File is for.
+type Options struct {
+	Target    string // absolute final path; its folder must exist
+	Part      string // absolute path of the partial file; "" means Target + ".part"
+	Source    string // names what is downloaded; what was stored for another Source is not continued
+	Overwrite bool   // replace a file of the final name at Finish
+	Restart   bool   // throw away what an earlier run left, at Begin
+
+	// Hashes are computed over the whole file besides SHA-256. Their packages must be
+	// linked in.
+	Hashes []crypto.Hash
+
+	// Damaged, if not nil, is told of each piece that is found to be no longer on disk
+	// as it was written, outside of ReadPiece: while the file's hash reads it, or
+	// after a failed sync. The piece is not held any more and should be fetched again.
+	// Damaged is called from goroutines of the File, and must neither block nor call
+	// the File.
+	Damaged func(piece.Index)
+
+	Log *slog.Logger // nil: no log
+}
+
+func (o *Options) validate() error {
+	if o.Part == "" {
+		o.Part = o.Target + ".part"
+	}
+	if !filepath.IsAbs(o.Target) || !filepath.IsAbs(o.Part) || o.Target == o.Part {
+		return fmt.Errorf("open %q with partial file %q: paths must be absolute and differ", o.Target, o.Part)
+	}
+	for _, h := range o.Hashes {
+		if !h.Available() {
+			return fmt.Errorf("open %s: hash %v is not available", o.Target, h)
+		}
+	}
+	o.Log = logger(o.Log)
+	return nil
+}
+
+// Resume is what an earlier run left of a download.
+type Resume struct {
+	Pin         piece.Pin
+	Incarnation uint64
+	Have        piece.Bitfield
+	Digests     []piece.Digest // one for each piece, zero where it is not held
+	Origin      piece.Bitfield // pieces that this member read from the origin itself
+	Unclean     bool           // the earlier run did not close; every piece was hashed again
+	Dropped     int            // pieces that the journal claimed and that did not match
+}
+
+// Open opens the download to o.Target and looks at what an earlier run left of it.
+// After a run that was not closed every piece that it claims is hashed again, on two
+// goroutines, which takes as long as reading the partial file; ctx ends that.
+//
+// Errors: ErrExists, ErrInUse, ErrCannotCreate. Nothing on disk has changed until
+// Begin.
+func (j *Journal) Open(ctx context.Context, o Options) (*File, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	if !j.claim(o.Target, o.Part) {
+		return nil, fmt.Errorf("%s: %w", o.Target, ErrInUse)
+	}
+	f := &File{journal: j, o: o}
+	err := f.checkTarget()
+	if err == nil {
+		f.left, err = f.leftover(ctx)
+	}
+	if err != nil {
+		j.release(o.Target, o.Part)
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkTarget refuses names that Finish could not give.
+func (f *File) checkTarget() error {
+	for _, folder := range []string{filepath.Dir(f.o.Target), filepath.Dir(f.o.Part)} {
+		if info, err := os.Stat(folder); err != nil {
+			return fmt.Errorf("%w: %w", ErrCannotCreate, err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("%w: %s is not a folder", ErrCannotCreate, folder)
+		}
+	}
+	switch info, err := os.Lstat(f.o.Target); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrCannotCreate, err)
+	case !f.o.Overwrite:
+		return fmt.Errorf("%s: %w; choose another name, or --overwrite it", f.o.Target, ErrExists)
+	case info.IsDir():
+		return fmt.Errorf("%w: %s is a folder", ErrCannotCreate, f.o.Target)
+	}
+	return nil
+}
+
+// leftover is what an earlier run left: its partial file, open, and what of it holds.
+type leftover struct {
+	data     handle
+	rec      record
+	claims   claims
+	unclean  bool
+	dropped  int
+	recorded bool // the journal has something under the target
+}
+
+// leftover finds what can be continued; its data is nil if there is nothing.
+func (f *File) leftover(ctx context.Context) (*leftover, error) {
+	k, err := f.journal.load(f.o.Target)
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", f.journal.path, err)
+	}
+	none := &leftover{recorded: k.exists}
+	info, err := os.Lstat(f.o.Part)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if k.exists && !f.o.Restart {
+			f.o.Log.Warn("the partial file is gone; starting over", "part", f.o.Part)
+		}
+		return none, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrCannotCreate, err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: %s is not a regular file and is not touched; move it away", ErrCannotCreate, f.o.Part)
+	case f.o.Restart:
+		return none, nil
+	case !k.readable || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
+		f.o.Log.Warn("the partial file is not known to be of this download; starting over", "part", f.o.Part)
+		return none, nil
+	}
+	data, err := f.journal.openRegular(f.o.Part, true)
+	if err != nil {
+		return nil, createError(f.o.Part, err)
+	}
+	l := &leftover{data: data, rec: k.rec, claims: k.claims, recorded: true}
+	if info, err = data.Stat(); err == nil {
+		l.unclean = !l.rec.clean || l.rec.size != info.Size() || l.rec.modified != info.ModTime().UnixNano()
+		if l.unclean {
+			l.dropped, err = rehash(ctx, data, l.rec.layout, &l.claims)
+		}
+	}
+	if err != nil {
+		data.Close()
+		return nil, fmt.Errorf("check %s: %w", f.o.Part, err)
+	}
+	if l.dropped > 0 {
+		f.o.Log.Warn("pieces of the partial file did not match and are fetched again", "part", f.o.Part, "pieces", l.dropped)
+	}
+	return l, nil
+}
+
+// rehash reads every claimed piece and drops those that do not match their digest or
+// cannot be read. It returns how many those were.
+func rehash(ctx context.Context, data handle, layout piece.Layout, c *claims) (int, error) {
+	var (
+		work    sync.WaitGroup
+		next    atomic.Int64
+		mu      sync.Mutex
+		dropped []piece.Index // guarded by mu
+	)
+	count := int64(layout.Count())
+	for range min(2, c.have.Count()) {
+		work.Go(func() {
+			buf := make([]byte, min(layout.PieceLength, layout.Size))
+			for ctx.Err() == nil {
+				k := next.Add(1) - 1
+				if k >= count {
+					return
+				}
+				i := piece.Index(k)
+				if !c.have.Has(i) {
+					continue
+				}
+				if matches(data, layout, i, buf, c.digests[i]) != nil {
+					mu.Lock()
+					dropped = append(dropped, i)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	work.Wait()
+	for _, i := range dropped {
+		c.have.Unset(i)
+		c.origin.Unset(i)
+		c.digests[i] = piece.Digest{}
+	}
+	return len(dropped), ctx.Err()
+}
+
+// matches reads piece i into buf, which has room for it, and reports ErrDamaged if it
+// cannot be read or has not the digest d.
+func matches(data handle, layout piece.Layout, i piece.Index, buf []byte, d piece.Digest) error {
+	r := layout.Range(i)
+	buf = buf[:r.Len()]
+	if n, err := data.ReadAt(buf, r.Start); n < len(buf) {
+		return fmt.Errorf("piece %d: %w: %w", i, ErrDamaged, err)
+	}
+	if layout.Sum(i, buf) != d {
+		return fmt.Errorf("piece %d: %w", i, ErrDamaged)
+	}
+	return nil
+}

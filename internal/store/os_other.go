@@ -1,0 +1,42 @@
+//go:build !linux && !darwin && !windows
+
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+const (
+	noFollow = 0
+	fileMode = fs.FileMode(0o644)
+)
+
+func datasync(f *os.File) error { return f.Sync() }
+
+func dropCache(handle) {}
+
+func lock(*os.File) bool { return true }
+
+func makeSparse(*os.File) {}
+
+func renameNew(from, to string) error { return errors.ErrUnsupported }
+
+func freeSpace(string) (int64, bool) { return 0, false }
+
+func allocated(info fs.FileInfo) int64 { return info.Size() }
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+
+func isOtherDisk(err error) bool { return errors.Is(err, syscall.EXDEV) }
+
+func syncFolder(folder string) error {
+	d, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

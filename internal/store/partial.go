@@ -1,0 +1,317 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"dragonload/internal/piece"
+)
+
+// partial is the partial file of one generation: which pieces of it are held, which
+// of those are safe, and the two workers that sync it and hash it.
+type partial struct {
+	journal *Journal
+	o       *Options
+	rec     record
+	layout  piece.Layout
+	data    handle // exchanged by Finish, with File.life held for writing
+
+	// finished, once the file has its final name; set with File.life held.
+	finished bool
+	// recorded: the journal has something under the target. It belongs to the syncer
+	// while that runs.
+	recorded bool
+	// syncFailed: the disk has failed to keep data once. As recorded.
+	syncFailed bool
+
+	wake    chan struct{} // tells the syncer to look
+	stop    chan struct{} // ends it; set by start
+	workers sync.WaitGroup
+
+	mu      sync.Mutex
+	changed *sync.Cond // on mu: anything below that somebody waits for
+
+	// Everything below is guarded by mu.
+
+	have, origin  piece.Bitfield
+	digests       []piece.Digest
+	writing       piece.Bitfield   // a Write of them is on its way to the disk
+	unsynced      piece.Bitfield   // held, written since the last sync began
+	unsyncedBytes int64            // in them
+	durable       piece.Bitfield   // held and synced: may be recorded
+	stale         map[int]struct{} // chunks of the journal that are behind durable
+	hurry         bool             // and must not wait for the batch
+	doubtful      piece.Bitfield   // left by a clean earlier run; compared when first read
+	old           piece.Bitfield   // left by an earlier run
+	strikes       map[piece.Index]int
+	err           error // final: nothing is stored any more
+	halted        bool  // the workers are to end
+	ended         bool  // the File is closed, or went on to another generation
+
+	prefix  piece.Index // pieces before it are in sums
+	hashing bool        // somebody is adding piece prefix to sums
+	restart bool        // what is in sums is void once hashing ends
+	reread  bool        // bytes in sums were read from disk that an earlier run wrote, or twice
+	sums    *sums       // belongs to whoever set hashing
+}
+
+func newPartial(j *Journal, o *Options, rec record, data handle) *partial {
+	count := rec.layout.Count()
+	p := &partial{
+		journal: j, o: o, rec: rec, layout: rec.layout, data: data,
+		wake: make(chan struct{}, 1),
+		have: piece.NewBitfield(count), origin: piece.NewBitfield(count),
+		digests: make([]piece.Digest, count),
+		writing: piece.NewBitfield(count), unsynced: piece.NewBitfield(count), durable: piece.NewBitfield(count),
+		doubtful: piece.NewBitfield(count), old: piece.NewBitfield(count),
+		stale: make(map[int]struct{}), strikes: make(map[piece.Index]int),
+		sums: newSums(o.Hashes),
+	}
+	p.changed = sync.NewCond(&p.mu)
+	return p
+}
+
+// adopt takes over what an earlier run left, before the workers start.
+func (p *partial) adopt(l *leftover) {
+	p.recorded = l.recorded
+	p.have, p.origin, p.digests = l.claims.have, l.claims.origin, l.claims.digests
+	p.durable, p.old = p.have.Clone(), p.have.Clone()
+	if !l.unclean {
+		p.doubtful = p.have.Clone()
+	}
+	if l.dropped > 0 {
+		for n := range chunks(p.layout.Count()) {
+			p.stale[n] = struct{}{}
+		}
+	}
+}
+
+// start starts the two workers; halt ends them and waits. Both may be called again.
+func (p *partial) start() {
+	p.mu.Lock()
+	p.halted = false
+	p.mu.Unlock()
+	stop := make(chan struct{})
+	p.stop = stop
+	p.workers.Go(func() { p.syncLoop(stop) })
+	p.workers.Go(p.hashLoop)
+}
+
+func (p *partial) halt() {
+	p.mu.Lock()
+	was := p.halted
+	p.halted = true
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	if !was && p.stop != nil {
+		close(p.stop)
+	}
+	p.workers.Wait()
+}
+
+// end lets nobody wait for this partial file any more.
+func (p *partial) end() {
+	p.mu.Lock()
+	p.ended = true
+	p.changed.Broadcast()
+	p.mu.Unlock()
+}
+
+func (p *partial) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.have.Count() == 0 && p.layout.Size > 0
+}
+
+func (p *partial) digest(i piece.Index) (piece.Digest, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.have.Has(i) {
+		return piece.Digest{}, false
+	}
+	return p.digests[i], true
+}
+
+// await waits until ready, which is called with mu held, reports true.
+func (p *partial) await(ctx context.Context, ready func() bool) error {
+	defer context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		p.changed.Broadcast()
+		p.mu.Unlock()
+	})()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !ready() {
+		switch {
+		case p.err != nil:
+			return p.err
+		case p.ended:
+			return os.ErrClosed
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+		p.changed.Wait()
+	}
+	return nil
+}
+
+func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin bool) error {
+	if int(i) >= p.layout.Count() || int64(len(data)) != p.layout.Length(i) {
+		return fmt.Errorf("write %s: %d bytes are not piece %d", p.o.Part, len(data), i)
+	}
+	held, err := p.reserve(i, d, fromOrigin)
+	if held || err != nil {
+		return err
+	}
+	_, err = p.data.WriteAt(data, int64(i)*p.layout.PieceLength)
+
+	p.mu.Lock()
+	p.writing.Unset(i)
+	p.changed.Broadcast()
+	if err != nil {
+		missing := p.missingBytes()
+		p.mu.Unlock()
+		if isFull(err) {
+			return diskFull(p.o.Part, missing)
+		}
+		return fmt.Errorf("write piece %d: %w", i, err)
+	}
+	p.have.Set(i)
+	p.digests[i] = d
+	if fromOrigin {
+		p.origin.Set(i)
+	}
+	first := p.unsynced.Count() == 0
+	p.unsynced.Set(i)
+	p.unsyncedBytes += int64(len(data))
+	if first || p.unsyncedBytes >= p.journal.batchBytes || p.have.All() {
+		p.wakeSyncer()
+	}
+	p.mu.Unlock()
+	return nil
+}
+
+// reserve makes the caller the one who writes piece i, unless it is held already.
+func (p *partial) reserve(i piece.Index, d piece.Digest, fromOrigin bool) (held bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.writing.Has(i) {
+		p.changed.Wait()
+	}
+	if p.have.Has(i) && p.digests[i] == d {
+		if fromOrigin && p.origin.Set(i) && p.durable.Has(i) {
+			p.outdate(i)
+		}
+		return true, nil
+	}
+	switch {
+	case p.err != nil:
+		return false, p.err
+	case p.finished:
+		return false, fmt.Errorf("write %s: %w", p.o.Target, os.ErrClosed)
+	}
+	// Whoever brings other bytes for a piece that is held knows better by now.
+	p.forgetLocked(i)
+	p.writing.Set(i)
+	return false, nil
+}
+
+// missingBytes returns how many bytes are in pieces that are not held.
+func (p *partial) missingBytes() int64 {
+	missing := int64(0)
+	for i, ok := p.have.NextUnset(0); ok; i, ok = p.have.NextUnset(i + 1) {
+		missing += p.layout.Length(i)
+	}
+	return missing
+}
+
+func (p *partial) readAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s at %d", p.o.Target, off)
+	}
+	if off >= p.layout.Size {
+		return 0, io.EOF
+	}
+	short := int64(len(b)) > p.layout.Size-off
+	if short {
+		b = b[:p.layout.Size-off]
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	p.mu.Lock()
+	missing, ok := p.have.NextUnset(p.layout.At(off))
+	p.mu.Unlock()
+	if ok && missing <= p.layout.At(off+int64(len(b))-1) {
+		return 0, fmt.Errorf("read %s, piece %d: %w", p.o.Target, missing, ErrNotHeld)
+	}
+	n, err := p.data.ReadAt(b, off)
+	if err == nil && short {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (p *partial) forget(i piece.Index) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetLocked(i)
+}
+
+// forgetLocked drops piece i; p.mu must be held.
+func (p *partial) forgetLocked(i piece.Index) {
+	if int(i) >= p.layout.Count() || !p.have.Unset(i) {
+		return
+	}
+	p.digests[i] = piece.Digest{}
+	p.origin.Unset(i)
+	p.doubtful.Unset(i)
+	p.old.Unset(i)
+	if p.unsynced.Unset(i) {
+		p.unsyncedBytes -= p.layout.Length(i)
+	}
+	if p.durable.Unset(i) {
+		p.hurry = true // or a kill would bring back what somebody lied about
+		p.outdate(i)
+	}
+	if i < p.prefix || i == p.prefix && p.hashing {
+		p.rehashAll()
+	}
+	p.changed.Broadcast()
+}
+
+// outdate marks the chunk of piece i as behind; p.mu must be held.
+func (p *partial) outdate(i piece.Index) {
+	p.stale[int(i/chunkPieces)] = struct{}{}
+	p.wakeSyncer()
+}
+
+func (p *partial) wakeSyncer() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lose drops a piece that is no longer on disk as it was written, and tells so. A
+// piece that is lost again and again shows that its place on the disk is bad.
+func (p *partial) lose(i piece.Index, why error) {
+	p.mu.Lock()
+	if !p.have.Has(i) {
+		p.mu.Unlock()
+		return
+	}
+	p.forgetLocked(i)
+	p.strikes[i]++
+	if p.strikes[i] >= 3 && p.err == nil {
+		p.err = fmt.Errorf("%s, piece %d: %w: %w", p.o.Part, i, ErrDiskFailing, why)
+	}
+	p.mu.Unlock()
+	p.o.Log.Warn("a piece is damaged on disk and is fetched again", "part", p.o.Part, "piece", i, "error", why)
+	if p.o.Damaged != nil {
+		p.o.Damaged(i)
+	}
+}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"dragonload/internal/piece"
+)
+
+// record is what the journal knows of a download besides its pieces.
+type record struct {
+	part, source string
+	pin          piece.Pin
+	incarnation  uint64
+	layout       piece.Layout
+
+	// clean marks a File that was closed in order. size and modified (nanoseconds
+	// since 1970) are the partial file's at that moment: whoever changes the file
+	// afterwards makes the mark void.
+	clean          bool
+	size, modified int64
+}
+
+// claims is what the journal says of the pieces of a download.
+type claims struct {
+	have, origin piece.Bitfield
+	digests      []piece.Digest
+}
+
+func newClaims(count int) claims {
+	return claims{have: piece.NewBitfield(count), origin: piece.NewBitfield(count), digests: make([]piece.Digest, count)}
+}
+
+// The journal holds a bucket "downloads 1", and in it a bucket for each target, named
+// by its absolute path, with these keys. Numbers are big-endian, a string is its
+// length as an unsigned varint and its bytes, and every value ends in the CRC-32C of
+// what is before it.
+//
+//	"record"          version (1 byte, 1), strings: partial file, source; kind of
+//	                  validator (1 byte), string: validator; size, incarnation, piece
+//	                  length (8 bytes each); clean (1 byte, 0 or 1), size and time of
+//	                  change of the partial file at the clean stop (8 bytes each)
+//	"chunk " and n    (n: 4 bytes) pieces 256 n to 256 n + 255: a bit for each that is
+//	                  stored, the first in the highest bit (32 bytes); likewise for
+//	                  each that this member read from the origin itself (32 bytes);
+//	                  their digests, zero where not stored (256 times 32 bytes)
+const (
+	recordVersion = 1
+
+	// chunkPieces is how many pieces share one key of the journal, so that a batch
+	// rewrites 8 KiB for each run of pieces that it touches and not all digests.
+	chunkPieces = 256
+	chunkBits   = chunkPieces / 8
+	chunkSize   = 2*chunkBits + chunkPieces*len(piece.Digest{})
+
+	// maxPath bounds the strings of a record.
+	maxPath = 1 << 15
+)
+
+// bbolt checks its meta pages only, and a flipped bit must not become a claim.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func seal(value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value, crc32.Checksum(value, castagnoli))
+}
+
+var errTorn = errors.New("value does not match its checksum")
+
+func unseal(value []byte) ([]byte, error) {
+	n := len(value) - 4
+	if n < 0 || crc32.Checksum(value[:n], castagnoli) != binary.BigEndian.Uint32(value[n:]) {
+		return nil, errTorn
+	}
+	return value[:n], nil
+}
+
+func (r *record) encode() []byte {
+	b := []byte{recordVersion}
+	text := func(s string) {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	text(r.part)
+	text(r.source)
+	b = append(b, byte(r.pin.Kind))
+	text(r.pin.Validator)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.pin.Size))
+	b = binary.BigEndian.AppendUint64(b, r.incarnation)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.layout.PieceLength))
+	clean := byte(0)
+	if r.clean {
+		clean = 1
+	}
+	b = append(b, clean)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.size))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.modified))
+	return seal(b)
+}
+
+func decodeRecord(value []byte) (record, error) {
+	var r record
+	b, err := unseal(value)
+	if err != nil {
+		return r, err
+	}
+	take := func(n uint64) []byte {
+		if err != nil || n > uint64(len(b)) {
+			err = errors.New("record is cut short")
+			return make([]byte, min(n, maxPath))
+		}
+		out := b[:n]
+		b = b[n:]
+		return out
+	}
+	text := func() string {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > maxPath {
+			err = errors.New("record with a bad string")
+			return ""
+		}
+		b = b[w:]
+		return string(take(n))
+	}
+	number := func() uint64 { return binary.BigEndian.Uint64(take(8)) }
+
+	if v := take(1)[0]; v != recordVersion {
+		return r, fmt.Errorf("record of version %d", v)
+	}
+	r.part, r.source = text(), text()
+	r.pin.Kind = piece.ValidatorKind(take(1)[0])
+	r.pin.Validator = text()
+	r.pin.Size = int64(number())
+	r.incarnation = number()
+	r.layout = piece.Layout{Size: r.pin.Size, PieceLength: int64(number())}
+	r.clean = take(1)[0] == 1
+	r.size, r.modified = int64(number()), int64(number())
+	switch {
+	case err != nil:
+		return r, err
+	case len(b) != 0:
+		return r, errors.New("record with something behind its end")
+	}
+	if err := r.pin.Validate(); err != nil {
+		return r, err
+	}
+	return r, r.layout.Validate()
+}
+
+// chunks returns how many keys hold the pieces of a file of count pieces.
+func chunks(count int) int { return (count + chunkPieces - 1) / chunkPieces }
+
+// encodeChunk writes the pieces of chunk n: which of them are claimed, which of these
+// this member read from the origin itself, and their digests, zero where not claimed.
+func encodeChunk(n int, claimed, origin *piece.Bitfield, digests []piece.Digest) []byte {
+	b := make([]byte, chunkSize, chunkSize+4)
+	first := n * chunkPieces
+	for k := range min(chunkPieces, len(digests)-first) {
+		i := piece.Index(first + k)
+		if !claimed.Has(i) {
+			continue
+		}
+		b[k/8] |= 0x80 >> (k % 8)
+		if origin.Has(i) {
+			b[chunkBits+k/8] |= 0x80 >> (k % 8)
+		}
+		copy(b[2*chunkBits+k*len(piece.Digest{}):], digests[i][:])
+	}
+	return seal(b)
+}
+
+// decode adds what encodeChunk wrote. A chunk that does not match its checksum, or
+// claims pieces that the file has not got, claims nothing.
+func (c *claims) decode(n int, value []byte) error {
+	b, err := unseal(value)
+	if err != nil || len(b) != chunkSize {
+		return errTorn
+	}
+	first := n * chunkPieces
+	for k := range min(chunkPieces, len(c.digests)-first) {
+		if b[k/8]&(0x80>>(k%8)) == 0 {
+			continue
+		}
+		i := piece.Index(first + k)
+		c.have.Set(i)
+		if b[chunkBits+k/8]&(0x80>>(k%8)) != 0 {
+			c.origin.Set(i)
+		}
+		copy(c.digests[i][:], b[2*chunkBits+k*len(piece.Digest{}):])
+	}
+	return nil
+}
