@@ -1,0 +1,314 @@
+package rpc
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/net/netutil"
+
+	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
+	"dragonload/internal/rpc/gen/dragonload/node/v1/nodev1connect"
+)
+
+const (
+	// maxLocalConns bounds the programs that talk to one node at a time.
+	maxLocalConns = 256
+	// maxWaitingEvents bounds the events that wait for a caller which does not read.
+	// Progress takes no place, since a later one replaces it.
+	maxWaitingEvents = 1024
+	// localWrite is how long a caller may leave the last events unread.
+	localWrite = 3 * time.Second
+	localStop  = 5 * time.Second
+)
+
+// LocalNode is what the local API asks of a node. Its methods are called concurrently.
+type LocalNode interface {
+	// Download carries out one download and hands each event to send, which never
+	// waits. When ctx ends, the download is paused: the work is kept. It returns when
+	// the download has ended; what went wrong with it is an event, errors are of the
+	// request (ErrMalformed) or of the node (ErrStopping).
+	Download(ctx context.Context, spec *nodev1.Spec, send func(*nodev1.DownloadEvent)) error
+	Status(ctx context.Context) (*nodev1.StatusResponse, error)
+	// ReloadRooms looks at the state folder again.
+	ReloadRooms(ctx context.Context) error
+}
+
+// LocalServer serves a node's local API on a loopback port of its own choice.
+type LocalServer struct {
+	stateDir string
+	local    local
+	listener net.Listener
+	node     LocalNode
+	log      *slog.Logger
+
+	// calls counts the requests that are being answered; none is let in once stopping
+	// is set, so that Serve can wait for the others.
+	mu       sync.RWMutex
+	stopping bool
+	calls    sync.WaitGroup
+}
+
+// ListenLocal opens the port and writes node.json into the state folder, in place of
+// what a node that was killed left there. The caller holds the state folder's lock, and
+// calls Serve next.
+func ListenLocal(stateDir string, n LocalNode, log *slog.Logger) (*LocalServer, error) {
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("open local API: %w", err)
+	}
+	s := &LocalServer{
+		stateDir: stateDir,
+		local:    newLocal(listener.Addr().String()),
+		listener: listener,
+		node:     n,
+		log:      log,
+	}
+	if err := s.local.write(stateDir); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("open local API: %w", err)
+	}
+	return s, nil
+}
+
+// Serve serves until ctx ends. Then it removes node.json, ends the calls, and returns
+// when they have ended.
+func (s *LocalServer) Serve(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle(nodev1connect.NewNodeServiceHandler(localHandler{s}, HandlerOptions()))
+	mux.HandleFunc("GET "+provePath, func(w http.ResponseWriter, r *http.Request) {
+		nonce := r.URL.Query().Get("nonce")
+		if len(nonce) < 32 || len(nonce) > 128 {
+			http.Error(w, "a nonce of 32 to 128 characters is wanted", http.StatusBadRequest)
+			return
+		}
+		fmt.Fprint(w, s.local.prove(nonce))
+	})
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	server := &http.Server{
+		Handler:           s.guard(mux),
+		Protocols:         &protocols,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	stop := make(chan struct{})
+	unhook := context.AfterFunc(ctx, func() {
+		defer close(stop)
+		if err := s.local.remove(s.stateDir); err != nil {
+			s.log.Warn("node.json stays behind", "err", err)
+		}
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), localStop)
+		defer cancel()
+		if server.Shutdown(late) != nil {
+			_ = server.Close() // of the listener, which Shutdown has closed
+		}
+	})
+	err := server.Serve(netutil.LimitListener(s.listener, maxLocalConns))
+	if unhook() {
+		// It is not ctx that ended the server.
+		err = errors.Join(err, server.Close(), s.local.remove(s.stateDir))
+		s.wait()
+		return fmt.Errorf("serve local API: %w", err)
+	}
+	<-stop
+	s.wait()
+	return nil
+}
+
+func (s *LocalServer) enter() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.stopping {
+		s.calls.Add(1)
+	}
+	return !s.stopping
+}
+
+func (s *LocalServer) wait() {
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	s.calls.Wait()
+}
+
+// guard lets through what a program of this user on this machine asks, and nothing that
+// a web page can make a browser ask.
+func (s *LocalServer) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			s.refuse(w, r, ErrStopping)
+			return
+		}
+		defer s.calls.Done()
+		if !loopback(r.Host) {
+			http.Error(w, "this is the local API of another name", http.StatusMisdirectedRequest)
+			return
+		}
+		if len(r.Header["Origin"]) > 0 {
+			http.Error(w, "the local API is not for web pages", http.StatusForbidden)
+			return
+		}
+		if r.URL.Path != provePath {
+			token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if !ok || subtle.ConstantTimeCompare([]byte(token), []byte(s.local.Token)) != 1 {
+				s.refuse(w, r, ErrBadToken)
+				return
+			}
+		}
+		// A stream gets a write deadline when it ends, which must not outlive it.
+		w.Header().Set("Connection", "close")
+		control := http.NewResponseController(w)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controlKey{}, control)))
+	})
+}
+
+func (s *LocalServer) refuse(w http.ResponseWriter, r *http.Request, refusal *Refusal) {
+	if err := Refuse(w, r, refusal); err != nil {
+		s.log.Debug("answer to a refused call was not sent", "err", err)
+	}
+}
+
+// Refuse answers a request that does not reach its service, in the caller's protocol.
+func Refuse(w http.ResponseWriter, r *http.Request, refusal *Refusal) error {
+	return connect.NewErrorWriter().Write(w, r, ToWire(refusal))
+}
+
+// controlKey finds the *http.ResponseController of a call in its context: Connect does
+// not hand the connection's deadlines on.
+type controlKey struct{}
+
+// localHandler turns the calls of the service into those of the node.
+type localHandler struct{ s *LocalServer }
+
+func (h localHandler) Download(ctx context.Context, req *connect.Request[nodev1.DownloadRequest], stream *connect.ServerStream[nodev1.DownloadEvent]) error {
+	if req.Msg.GetSpec() == nil {
+		return ToWire(malformed("download", fmt.Errorf("no spec")))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := newEvents(cancel)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		if err := q.sendTo(ctx, stream); err != nil {
+			cancel(err)
+		}
+	})
+	err := h.s.node.Download(ctx, req.Msg.GetSpec(), q.add)
+	q.end()
+	// While the download went on, a caller that did not read cost nothing; now it must.
+	if control, ok := ctx.Value(controlKey{}).(*http.ResponseController); ok {
+		if err := control.SetWriteDeadline(time.Now().Add(localWrite)); err != nil {
+			cancel(err)
+		}
+	}
+	sending.Wait()
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return h.answer("download", err)
+}
+
+func (h localHandler) Status(ctx context.Context, _ *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
+	status, err := h.s.node.Status(ctx)
+	if err != nil {
+		return nil, h.answer("status", err)
+	}
+	return connect.NewResponse(status), nil
+}
+
+func (h localHandler) ReloadRooms(ctx context.Context, _ *connect.Request[nodev1.ReloadRoomsRequest]) (*connect.Response[nodev1.ReloadRoomsResponse], error) {
+	if err := h.s.node.ReloadRooms(ctx); err != nil {
+		return nil, h.answer("reload-rooms", err)
+	}
+	return connect.NewResponse(&nodev1.ReloadRoomsResponse{}), nil
+}
+
+// answer is where an error of a call dies: here it is logged, the caller gets a word.
+func (h localHandler) answer(call string, err error) error {
+	if err != nil {
+		h.s.log.Debug("local call ended with an error", "call", call, "err", err)
+	}
+	return ToWire(err)
+}
+
+// events is the queue between a download and the caller that watches it, so that a
+// caller that does not read (a stopped terminal) never holds the download up.
+type events struct {
+	mu      sync.Mutex
+	waiting []*nodev1.DownloadEvent
+	ended   bool
+	wake    chan struct{} // holds one token while there is something to look at
+	give    context.CancelCauseFunc
+}
+
+func newEvents(give context.CancelCauseFunc) *events {
+	return &events{wake: make(chan struct{}, 1), give: give}
+}
+
+// add never waits. A progress takes the place of one that still waits last.
+func (q *events) add(e *nodev1.DownloadEvent) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	last := len(q.waiting) - 1
+	switch {
+	case last >= 0 && e.GetProgress() != nil && q.waiting[last].GetProgress() != nil:
+		q.waiting[last] = e
+	case len(q.waiting) >= maxWaitingEvents:
+		q.give(fmt.Errorf("%w: %d events wait for a caller that does not read", ErrTooMany, len(q.waiting)))
+	default:
+		q.waiting = append(q.waiting, e)
+	}
+	q.signal()
+}
+
+func (q *events) end() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.signal()
+}
+
+func (q *events) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sendTo sends events until end was called and nothing waits, or ctx ends.
+func (q *events) sendTo(ctx context.Context, stream *connect.ServerStream[nodev1.DownloadEvent]) error {
+	for {
+		q.mu.Lock()
+		batch, ended := q.waiting, q.ended
+		q.waiting = nil
+		q.mu.Unlock()
+		for _, e := range batch {
+			if err := stream.Send(e); err != nil {
+				return err
+			}
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
