@@ -1,0 +1,71 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
+	"dragonload/internal/rpc/gen/dragonload/room/v1/roomv1connect"
+)
+
+// maxJoinMessage bounds what somebody who is no member yet may send, in bytes.
+const maxJoinMessage = 16 << 10
+
+// JoinHandler serves those who want to become members, over connections that were made
+// with ALPN dragonload-join/1. It answers nothing else.
+func (s *Service) JoinHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(roomv1connect.NewJoinServiceHandler(joinHandler{s},
+		rpc.HandlerOptions(), connect.WithReadMaxBytes(maxJoinMessage)))
+	return mux
+}
+
+type joinHandler struct{ s *Service }
+
+// Join admits a machine with an invite.
+func (h joinHandler) Join(ctx context.Context, req *connect.Request[roomv1.JoinRequest]) (*connect.Response[roomv1.JoinResponse], error) {
+	chain, trackers, err := h.s.admit(ctx, req.Msg)
+	if err != nil {
+		h.s.opts.Log.Info("join refused", "from", req.Peer().Addr, "err", err)
+		return nil, rpc.ToWire(refused(err))
+	}
+	return connect.NewResponse(&roomv1.JoinResponse{Chain: chain, Trackers: trackers}), nil
+}
+
+func (s *Service) admit(ctx context.Context, x *roomv1.JoinRequest) (chain []byte, trackers []string, err error) {
+	if len(x.GetRoom()) != 32 || len(x.GetToken()) > rpc.MaxToken || len(x.GetCsr()) > rpc.MaxCSR {
+		return nil, nil, rpc.ErrMalformed
+	}
+	r, ok := s.served([32]byte(x.GetRoom()))
+	if !ok {
+		return nil, nil, rpc.ErrRoomUnknown
+	}
+	chain, err = r.Admit(ctx, x.GetToken(), x.GetCsr(), time.Now(), s.opts.State)
+	return chain, r.Trackers, err
+}
+
+// refused puts what package room refuses for into the words of the control plane.
+func refused(err error) error {
+	for _, m := range []struct{ in, out error }{
+		{room.ErrInviteBad, rpc.ErrInviteBad},
+		{room.ErrInviteExpired, rpc.ErrInviteExpired},
+		{room.ErrInviteUsed, rpc.ErrInviteUsed},
+		{room.ErrInviteForeign, rpc.ErrInviteForeign},
+		{room.ErrRemoved, rpc.ErrRemoved},
+		{room.ErrFull, rpc.ErrRoomFull},
+		{room.ErrNoAuthority, rpc.ErrNoAuthority},
+		{room.ErrNotMember, rpc.ErrNotMember},
+	} {
+		if errors.Is(err, m.in) {
+			return fmt.Errorf("%w: %w", m.out, err)
+		}
+	}
+	return err
+}

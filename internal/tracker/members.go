@@ -1,0 +1,69 @@
+package tracker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"dragonload/internal/rpc"
+	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
+)
+
+type roomHandler struct{ s *Service }
+
+// Renew gives a member a fresh certificate.
+func (h roomHandler) Renew(ctx context.Context, req *connect.Request[roomv1.RenewRequest]) (*connect.Response[roomv1.RenewResponse], error) {
+	c := callerOf(ctx)
+	if len(req.Msg.GetCsr()) > rpc.MaxCSR {
+		return nil, rpc.ToWire(rpc.ErrMalformed)
+	}
+	chain, err := c.room.Renew(req.Msg.GetCsr(), c.id, time.Now())
+	if err != nil {
+		h.s.opts.Log.Info("renewal refused", "member", c.id, "err", err)
+		return nil, rpc.ToWire(refused(err))
+	}
+	return connect.NewResponse(&roomv1.RenewResponse{Chain: chain, Trackers: c.room.Trackers}), nil
+}
+
+// Members lists the caller's room, without those who were removed.
+func (h roomHandler) Members(ctx context.Context, _ *connect.Request[roomv1.MembersRequest]) (*connect.Response[roomv1.MembersResponse], error) {
+	c := callerOf(ctx)
+	known, err := h.s.opts.State.Members(ctx, c.room.ID)
+	if err != nil {
+		h.s.opts.Log.Error("list members", "room", c.room.Name, "err", err)
+		return nil, rpc.ToWire(err)
+	}
+	answer := &roomv1.MembersResponse{}
+	now := time.Now()
+	for _, m := range known {
+		if m.Removed {
+			continue
+		}
+		x := &roomv1.Member{Number: m.Number, Name: m.Name, Id: append([]byte(nil), m.Key[:]...)}
+		online, seen := h.s.present.look(member{c.room.ID, m.Key}, now)
+		if x.Online = online; !seen.IsZero() {
+			x.LastSeen = timestamppb.New(seen)
+		}
+		answer.Members = append(answer.Members, x)
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// introduce gives a member its number and remembers its name, at its first call since
+// the service has started.
+func (s *Service) introduce(ctx context.Context, c *caller) error {
+	if !s.present.isNew(c.member) {
+		return nil
+	}
+	if _, err := s.opts.State.Number(ctx, c.room.ID, c.id); err != nil {
+		return fmt.Errorf("number member %v: %w", c.id, err)
+	}
+	if err := s.opts.State.SetName(ctx, c.room.ID, c.id, c.name); err != nil {
+		return fmt.Errorf("remember the name of member %v: %w", c.id, err)
+	}
+	s.present.introduced(c.member)
+	return nil
+}

@@ -1,0 +1,158 @@
+package tracker
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+)
+
+// presence counts what members have open here: their connections, which bound the rest
+// and say who is online, and their sessions.
+type presence struct {
+	mu       sync.Mutex
+	stopping bool
+	members  map[member]*present
+	conns    map[net.Conn]member
+	sessions map[*session]struct{}
+	work     sync.WaitGroup // one for each of sessions
+}
+
+type present struct {
+	conns, sessions int
+	lastSeen        time.Time // when the last connection ended
+	introduced      bool      // State has its number and name
+}
+
+func newPresence() *presence {
+	return &presence{
+		members:  make(map[member]*present),
+		conns:    make(map[net.Conn]member),
+		sessions: make(map[*session]struct{}),
+	}
+}
+
+// of returns the entry of a member, made if need be. p.mu is held.
+func (p *presence) of(m member) *present {
+	e := p.members[m]
+	if e == nil {
+		e = &present{}
+		p.members[m] = e
+	}
+	return e
+}
+
+func (p *presence) isNew(m member) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.members[m]
+	return e == nil || !e.introduced
+}
+
+func (p *presence) introduced(m member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of(m).introduced = true
+}
+
+// connect counts a connection, unless its member has limit of them.
+func (p *presence) connect(c net.Conn, m member, limit int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.of(m)
+	if e.conns >= limit {
+		return false
+	}
+	e.conns++
+	p.conns[c] = m
+	return true
+}
+
+func (p *presence) disconnect(c net.Conn, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m, ok := p.conns[c]; ok {
+		delete(p.conns, c)
+		e := p.members[m]
+		e.conns--
+		e.lastSeen = now
+	}
+}
+
+// open lets a session in, unless its member has limit of them or the service stops.
+func (p *presence) open(s *session, m member, limit int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.of(m)
+	switch {
+	case p.stopping:
+		return rpc.ErrStopping
+	case e.sessions >= limit:
+		return rpc.ErrTooMany
+	}
+	e.sessions++
+	p.sessions[s] = struct{}{}
+	p.work.Add(1)
+	return nil
+}
+
+func (p *presence) close(s *session, m member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.members[m].sessions--
+	delete(p.sessions, s)
+	p.work.Done()
+}
+
+// stop ends all sessions, lets no more in, and waits until they are over.
+func (p *presence) stop() {
+	p.mu.Lock()
+	p.stopping = true
+	for s := range p.sessions {
+		s.cut(rpc.ErrStopping)
+	}
+	p.mu.Unlock()
+	p.work.Wait()
+}
+
+// look tells whether a member is online, and else when it last was.
+func (p *presence) look(m member, now time.Time) (online bool, lastSeen time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.members[m]
+	switch {
+	case e == nil:
+		return false, time.Time{}
+	case e.conns > 0:
+		return true, now
+	}
+	return false, e.lastSeen
+}
+
+// countConn follows the connections of members; those beyond a member's bound, and
+// those of nobody, are closed.
+func (s *Service) countConn(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		t, ok := c.(*tls.Conn)
+		if !ok {
+			c.Close()
+			return
+		}
+		id, in, _, err := room.Member(t.ConnectionState())
+		if err != nil {
+			c.Close()
+			return
+		}
+		if !s.present.connect(c, member{in, id}, s.opts.MaxConns) {
+			s.opts.Log.Warn("connection refused: this member has too many", "member", id)
+			c.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		s.present.disconnect(c, time.Now())
+	}
+}
