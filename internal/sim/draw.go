@@ -1,0 +1,216 @@
+package sim
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// Draw makes a world from a seed: 2 to 200 members, 1 to 5 000 pieces, rates over two
+// orders of magnitude, and some of everything that can go wrong. One world in eight
+// is without faults, and one in eight has the tracker's death alone, for what is
+// promised of those.
+func Draw(seed uint64) World {
+	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0x64726177))}
+	w := World{Seed: seed, Drawn: true}
+	n := int(d.logarithmic(2, 200))
+	w.Size = d.size()
+	// All rates follow from how long the origin's bytes take, so that small and large
+	// files are alike in everything but their pieces.
+	span := time.Duration(d.logarithmic(3e9, 60e9))
+	d.pace = max(float64(w.Size)/span.Seconds(), 64<<10)
+	d.span = span
+	w.LANDelay = time.Duration(d.logarithmic(50e3, 2e6))
+	w.ControlDelay = time.Duration(d.logarithmic(100e3, 30e6))
+	d.members(&w, n)
+	d.origin(&w)
+	switch kind := d.rng.IntN(8); {
+	case kind == 0:
+	case kind == 1:
+		d.fault(&w, TrackerDies)
+	default:
+		d.faults(&w)
+	}
+	for _, f := range w.Faults {
+		w.QuietFrom = max(w.QuietFrom, f.At+f.For+f.Wait)
+	}
+	if w.PeerLosses+w.OriginLosses > 0 {
+		w.QuietFrom = max(w.QuietFrom, 2*d.span)
+	}
+	return w
+}
+
+type drawing struct {
+	rng  *rand.Rand
+	pace float64 // bytes/s at which the file would take span
+	span time.Duration
+}
+
+// logarithmic draws a number whose order of magnitude is uniform.
+func (d *drawing) logarithmic(low, high float64) float64 {
+	return low * math.Exp(d.rng.Float64()*math.Log(high/low))
+}
+
+func (d *drawing) oneIn(n int) bool { return d.rng.IntN(n) == 0 }
+
+func (d *drawing) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(d.rng.Int64N(int64(high-low)+1))
+}
+
+// size draws the file's size by the number of its pieces.
+func (d *drawing) size() int64 {
+	pieces := int64(d.logarithmic(1, 1500))
+	length := int64(piece.MinLength)
+	switch {
+	case d.oneIn(12): // longer pieces come with between 1 025 and 2 048 of them
+		pieces = 1025 + d.rng.Int64N(1024)
+		length <<= d.rng.IntN(9)
+	case d.oneIn(40):
+		pieces, length = 2049+d.rng.Int64N(2952), piece.MaxLength
+	}
+	return (pieces-1)*length + 1 + d.rng.Int64N(length)
+}
+
+func (d *drawing) rate(perPace float64) int64 {
+	return int64(max(d.pace*perPace, 8<<10))
+}
+
+func (d *drawing) members(w *World, n int) {
+	mixed := d.oneIn(2)
+	lan := d.logarithmic(0.5, 30)
+	late := d.oneIn(3)
+	for range n {
+		share := 1.0
+		if mixed {
+			share = d.logarithmic(0.1, 10)
+		}
+		m := Member{
+			WAN:      d.rate(share / float64(n)),
+			WANDelay: time.Duration(d.logarithmic(1e6, 80e6)),
+			Join:     d.between(0, 200*time.Millisecond),
+		}
+		m.LANUp = d.rate(lan)
+		m.LANDown = m.LANUp
+		if mixed {
+			m.LANUp = d.rate(lan * d.logarithmic(0.3, 3))
+			m.LANDown = d.rate(lan * d.logarithmic(0.3, 3))
+		}
+		if late && d.oneIn(3) {
+			m.Join = d.between(0, d.span)
+		}
+		switch {
+		case d.oneIn(20):
+			m.WAN = 0
+		case d.oneIn(20):
+			m.Barred = true
+		case d.oneIn(20):
+			m.Helper = true
+		case d.oneIn(20):
+			m.LeavesWhenWhole = true
+		}
+		w.Members = append(w.Members, m)
+	}
+	// Somebody who stays wants the file and can fetch it.
+	w.Members[0].WAN = max(w.Members[0].WAN, d.rate(1/float64(n)))
+	w.Members[0].Barred = false
+	w.Members[0].Helper, w.Members[0].LeavesWhenWhole = false, false
+}
+
+func (d *drawing) origin(w *World) {
+	w.Origin.Up = d.rate(d.logarithmic(0.2, 5))
+	switch {
+	case d.oneIn(16):
+		w.Origin.OneStream = true
+	case d.oneIn(16):
+		w.Origin.OneStream, w.Origin.NoValidator = true, true
+		w.Origin.Unsized = d.oneIn(2)
+	}
+	if d.oneIn(8) {
+		w.Origin.MaxRequests = len(w.Members) + 1 + d.rng.IntN(len(w.Members))
+	}
+	if w.Origin.OneStream {
+		// One line carries everything; let it take no longer than the rest does.
+		for k := range w.Members {
+			if m := &w.Members[k]; m.WAN > 0 {
+				m.WAN = max(m.WAN, d.rate(0.3))
+			}
+		}
+	}
+}
+
+// faults draws several faults, and what is wrong all along.
+func (d *drawing) faults(w *World) {
+	if d.oneIn(4) {
+		w.PeerLosses = int(d.logarithmic(1000, 50_000))
+	}
+	if d.oneIn(4) {
+		w.OriginLosses = int(d.logarithmic(1000, 50_000))
+	}
+	if d.oneIn(6) && len(w.Members) > 2 {
+		liars := 1 + d.rng.IntN(min(3, len(w.Members)-1))
+		for range liars {
+			w.Members[1+d.rng.IntN(len(w.Members)-1)].LiesOneIn = int(d.logarithmic(1, 100))
+		}
+	}
+	for range 1 + d.rng.IntN(6) {
+		d.fault(w, FaultKind(d.rng.IntN(int(faultKinds))))
+	}
+}
+
+// fault adds one fault of a kind.
+func (d *drawing) fault(w *World, kind FaultKind) {
+	if w.Origin.Unsized && (kind == TrackerDies || kind == Partition) {
+		// Until the whole of a stream has come that does not tell its length, nobody can
+		// tell others what it is of: without a tracker each member reads one of its own,
+		// and how long that takes has no useful bound.
+		return
+	}
+	n := len(w.Members)
+	f := Fault{Kind: kind, At: d.between(50*time.Millisecond, d.span), Member: d.rng.IntN(n), Silent: d.oneIn(2)}
+	if d.oneIn(4) {
+		f.At = d.between(0, 2*time.Second) // the beginning is where most has to go right
+	}
+	short := d.between(200*time.Millisecond, max(d.span/2, time.Second))
+	switch kind {
+	case Leave:
+		f.Member = 1 + d.rng.IntN(n-1) // member 0 stays
+	case Kill, Wipe:
+		if f.Member == 0 || d.oneIn(2) {
+			f.For = short
+		}
+	case SlowLine, SlowLAN:
+		f.For, f.Factor = short, int64(d.logarithmic(2, 50))
+	case Partition:
+		if w.has(Partition) {
+			return // one at a time: the budget counts the parts of one
+		}
+		f.For = d.between(500*time.Millisecond, 15*time.Second)
+		f.Sides = piece.NewBitfield(n + 1)
+		aside := d.rng.IntN(n + 1)
+		if d.oneIn(2) {
+			f.Sides.Set(uint32(aside)) // one member, or the tracker
+		} else {
+			for k := range n + 1 {
+				if d.oneIn(2) {
+					f.Sides.Set(uint32(k))
+				}
+			}
+		}
+	case TrackerDies:
+		if d.oneIn(2) {
+			f.For = short
+		}
+	case OriginBusy:
+		f.For = d.between(100*time.Millisecond, 5*time.Second)
+		f.Wait = time.Duration(1+d.rng.IntN(4)) * time.Second
+	case OriginChanges:
+		if w.Origin.NoValidator || w.has(OriginChanges) || !d.oneIn(3) {
+			return
+		}
+	}
+	w.Faults = append(w.Faults, f)
+	slices.SortStableFunc(w.Faults, func(a, b Fault) int { return int(a.At - b.At) })
+}

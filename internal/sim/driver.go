@@ -1,0 +1,443 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+const (
+	// lingerTime is ten times the default of --linger: with the slowest lines that Draw
+	// makes, a piece may take a minute.
+	lingerTime = 10 * time.Minute
+
+	// finishTime is what syncing and renaming take.
+	finishTime = 5 * time.Millisecond
+
+	// driverRequest marks the requests that a driver names itself (Asked).
+	driverRequest = swarm.Request(1) << 63
+)
+
+// proc is one life of a member: a Node and what its driver does for it.
+type proc struct {
+	m       *member
+	node    *swarm.Node
+	gone    bool
+	armed   swarm.Instant // when the next deadline event comes, 0 if there is none
+	session *session
+	redials int
+	streams map[int]*streamEnd
+	pulls   map[swarm.Request]*pull
+	fetches map[swarm.Request]*fetch
+	asked   map[swarm.Request]*fetch // by others, waiting or being served here
+	nextAsk swarm.Request
+	quiet   swarm.Instant // until when the origin is not to be asked
+	conns   int           // connections to the origin that are open
+	busy    int           // of these, in use
+	stalls  int           // steps at a deadline that did not move it
+}
+
+// start begins a process on a member's machine.
+func (r *run) start(m *member) {
+	m.lives++
+	p := &proc{
+		m:       m,
+		streams: make(map[int]*streamEnd),
+		pulls:   make(map[swarm.Request]*pull),
+		fetches: make(map[swarm.Request]*fetch),
+		asked:   make(map[swarm.Request]*fetch),
+	}
+	seed := r.rng.Uint64()
+	p.node = swarm.NewNode(swarm.NodeOptions{
+		Self:    m.id,
+		Addr:    "sim:4100",
+		Fetches: m.WAN > 0,
+		Wants:   !m.Helper,
+		Resume:  m.disk.resume(),
+		Sign:    func([]byte) []byte { return nil },
+		Linger:  lingerTime,
+	}, rand.New(rand.NewPCG(seed, uint64(m.index))))
+	if m.disk.set {
+		r.mark(Resumed)
+	}
+	m.proc = p
+	if !m.able() && !r.tracker.up && !r.tracker.returns {
+		r.done(m) // it meets nobody
+	}
+	r.running++
+	r.budget.appeared(r, m)
+	r.later(2*dialTrips*r.world.ControlDelay, (*redial)(p))
+	r.arm(p)
+}
+
+// step hands a Node one event and carries out what it orders.
+func (r *run) step(p *proc, ev swarm.Event) {
+	if p.gone || r.err != nil {
+		return
+	}
+	r.result.Steps++
+	out := r.stepOut[:0]
+	if r.clock != nil {
+		before := r.clock()
+		out = p.node.Step(r.now, ev, out)
+		r.result.NodeTime += r.clock() - before
+		r.result.NodeSteps++
+	} else {
+		out = p.node.Step(r.now, ev, out)
+	}
+	r.stepOut = out
+	r.note(uint64(r.now), uint64(p.m.index)<<32|uint64(len(out)))
+	if r.world.Log != nil {
+		r.log(fmt.Sprintf("member %d", p.m.index), ev, len(out), func(k int) any { return out[k] })
+	}
+	for _, a := range out {
+		if p.gone {
+			r.violate(p, "%T after Quit", a)
+			return
+		}
+		r.act(p, a, ev)
+	}
+	if !p.gone {
+		r.arm(p)
+		r.checkTables(p)
+	}
+}
+
+// log tells of one step.
+func (r *run) log(who string, ev any, n int, action func(k int) any) {
+	at := time.Duration(r.now).Seconds()
+	if ev != nil || n > 0 {
+		fmt.Fprintf(r.world.Log, "%11.6f %s: %T%+v\n", at, who, ev, ev)
+	}
+	for k := range n {
+		a := action(k)
+		fmt.Fprintf(r.world.Log, "%11.6f %s      -> %T%+v\n", at, who, a, a)
+	}
+}
+
+// note mixes what happens into the trace, which is what two runs must have alike.
+func (r *run) note(a, b uint64) {
+	h := (r.trace ^ a) * 0x9e3779b97f4a7c15
+	h = (h ^ h>>29 ^ b) * 0xbf58476d1ce4e5b9
+	r.trace = h ^ h>>32
+}
+
+// arm sees to it that the Node is stepped at its deadline.
+func (r *run) arm(p *proc) {
+	at, ok := p.node.Deadline()
+	if !ok {
+		return
+	}
+	at = max(at, r.now)
+	if p.armed == 0 || at < p.armed {
+		p.armed = max(at, 1)
+		r.queue.push(at, (*deadline)(p))
+	}
+}
+
+type deadline proc
+
+func (d *deadline) happen(r *run) {
+	p := (*proc)(d)
+	if p.gone || p.armed != max(r.now, 1) {
+		return // an earlier deadline has taken its place
+	}
+	p.armed = 0
+	if at, ok := p.node.Deadline(); ok && at <= r.now {
+		r.step(p, nil)
+		if again, ok := p.node.Deadline(); ok && again <= r.now && !p.gone {
+			// A deadline that its step does not move would hold the clock still.
+			p.armed = 0
+			r.stalled(p)
+		}
+	} else {
+		r.arm(p)
+	}
+}
+
+// act carries out one action that a Node ordered at the event ev.
+func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
+	switch a := action.(type) {
+	case swarm.TellTracker:
+		r.checkToTracker(p, a.Message)
+		if p.session != nil {
+			r.put(&p.session.up, a.Message)
+		}
+	case swarm.Dial:
+		r.dial(p, a.Peer)
+	case swarm.HangUp:
+		r.hangUp(p, a.Peer)
+	case swarm.TellPeer:
+		r.checkToPeer(p, a.Message)
+		if e := p.streams[r.memberOf(a.Peer)]; e != nil && e.told {
+			r.put(&e.peer.in, a.Message)
+		}
+	case swarm.ProbeOrigin:
+		r.pull(p, &pull{req: a.Request, kind: probe, end: a.Bytes})
+	case swarm.SetGeneration:
+		r.setGeneration(p, a, ev)
+	case swarm.FetchOrigin:
+		r.fetchOrigin(p, a)
+	case swarm.CancelOrigin:
+		if l := p.pulls[a.Request]; l != nil {
+			l.finish(r, swarm.OriginEnded{})
+		} else {
+			r.violate(p, "cancels origin request %d, which is not under way", a.Request)
+		}
+	case swarm.FetchPeer:
+		r.fetchPeer(p, a)
+	case swarm.CancelPeer:
+		if f := p.fetches[a.Request]; f != nil {
+			f.finish(r, true, 0)
+		} else {
+			r.violate(p, "cancels peer request %d, which is not under way", a.Request)
+		}
+	case swarm.Serve:
+		r.serve(p, a.Request)
+	case swarm.Refuse:
+		r.refuse(p, a.Request)
+	case swarm.AuditLeaf:
+		r.audit(p, a)
+	case swarm.Forget:
+		if p.m.disk.forget(a.Piece) {
+			r.budget.forgot(r, p.m, a.Piece)
+		}
+	case swarm.Finish:
+		r.finishFile(p)
+	case swarm.Warn:
+		r.warned(p, a)
+	case swarm.Fail:
+		r.failed(p, a.Code)
+	case swarm.Quit:
+		r.quit(p)
+	default:
+		r.violate(p, "orders %T, which the simulator does not know", a)
+	}
+}
+
+func (r *run) warned(p *proc, w swarm.Warn) {
+	switch w.Code {
+	case swarm.WarnTrackerBack:
+		r.mark(TrackerBack)
+	case swarm.WarnOriginWaits:
+		r.mark(OriginWaits)
+	case swarm.WarnWrongBytes:
+		r.mark(WrongBytes)
+	case swarm.WarnChanged:
+		r.mark(GenerationChanged)
+	case swarm.WarnOneStream:
+		r.mark(ReadAsStream)
+	}
+}
+
+// failed notes that a member gives up, which only one may that cannot get the file
+// from the origin itself, when nobody else is there who can.
+func (r *run) failed(p *proc, code swarm.FailCode) {
+	excused := code != swarm.FailChanges && !p.m.able()
+	if r.tracker.up && p.session != nil {
+		for _, s := range r.tracker.sessions {
+			// Who came a moment ago may have come after it was said that nobody can.
+			excused = excused && (s.p.gone || !s.p.m.able() || !s.said || r.now < s.saidAt.Add(time.Second))
+		}
+	}
+	if !excused {
+		r.violate(p, "fails with %q", code)
+		return
+	}
+	r.mark(GaveUp)
+	p.m.stopping = max(r.now, 1)
+	r.done(p.m)
+}
+
+// finishFile gives the file its name.
+func (r *run) finishFile(p *proc) {
+	m := p.m
+	r.checkWhole(p)
+	if !m.whole {
+		m.whole, m.finished = true, r.now
+		r.result.Finished++
+		r.done(m)
+	}
+	r.later(finishTime, (*finished)(p))
+}
+
+type finished proc
+
+func (f *finished) happen(r *run) {
+	p := (*proc)(f)
+	r.step(p, swarm.Finished{})
+	if p.m.LeavesWhenWhole {
+		r.stop(p.m)
+	}
+}
+
+// done notes that a member need not be waited for any more.
+func (r *run) done(m *member) {
+	if m.awaited {
+		m.awaited = false
+		r.waiting--
+	}
+}
+
+// stop is the user of a member ending its download.
+func (r *run) stop(m *member) {
+	if m.stopping == 0 {
+		m.stopping = max(r.now, 1)
+		r.done(m)
+	}
+	if p := m.proc; p != nil && !p.gone {
+		r.step(p, swarm.Stopping{})
+		if !p.gone && r.err == nil {
+			r.violate(p, "goes on after Stopping")
+		}
+	}
+}
+
+// quit ends a process in good order.
+func (r *run) quit(p *proc) {
+	if !p.m.whole && p.m.stopping == 0 && !p.m.Helper && r.err == nil {
+		r.violate(p, "quits before its file is whole")
+	}
+	r.end(p, false)
+}
+
+// end takes a process away. A silent one is not heard of again; otherwise its
+// connections are closed by its kernel.
+func (r *run) endProcess(p *proc, silent bool) {
+	p.gone = true
+	r.running--
+	for _, req := range sorted(p.pulls) {
+		p.pulls[req].drop(r)
+	}
+	for _, req := range sorted(p.fetches) {
+		p.fetches[req].askerGone(r)
+	}
+	for _, req := range sorted(p.asked) {
+		p.asked[req].holderGone(r, silent)
+	}
+	for _, k := range sorted(p.streams) {
+		e := p.streams[k]
+		e.in.dead = true
+		if silent {
+			e.peer.in.dead = true
+			r.later(silence, (*lost)(e.peer))
+		} else {
+			r.put(&e.peer.in, closed{})
+		}
+	}
+	if s := p.session; s != nil {
+		s.open, s.down.dead = false, true
+		p.session = nil
+		if silent {
+			s.up.dead = true
+			r.later(silence, (*sessionLost)(s))
+		} else {
+			r.put(&s.up, closed{})
+		}
+	}
+	r.budget.left(r, p.m)
+}
+
+func (r *run) end(p *proc, silent bool) {
+	if !p.gone {
+		r.endProcess(p, silent)
+	}
+}
+
+func sorted[K interface{ ~int | ~uint64 }, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// disk is what a member has stored.
+type disk struct {
+	set         bool
+	pin         piece.Pin
+	incarnation uint64
+	content     *content // whose bytes these are; nil until it is known
+	have        piece.Bitfield
+	own         piece.Bitfield // read from the origin by this member
+	headPiece   piece.Index    // the probe brought this many bytes of this piece beyond
+	headBytes   int64          // its whole ones
+	recent      []stored       // not surely synced yet; kept only where it may matter
+	keepRecent  bool
+}
+
+type stored struct {
+	at    swarm.Instant
+	piece piece.Index
+}
+
+// syncTime is within what time a stored piece is in the journal.
+const syncTime = 2 * time.Second
+
+func (d *disk) begin(pin piece.Pin, incarnation uint64) {
+	n := pin.Layout().Count()
+	*d = disk{set: true, pin: pin, incarnation: incarnation, have: piece.NewBitfield(n), own: piece.NewBitfield(n), keepRecent: d.keepRecent}
+}
+
+// resume is what a process finds that is started on this disk.
+func (d *disk) resume() *swarm.Resume {
+	if !d.set || d.content == nil {
+		return nil
+	}
+	return &swarm.Resume{
+		Pin: d.pin, Incarnation: d.incarnation,
+		Have: d.have.Clone(), Origin: d.own.Clone(),
+		Digests: d.content.digests,
+	}
+}
+
+func (d *disk) forget(i piece.Index) bool {
+	if int(i) >= d.have.Len() || !d.have.Has(i) {
+		return false
+	}
+	d.have.Unset(i)
+	d.own.Unset(i)
+	return true
+}
+
+// crash loses what was stored in the last moments, up to syncTime back.
+func (d *disk) crash(r *run, wipe bool) {
+	if wipe {
+		*d = disk{keepRecent: d.keepRecent}
+		return
+	}
+	synced := r.now.Add(-time.Duration(r.rng.Int64N(int64(syncTime))))
+	for len(d.recent) > 0 && d.recent[len(d.recent)-1].at > synced {
+		d.forget(d.recent[len(d.recent)-1].piece)
+		d.recent = d.recent[:len(d.recent)-1]
+	}
+	d.headBytes = 0
+}
+
+// store puts a piece of a content on a member's disk.
+func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) {
+	d := &p.m.disk
+	if d.content == nil {
+		d.content = c
+	}
+	if d.content != c {
+		r.violate(p, "stores piece %d of %v beside pieces of %v", i, c, d.content)
+		return
+	}
+	if !d.have.Set(i) {
+		r.mark(StoredTwice)
+		return
+	}
+	if fromOrigin {
+		d.own.Set(i)
+	}
+	if d.keepRecent {
+		d.recent = append(d.recent, stored{r.now, i})
+	}
+	r.budget.stored(r, p.m, i)
+}

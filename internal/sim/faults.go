@@ -1,0 +1,213 @@
+package sim
+
+import (
+	"time"
+
+	"dragonload/internal/swarm"
+)
+
+// Carrying out what goes wrong in a world.
+
+func (f *Fault) happen(r *run) {
+	var m *member
+	if f.Member < len(r.members) {
+		m = r.members[f.Member]
+	}
+	r.result.Faults[f.Kind]++
+	r.note(uint64(f.Kind), uint64(f.Member))
+	switch f.Kind {
+	case Leave:
+		r.stop(m)
+	case Kill, Wipe:
+		r.kill(m, f)
+	case Damage:
+		r.damage(m)
+	case SlowLine:
+		r.slow(&m.wan, f)
+	case SlowLAN:
+		r.slow(&m.lanUp, f)
+		r.slow(&m.lanDown, f)
+	case Partition:
+		r.cut(f)
+	case TrackerDies:
+		r.killTracker(f)
+	case OriginBusy:
+		r.origin.busyTill, r.origin.wait = r.now.Add(f.For), f.Wait
+	case OriginResets:
+		for _, l := range r.origin.pulls {
+			if !l.over && l.answered {
+				l.endLater(r, l.p.m.WANDelay, swarm.OriginEnded{Failure: swarm.Passing, Busy: true})
+			}
+		}
+	case OriginChanges:
+		r.origin.current = r.origin.version(r)
+		r.budget.changed(r)
+	}
+}
+
+func (r *run) kill(m *member, f *Fault) {
+	p := m.proc
+	if p == nil || p.gone || m.whole {
+		return // not there yet, or its file has its name: there is nothing to come back for
+	}
+	r.end(p, f.Silent)
+	m.dark = f.Silent
+	m.disk.crash(r, f.Kind == Wipe)
+	if f.For > 0 {
+		r.later(f.For, (*boot)(m))
+	} else {
+		r.done(m)
+	}
+}
+
+// damage makes one stored piece unreadable, if the member has one.
+func (r *run) damage(m *member) {
+	if p := m.proc; p == nil || p.gone || m.whole || !m.disk.set || m.disk.have.Count() == 0 {
+		return
+	}
+	n := m.disk.have.Len()
+	i, ok := m.disk.have.Next(uint32(r.rng.IntN(n)))
+	if !ok {
+		i, _ = m.disk.have.Next(0)
+	}
+	// The driver drops it by itself; the Node's Forget confirms.
+	r.step(m.proc, swarm.Unreadable{Piece: i})
+	if m.disk.have.Has(i) && !m.whole && !m.proc.gone {
+		r.violate(m.proc, "keeps piece %d, which cannot be read", i)
+	}
+}
+
+func (r *run) slow(l *line, f *Fault) {
+	if l.slowed++; l.slowed > 1 {
+		return // one at a time: rates come back to what they were
+	}
+	old := l.rate
+	l.setRate(r.now, max(old/max(f.Factor, 1), 1024))
+	r.later(f.For, &restored{l, old})
+	r.budget.allowPieces(8)
+}
+
+type restored struct {
+	l    *line
+	rate int64
+}
+
+func (e *restored) happen(r *run) {
+	e.l.slowed = 0
+	e.l.setRate(r.now, e.rate)
+}
+
+// setRate changes a line's rate. What waits at its receiving end goes on at the new
+// one; a chunk that is being sent keeps its time.
+func (l *line) setRate(now swarm.Instant, rate int64) {
+	if l.free > now {
+		waiting := float64(l.free-now) * float64(l.rate) / float64(rate)
+		l.free = now.Add(time.Duration(waiting))
+	}
+	l.rate = rate
+}
+
+// cut begins a partition.
+func (r *run) cut(f *Fault) {
+	bit := uint64(1) << r.nextCut
+	r.nextCut++
+	place := func(k int, p *place) {
+		if f.Sides.Has(uint32(k)) {
+			p.sides |= bit
+		}
+	}
+	for k, m := range r.members {
+		place(k, &m.place)
+	}
+	place(len(r.members), &r.tracker.place)
+	r.cuts |= bit
+	r.budget.allow(r.world.Size)
+	r.budget.alone(r)
+	r.later(silence, &severed{bit})
+	r.later(f.For, &healed{bit})
+}
+
+// severed breaks what has been silent since a cut began.
+type severed struct{ bit uint64 }
+
+func (s *severed) happen(r *run) {
+	if r.cuts&s.bit == 0 {
+		return // healed in time: nothing has broken
+	}
+	r.mark(Severed)
+	for _, m := range r.members {
+		p := m.proc
+		if p == nil || p.gone {
+			continue
+		}
+		for _, k := range sorted(p.streams) {
+			if e := p.streams[k]; e != nil && !r.reaches(&m.place, &r.members[k].place) {
+				r.later(r.jitter(time.Second), (*lost)(e))
+				r.later(r.jitter(time.Second), (*lost)(e.peer))
+			}
+		}
+		if s := p.session; s != nil && !r.reaches(&m.place, &r.tracker.place) {
+			r.later(r.jitter(time.Second), (*trackerLost)(s))
+			r.later(r.jitter(time.Second), (*sessionLost)(s))
+		}
+	}
+}
+
+func (r *run) jitter(d time.Duration) time.Duration { return time.Duration(r.rng.Int64N(int64(d))) }
+
+// chance is true so many times in a million.
+func (r *run) chance(perMillion int) bool {
+	return perMillion > 0 && r.now < swarm.Instant(r.world.QuietFrom) && r.rng.IntN(1_000_000) < perMillion
+}
+
+// healed ends a partition.
+type healed struct{ bit uint64 }
+
+func (h *healed) happen(r *run) {
+	r.cuts &^= h.bit
+	parked := r.parked
+	r.parked = nil
+	for _, f := range parked {
+		f.parked = false
+		r.offer(f) // those that are still cut off park again
+	}
+	for _, m := range r.members {
+		p := m.proc
+		if p == nil || p.gone {
+			continue
+		}
+		for _, k := range sorted(p.streams) {
+			r.pump(&p.streams[k].in)
+		}
+		if s := p.session; s != nil {
+			r.pump(&s.up)
+			r.pump(&s.down)
+		}
+	}
+}
+
+func (r *run) killTracker(f *Fault) {
+	t := &r.tracker
+	if !t.up {
+		return
+	}
+	t.up, t.returns = false, f.For > 0
+	for _, k := range sorted(t.sessions) {
+		s := t.sessions[k]
+		s.up.dead = true
+		if f.Silent {
+			s.down.dead = true
+			r.later(silence, (*trackerLost)(s))
+		} else {
+			r.put(&s.down, closed{})
+		}
+	}
+	r.budget.trackerDied(r)
+	if f.For > 0 {
+		r.later(f.For, (*trackerBoot)(t))
+	}
+}
+
+type trackerBoot trackerHost
+
+func (b *trackerBoot) happen(r *run) { r.startTracker() }

@@ -1,0 +1,429 @@
+package sim
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+// content is one sequence of bytes that an origin has given: one version, or one
+// stream of an origin that names no version. Its digests stand for the bytes.
+type content struct {
+	number  int
+	pin     piece.Pin
+	layout  piece.Layout
+	digests []piece.Digest
+}
+
+func (c *content) String() string { return fmt.Sprintf("content %d", c.number) }
+
+type originHost struct {
+	up       line
+	current  *content
+	contents int
+	byInc    map[uint64]*content // contents of streams without a version, by incarnation
+	byPin    map[piece.Pin]*content
+	busyTill swarm.Instant
+	wait     time.Duration
+	active   int
+	pulls    []*pull // under way, to be broken off by OriginResets
+}
+
+func (o *originHost) init(r *run) {
+	o.up.rate = r.world.Origin.Up
+	o.byInc = make(map[uint64]*content)
+	o.byPin = make(map[piece.Pin]*content)
+	o.current = o.version(r)
+}
+
+// version makes another version of the file.
+func (o *originHost) version(r *run) *content {
+	o.contents++
+	pin := piece.Pin{Size: r.world.Size, Kind: piece.StrongETag, Validator: fmt.Sprintf("%q", fmt.Sprint("v", o.contents))}
+	if r.world.Origin.NoValidator {
+		pin.Kind, pin.Validator = piece.NoValidator, ""
+	}
+	c := &content{number: o.contents, pin: pin, layout: pin.Layout()}
+	c.digests = make([]piece.Digest, c.layout.Count())
+	var seed [16]byte
+	binary.BigEndian.PutUint64(seed[:], uint64(c.number))
+	for i := range c.digests {
+		binary.BigEndian.PutUint64(seed[8:], uint64(i))
+		c.digests[i] = sha256.Sum256(seed[:])
+	}
+	if !r.world.Origin.NoValidator {
+		o.byPin[pin] = c
+	}
+	return c
+}
+
+// list notes a request as one that OriginResets would break off.
+func (o *originHost) list(l *pull) {
+	if len(o.pulls) > 2*o.active+256 {
+		o.pulls = slices.DeleteFunc(o.pulls, func(l *pull) bool { return l.over })
+	}
+	o.pulls = append(o.pulls, l)
+}
+
+type pullKind uint8
+
+const (
+	probe pullKind = iota
+	ranged
+	audit
+)
+
+// pull is one request to the origin.
+type pull struct {
+	flow
+	p          *proc
+	req        swarm.Request
+	kind       pullKind
+	content    *content
+	start, end int64 // bytes of the file
+	sent, got  int64 // of these
+	counted    bool  // holds a connection
+	answered   bool
+	bound      bool        // the Node has set this answer's generation: its pieces are stored
+	due        piece.Index // the next piece to be complete
+	moved      int64
+	movedAt    swarm.Instant
+	breakAt    int64
+	over       bool
+	piece      piece.Index // of an audit
+}
+
+func (r *run) fetchOrigin(p *proc, a swarm.FetchOrigin) {
+	d := &p.m.disk
+	if !d.set || !a.Extent.Valid(d.have.Len()) {
+		r.violate(p, "fetches extent %v of the origin", a.Extent)
+		return
+	}
+	if !d.pin.Combinable() {
+		r.violate(p, "fetches a range of an origin that names no version")
+		return
+	}
+	b := d.pin.Layout().Bytes(a.Extent)
+	l := &pull{req: a.Request, kind: ranged, start: b.Start, end: b.End, due: a.Extent.First}
+	if d.headBytes > 0 && d.headPiece == a.Extent.First {
+		l.start += d.headBytes
+		d.headBytes = 0
+	}
+	r.pull(p, l)
+}
+
+func (r *run) audit(p *proc, a swarm.AuditLeaf) {
+	d := &p.m.disk
+	if !d.set || int(a.Piece) >= d.have.Len() || !d.have.Has(a.Piece) || a.Range.Len() <= 0 || a.Range.Len() > piece.LeafSize {
+		r.violate(p, "audits %v of piece %d", a.Range, a.Piece)
+		return
+	}
+	if b := d.pin.Layout().Range(a.Piece); a.Range.Start < b.Start || a.Range.End > b.End {
+		r.violate(p, "audits %v outside piece %d", a.Range, a.Piece)
+		return
+	}
+	r.pull(p, &pull{req: a.Request, kind: audit, start: a.Range.Start, end: a.Range.End, piece: a.Piece})
+}
+
+// pull sends a request to the origin.
+func (r *run) pull(p *proc, l *pull) {
+	switch {
+	case p.m.WAN == 0:
+		r.violate(p, "asks the origin, which it was told it cannot reach")
+		return
+	case r.now < p.quiet:
+		r.violate(p, "asks the origin %v before the pause that it asked for is over", time.Duration(p.quiet-r.now))
+		return
+	}
+	l.p, l.breakAt = p, -1
+	p.pulls[l.req] = l
+	r.origin.list(l)
+	trips := time.Duration(1)
+	if p.busy++; p.busy > p.conns {
+		p.conns++
+		trips += dialTrips + 1 // TCP and TLS 1.3 come first
+	}
+	l.counted = true
+	r.result.Requests++
+	r.later(trips*p.m.WANDelay, (*pullArrives)(l))
+}
+
+// pullArrives is the arrival of a request at the origin.
+type pullArrives pull
+
+func (a *pullArrives) happen(r *run) {
+	l := (*pull)(a)
+	if l.over {
+		return
+	}
+	o, w, back := &r.origin, r.world, l.p.m.WANDelay
+	d := &l.p.m.disk
+	switch {
+	case l.p.m.Barred:
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Lasting})
+		return
+	case r.now < o.busyTill:
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Busy: true, Wait: o.wait})
+		return
+	case w.Origin.MaxRequests > 0 && o.active >= w.Origin.MaxRequests:
+		r.mark(TooMany)
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Busy: true, Wait: time.Second})
+		return
+	case l.kind != probe && d.pin != o.current.pin:
+		pin := o.current.pin
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Changed: &pin})
+		return
+	case l.kind != probe && w.Origin.OneStream:
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing})
+		return
+	}
+	l.content = o.current
+	if l.kind == probe {
+		l.end = min(l.end, w.Size)
+		if w.Origin.OneStream || w.Origin.NoValidator {
+			l.end = w.Size
+		}
+		if w.Origin.NoValidator {
+			l.content = o.version(r) // nobody may take two streams for the same bytes
+		}
+		r.mark(Probes)
+	} else {
+		l.bound = true
+	}
+	if r.chance(w.OriginLosses) && r.now < swarm.Instant(w.QuietFrom) {
+		l.breakAt = r.rng.Int64N(l.end-l.start+1) + 1
+	}
+	o.active++
+	l.flow = flow{
+		from: &o.up, to: &l.p.m.wan, delay: back,
+		divisor: 20, unit: max(l.content.layout.PieceLength, minChunk), cargo: l,
+	}
+	l.answered = true
+	if l.kind == probe && !(w.Origin.Unsized && w.Origin.OneStream) {
+		r.later(back, (*pullAnswered)(l))
+	}
+	if l.end > l.start {
+		r.begin(&l.flow)
+	}
+}
+
+// pullAnswered is the arrival of a probe's header.
+type pullAnswered pull
+
+func (a *pullAnswered) happen(r *run) {
+	l := (*pull)(a)
+	if l.over {
+		return
+	}
+	l.accepted(r)
+	if l.start == l.end && !l.over {
+		l.finish(r, swarm.OriginEnded{})
+	}
+}
+
+func (l *pull) accepted(r *run) {
+	stream := r.world.Origin.OneStream || r.world.Origin.NoValidator
+	l.p.m.disk.bindPulls(l)
+	r.step(l.p, swarm.OriginAnswered{Request: l.req, Pin: l.content.pin, Stream: stream, Bytes: l.end})
+}
+
+// bindPulls lets an answer of the version that is stored already go on.
+func (d *disk) bindPulls(l *pull) {
+	if d.set && d.pin == l.content.pin && d.pin.Combinable() {
+		l.bound = true
+	}
+}
+
+// setGeneration fixes what a download is of.
+func (r *run) setGeneration(p *proc, a swarm.SetGeneration, ev swarm.Event) {
+	d := &p.m.disk
+	if a.Pin.Validate() != nil || a.Pin.Size < 0 {
+		r.violate(p, "sets the generation %v", a.Pin)
+		return
+	}
+	same := d.set && d.pin == a.Pin && d.incarnation == a.Incarnation
+	switch {
+	case d.set && d.have.Count() > 0 && !same && !a.Anew:
+		r.violate(p, "keeps pieces of %v for %v", d.pin, a.Pin)
+		return
+	case !same || a.Anew:
+		if d.set {
+			r.budget.anew(r, p.m)
+		}
+		d.begin(a.Pin, a.Incarnation)
+	}
+	for _, l := range p.pulls {
+		l.bound = false // order does not matter: all get the same
+	}
+	if answered, ok := ev.(swarm.OriginAnswered); ok {
+		l := p.pulls[answered.Request]
+		l.bound = l.content.pin == a.Pin
+		if !a.Pin.Combinable() {
+			r.origin.byInc[a.Incarnation] = l.content
+		}
+	}
+	if a.Pin.Combinable() {
+		d.content = r.origin.byPin[a.Pin]
+		for _, l := range p.pulls {
+			if l.kind == probe && l.answered && l.content.pin == a.Pin {
+				l.bound = true
+			}
+		}
+	} else {
+		d.content = r.origin.byInc[a.Incarnation]
+	}
+	if d.content == nil {
+		r.violate(p, "sets the generation %v, incarnation %d, which no origin ever gave", a.Pin, a.Incarnation)
+	}
+}
+
+// open, next and arrive make a pull the cargo of its flow.
+func (l *pull) open(*run) bool { return true }
+
+func (l *pull) next(r *run, limit int64) int64 {
+	n := min(limit, l.end-l.start-l.sent)
+	l.sent += n
+	r.result.OriginBytes += n
+	if l.kind == audit {
+		r.result.AuditBytes += n
+	}
+	return n
+}
+
+func (l *pull) arrive(r *run, n int64) {
+	l.got += n
+	l.moved += n
+	p := l.p
+	if l.breakAt >= 0 && l.got >= l.breakAt {
+		r.mark(Losses)
+		l.finish(r, swarm.OriginEnded{Failure: swarm.Passing, Busy: true})
+		return
+	}
+	if l.kind == audit {
+		if l.got == l.end-l.start {
+			l.finish(r, swarm.OriginEnded{})
+		}
+		return
+	}
+	if r.now.Sub(l.movedAt) >= 100*time.Millisecond {
+		l.report(r)
+	}
+	if r.world.Origin.Unsized && l.kind == probe && l.got == l.end-l.start && r.world.Origin.OneStream && !l.over {
+		l.accepted(r) // only now is the length known
+	}
+	for !l.over && l.bound && int(l.due) < l.content.layout.Count() {
+		i := l.due
+		if l.content.layout.Range(i).End > l.start+l.got {
+			break
+		}
+		l.due++
+		had := p.m.disk.have.Has(i)
+		r.store(p, l.content, i, true)
+		if !had || l.kind != probe {
+			r.step(p, swarm.OriginStored{Request: l.req, Piece: i, Digest: l.content.digests[i]})
+		}
+	}
+	if l.over || l.got < l.end-l.start {
+		return
+	}
+	if l.kind == probe && l.bound && l.end < l.content.layout.Size {
+		d := &p.m.disk
+		d.headPiece = l.content.layout.At(l.end)
+		d.headBytes = l.end - int64(d.headPiece)*l.content.layout.PieceLength
+	}
+	l.finish(r, swarm.OriginEnded{})
+}
+
+// report tells the Node how many bytes have come since the last time.
+func (l *pull) report(r *run) {
+	if l.moved == 0 {
+		return
+	}
+	n := l.moved
+	l.moved, l.movedAt = 0, r.now
+	r.step(l.p, swarm.OriginMoved{Request: l.req, Bytes: n})
+}
+
+// finish ends a request: the Node hears of it at once.
+func (l *pull) finish(r *run, how swarm.OriginEnded) { l.endLater(r, 0, how) }
+
+func (l *pull) endLater(r *run, after time.Duration, how swarm.OriginEnded) {
+	if l.over {
+		return
+	}
+	l.release(r)
+	how.Request = l.req
+	r.later(after, &pullEnded{l, how})
+}
+
+// release gives back what a request occupies.
+func (l *pull) release(r *run) {
+	l.over = true
+	if l.answered {
+		r.origin.active--
+		if l.kind != audit {
+			// What was sent and is not in a stored piece has to be sent again.
+			unstored := l.sent
+			if l.bound {
+				unstored = l.start + l.sent - max(l.start, int64(l.due)*l.content.layout.PieceLength)
+			}
+			if r.world.Origin.OneStream {
+				unstored = l.sent // the next one begins at byte 0 again
+			}
+			if l.got < l.end-l.start {
+				r.budget.broke(l, max(unstored, 0))
+			}
+		}
+	}
+	r.cease(&l.flow)
+	if l.counted {
+		l.p.busy--
+		if l.got < l.end-l.start || !l.answered {
+			l.p.conns-- // a connection that was closed midway is of no more use
+		}
+	}
+}
+
+// drop ends a request because its process is gone.
+func (l *pull) drop(r *run) {
+	if !l.over {
+		l.release(r)
+	}
+}
+
+type pullEnded struct {
+	l   *pull
+	how swarm.OriginEnded
+}
+
+func (e *pullEnded) happen(r *run) {
+	l, p := e.l, e.l.p
+	if p.gone {
+		return
+	}
+	if l.kind != audit {
+		l.report(r)
+	}
+	delete(p.pulls, l.req)
+	if e.how.Wait > 0 {
+		p.quiet = max(p.quiet, r.now.Add(e.how.Wait))
+	}
+	if l.kind != audit {
+		r.step(p, e.how)
+		return
+	}
+	result := swarm.AuditFailed
+	if d := &p.m.disk; e.how.Failure == swarm.NoFailure && l.content != nil && d.content != nil && d.have.Has(l.piece) {
+		result = swarm.AuditEqual
+		if d.content.digests[l.piece] != l.content.digests[l.piece] {
+			result = swarm.AuditDiffers
+		}
+		r.mark(Audits)
+	}
+	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait})
+}

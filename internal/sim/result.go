@@ -1,0 +1,187 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Mark is something that a run may come to. A set of runs that never comes to one of
+// them tests less than it seems to.
+type Mark uint8
+
+const (
+	Probes            Mark = iota // the origin was asked what the file is
+	StoredTwice                   // a piece came that was stored already
+	FetchedHeld                   // a piece was asked of a neighbour though it was stored
+	Doubled                       // a piece was asked of two neighbours at once (endgame)
+	Refused                       // a holder turned a request down
+	Losses                        // a request broke off
+	Stalls                        // a source was left because it sent nothing
+	Lies                          // wrong bytes were sent
+	WrongBytes                    // and noticed
+	Audits                        // a leaf was compared with the origin's
+	Stolen                        // leased pieces were given back, to be given to another
+	Revokes                       // and asked for by the tracker
+	LeaseExpired                  // leases were taken from a member that brought nothing
+	MemberCut                     // the tracker closed a session
+	TrackerAway                   // a member lost its tracker
+	TrackerBack                   // and found it again
+	Claims                        // members divided the origin among themselves
+	Severed                       // a partition outlasted the sessions across it
+	OriginWaits                   // the origin asked for a pause
+	TooMany                       // it had too many requests at one time
+	ReadAsStream                  // the file was read as one stream
+	GenerationChanged             // a member began anew with another version
+	GaveUp                        // a member without a line of its own had nobody left to get the file from
+	Resumed                       // a process went on with what an earlier one had stored
+
+	marks
+)
+
+var markNames = [marks]string{"probes", "stored-twice", "fetched-held", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
+	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "claims", "severed", "origin-waits",
+	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed"}
+
+func (m Mark) String() string { return markNames[m] }
+
+func (r *run) mark(m Mark) { r.result.Marks[m]++ }
+
+// Result is what came of a run.
+type Result struct {
+	Seed    uint64
+	Members int
+	Size    int64
+	Pieces  int
+	Faulty  bool // the world had faults, so Ratio and Copies say little
+
+	Finished    int           // members whose file is whole
+	Last        time.Duration // when the last of them was
+	Bound       time.Duration // see World.Bound
+	OriginBytes int64         // sent by the origin, audits included
+	AuditBytes  int64
+	PeerBytes   int64 // pieces delivered from member to member
+	Requests    int64 // to the origin
+
+	Events, Steps uint64 // of the simulator; of the machines
+	Trace         uint64 // equal in two runs of the same world
+	Took          time.Duration
+	Marks         [marks]int64
+	Faults        [faultKinds]int64
+
+	// Measured only by benchmarks.
+	NodeSteps, TrackerSteps uint64
+	NodeTime, TrackerTime   time.Duration
+
+	// Err is the first broken promise, nil if all were kept.
+	Err error
+}
+
+// Ratio is the time of the last member in fluid bounds; 1 cannot be beaten.
+func (r *Result) Ratio() float64 { return float64(r.Last) / float64(max(r.Bound, 1)) }
+
+// Copies is how often the origin sent the file, audits aside.
+func (r *Result) Copies() float64 {
+	return float64(r.OriginBytes-r.AuditBytes) / float64(max(r.Size, 1))
+}
+
+func (r *run) finish(took time.Duration) Result {
+	res := r.result
+	res.Seed = r.world.Seed
+	res.Members = len(r.members)
+	res.Size = r.world.Size
+	res.Pieces = r.origin.current.layout.Count()
+	res.Faulty = r.budget.faulty
+	res.Last = time.Duration(r.last)
+	res.Bound = r.world.Bound()
+	res.Trace = r.trace
+	res.Took = took
+	if r.err != nil {
+		res.Err = fmt.Errorf("%w\n%s\nto see it again: %s", r.err, r.world.Describe(), r.world.Command())
+	}
+	return res
+}
+
+// Command is the command line that plays this world again.
+func (w *World) Command() string {
+	if w.Drawn {
+		return fmt.Sprintf("dragonload simulate --seed %d --drawn", w.Seed)
+	}
+	return fmt.Sprintf("dragonload simulate --members %d --size %d --seed %d", len(w.Members), w.Size, w.Seed)
+}
+
+// String tells a result in a few lines for people.
+func (r Result) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %d members, %d bytes in %d pieces\n", r.Seed, r.Members, r.Size, r.Pieces)
+	fmt.Fprintf(&b, "last member  %.3f s\nfluid bound  %.3f s\nratio        %.3f\n", r.Last.Seconds(), r.Bound.Seconds(), r.Ratio())
+	fmt.Fprintf(&b, "origin       %.4f copies in %d requests, audits %.4f\n", r.Copies(), r.Requests, float64(r.AuditBytes)/float64(max(r.Size, 1)))
+	fmt.Fprintf(&b, "finished     %d\n", r.Finished)
+	fmt.Fprintf(&b, "simulated in %.2f s, %d events, %d steps, trace %016x\n", r.Took.Seconds(), r.Events, r.Steps, r.Trace)
+	var seen []string
+	for m, n := range r.Marks {
+		if n > 0 {
+			seen = append(seen, fmt.Sprintf("%v %d", Mark(m), n))
+		}
+	}
+	for k, n := range r.Faults {
+		if n > 0 {
+			seen = append(seen, fmt.Sprintf("fault %v %d", FaultKind(k), n))
+		}
+	}
+	fmt.Fprintf(&b, "seen         %s\n", strings.Join(seen, ", "))
+	return b.String()
+}
+
+// Describe tells what a world holds, for people.
+func (w *World) Describe() string {
+	var b strings.Builder
+	o := w.Origin
+	fmt.Fprintf(&b, "world of seed %d: %d members, %d bytes, origin %d B/s", w.Seed, len(w.Members), w.Size, o.Up)
+	for _, s := range []struct {
+		is   bool
+		name string
+	}{{o.OneStream, "one stream"}, {o.NoValidator, "no validator"}, {o.Unsized, "unsized"}} {
+		if s.is {
+			b.WriteString(", " + s.name)
+		}
+	}
+	if o.MaxRequests > 0 {
+		fmt.Fprintf(&b, ", at most %d requests", o.MaxRequests)
+	}
+	var helpers, barred, lineless, liars, leaving int
+	for _, m := range w.Members {
+		count := func(is bool, n *int) {
+			if is {
+				*n++
+			}
+		}
+		count(m.Helper, &helpers)
+		count(m.Barred, &barred)
+		count(m.WAN == 0, &lineless)
+		count(m.LiesOneIn > 0, &liars)
+		count(m.LeavesWhenWhole, &leaving)
+	}
+	fmt.Fprintf(&b, "; %d helpers, %d barred, %d without a line, %d liars, %d leave when whole", helpers, barred, lineless, liars, leaving)
+	fmt.Fprintf(&b, "; losses %d/%d per million until %v\n", w.PeerLosses, w.OriginLosses, w.QuietFrom)
+	for _, f := range w.Faults {
+		fmt.Fprintf(&b, "  %v %v member %d", f.At, f.Kind, f.Member)
+		if f.For > 0 {
+			fmt.Fprintf(&b, " for %v", f.For)
+		}
+		if f.Silent {
+			b.WriteString(" silently")
+		}
+		if f.Factor > 0 {
+			fmt.Fprintf(&b, " by %d", f.Factor)
+		}
+		if f.Wait > 0 {
+			fmt.Fprintf(&b, " Retry-After %v", f.Wait)
+		}
+		if f.Kind == Partition {
+			fmt.Fprintf(&b, " (%d aside of %d)", f.Sides.Count(), f.Sides.Len())
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}

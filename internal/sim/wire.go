@@ -1,0 +1,302 @@
+package sim
+
+import (
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+// Messages travel through pipes: in order, after a delay, held while the network is
+// cut. Streams between neighbours and sessions with the tracker are pairs of pipes.
+
+const (
+	// silence is after what time without a sign of life a stream or session counts as
+	// dead: what the real drivers' pings give.
+	silence = 3 * time.Second
+
+	// dialTrips is how many one-way delays pass before a new connection can be used
+	// at its far end: TCP and TLS 1.3.
+	dialTrips = 3
+
+	firstRedial = 250 * time.Millisecond
+	maxRedial   = 5 * time.Second
+)
+
+// place is where something is: on which side of each cut.
+type place struct{ sides uint64 }
+
+func (r *run) reaches(a, b *place) bool { return (a.sides^b.sides)&r.cuts == 0 }
+
+// receiver is the far end of a pipe.
+type receiver interface{ receive(r *run, msg any) }
+
+// closed is what a receiver gets when the sender has closed the connection or its
+// process has gone.
+type closed struct{}
+
+// opened is the first thing that the one who dialled receives.
+type opened struct{}
+
+type parcel struct {
+	at  swarm.Instant
+	msg any
+}
+
+type pipe struct {
+	from, to  *place
+	delay     time.Duration
+	end       receiver
+	queue     []parcel
+	head      int
+	scheduled bool
+	dead      bool
+}
+
+func (r *run) put(p *pipe, msg any) {
+	if p.dead {
+		return
+	}
+	p.queue = append(p.queue, parcel{r.now.Add(p.delay), msg})
+	r.pump(p)
+}
+
+// pump sees to it that the next parcel of a pipe arrives.
+func (r *run) pump(p *pipe) {
+	if p.scheduled || p.dead || p.head == len(p.queue) || !r.reaches(p.from, p.to) {
+		return
+	}
+	p.scheduled = true
+	// Parcels held by a cut arrive a delay after it heals.
+	r.queue.push(max(p.queue[p.head].at, r.now), (*arrival)(p))
+}
+
+type arrival pipe
+
+func (a *arrival) happen(r *run) {
+	p := (*pipe)(a)
+	p.scheduled = false
+	if !r.reaches(p.from, p.to) {
+		return
+	}
+	for !p.dead && p.head < len(p.queue) && p.queue[p.head].at <= r.now {
+		msg := p.queue[p.head].msg
+		p.queue[p.head] = parcel{}
+		if p.head++; p.head == len(p.queue) {
+			p.queue, p.head = p.queue[:0], 0
+		}
+		p.end.receive(r, msg)
+	}
+	r.pump(p)
+}
+
+// stream is the connection for haves between two processes; ends[0] dialled.
+type stream struct {
+	ends [2]streamEnd
+}
+
+type streamEnd struct {
+	s    *stream
+	p    *proc
+	peer *streamEnd
+	in   pipe
+	told bool // the Node has had PeerUp and not yet PeerDown
+}
+
+// dial is an attempt of p to open a stream.
+type dial struct {
+	p  *proc
+	to int
+}
+
+func (r *run) dial(p *proc, peer swarm.PeerAddr) {
+	to := r.memberOf(peer.ID)
+	if to < 0 || to == p.m.index || peer.Addr == "" {
+		r.violate(p, "dials %v at %q, which is no other member", peer.ID, peer.Addr)
+		return
+	}
+	r.queue.push(r.now.Add(dialTrips*r.world.LANDelay), &dial{p, to})
+}
+
+func (d *dial) happen(r *run) {
+	p := d.p
+	if p.gone {
+		return
+	}
+	m := r.members[d.to]
+	if !r.reaches(&p.m.place, &m.place) || m.dark {
+		r.later(silence, &peerDown{p, m.id})
+		return
+	}
+	q := m.proc
+	if q == nil || q.gone {
+		r.later(r.world.LANDelay, &peerDown{p, m.id}) // connection refused
+		return
+	}
+	if mine, theirs := p.streams[d.to], q.streams[p.m.index]; mine != nil || theirs != nil {
+		if mine == nil || theirs == nil {
+			r.later(r.world.LANDelay, &peerDown{p, m.id}) // the old stream is just ending
+		}
+		return // both dialled at once: the stream that stands is the answer
+	}
+	s := &stream{}
+	for k, end := range []*proc{p, q} {
+		e := &s.ends[k]
+		e.s, e.p, e.peer = s, end, &s.ends[1-k]
+		e.in = pipe{from: &r.members[e.peerOf(p, q).m.index].place, to: &end.m.place, delay: r.world.LANDelay, end: e}
+	}
+	p.streams[d.to] = &s.ends[0]
+	q.streams[p.m.index] = &s.ends[1]
+	r.put(&s.ends[0].in, opened{})
+	s.ends[1].told = true
+	r.step(q, swarm.PeerUp{Peer: p.m.id})
+}
+
+// peerOf returns which of the two processes of a stream is not e's own.
+func (e *streamEnd) peerOf(p, q *proc) *proc {
+	if e.p == p {
+		return q
+	}
+	return p
+}
+
+func (e *streamEnd) receive(r *run, msg any) {
+	if e.p.gone {
+		return
+	}
+	switch msg := msg.(type) {
+	case opened:
+		e.told = true
+		r.step(e.p, swarm.PeerUp{Peer: e.peer.p.m.id})
+	case closed:
+		r.lose(e)
+	case swarm.ToPeer:
+		r.step(e.p, swarm.PeerSaid{Peer: e.peer.p.m.id, Message: msg})
+	}
+}
+
+// lose ends a stream at one end.
+func (r *run) lose(e *streamEnd) {
+	e.in.dead = true
+	e.in.queue = nil
+	index := e.peer.p.m.index
+	if e.p.gone || e.p.streams[index] != e {
+		return
+	}
+	delete(e.p.streams, index)
+	if !e.told {
+		// The dial that this stream would have answered has come to nothing.
+		r.step(e.p, swarm.PeerDown{Peer: e.peer.p.m.id})
+		return
+	}
+	e.told = false
+	r.step(e.p, swarm.PeerDown{Peer: e.peer.p.m.id})
+}
+
+// hangUp closes a stream in good order from one end.
+func (r *run) hangUp(p *proc, id piece.NodeID) {
+	e := p.streams[r.memberOf(id)]
+	if e == nil {
+		return
+	}
+	r.put(&e.peer.in, closed{})
+	r.later(0, (*lost)(e))
+}
+
+type lost streamEnd
+
+func (l *lost) happen(r *run) { r.lose((*streamEnd)(l)) }
+
+type peerDown struct {
+	p  *proc
+	id piece.NodeID
+}
+
+func (d *peerDown) happen(r *run) {
+	if d.p.streams[r.memberOf(d.id)] == nil {
+		r.step(d.p, swarm.PeerDown{Peer: d.id})
+	}
+}
+
+// session is the connection of one process with the tracker.
+type session struct {
+	p        *proc
+	up, down pipe
+	open     bool // at the member's end
+	said     bool // the tracker has had an Announce on it
+	saidAt   swarm.Instant
+}
+
+type redial proc
+
+// happen tries to reach the tracker, and goes on trying.
+func (d *redial) happen(r *run) {
+	p := (*proc)(d)
+	if p.gone || p.session != nil {
+		return
+	}
+	if !r.tracker.up || !r.reaches(&p.m.place, &r.tracker.place) {
+		p.redials++
+		wait := min(firstRedial<<min(p.redials, 8), maxRedial)
+		wait += time.Duration(r.rng.Int64N(int64(wait) / 2))
+		r.later(wait, d)
+		return
+	}
+	p.redials = 0
+	s := &session{p: p, open: true}
+	s.up = pipe{from: &p.m.place, to: &r.tracker.place, delay: r.world.ControlDelay, end: (*sessionTracker)(s)}
+	s.down = pipe{from: &r.tracker.place, to: &p.m.place, delay: r.world.ControlDelay, end: (*sessionMember)(s)}
+	p.session = s
+	r.tracker.accept(s)
+	r.step(p, swarm.TrackerUp{})
+}
+
+type (
+	sessionTracker session
+	sessionMember  session
+)
+
+func (e *sessionTracker) receive(r *run, msg any) {
+	s := (*session)(e)
+	if r.tracker.sessions[s.p.m.index] != s {
+		return
+	}
+	switch msg := msg.(type) {
+	case closed:
+		r.tracker.lose(r, s)
+	case swarm.ToTracker:
+		if _, ok := msg.(swarm.Announce); ok {
+			s.said, s.saidAt = true, r.now
+		}
+		r.stepTracker(swarm.MemberSaid{Pool: poolID, Member: s.p.m.id, Message: msg})
+	}
+}
+
+func (e *sessionMember) receive(r *run, msg any) {
+	s := (*session)(e)
+	if s.p.gone || !s.open {
+		return
+	}
+	switch msg := msg.(type) {
+	case closed:
+		r.loseTracker(s)
+	case swarm.ToNode:
+		if hold, ok := msg.(swarm.Hold); ok {
+			s.p.quiet = max(s.p.quiet, r.now.Add(hold.For))
+		}
+		r.step(s.p, swarm.TrackerSaid{Message: msg})
+	}
+}
+
+// loseTracker ends a session at the member's end.
+func (r *run) loseTracker(s *session) {
+	if !s.open || s.p.gone {
+		return
+	}
+	s.open = false
+	s.up.dead, s.down.dead = true, true
+	s.p.session = nil
+	r.mark(TrackerAway)
+	r.later(firstRedial+time.Duration(r.rng.Int64N(int64(firstRedial))), (*redial)(s.p))
+	r.step(s.p, swarm.TrackerDown{})
+}

@@ -1,0 +1,173 @@
+package sim
+
+import (
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// World is everything that one run depends on.
+type World struct {
+	Seed    uint64 // of all that is drawn while the run goes on
+	Drawn   bool   // made by Draw(Seed): the run can be repeated from the seed alone
+	Size    int64  // bytes in the origin's file
+	Members []Member
+	Origin  Origin
+
+	LANDelay     time.Duration // one way, between members
+	ControlDelay time.Duration // one way, between a member and the tracker
+
+	// Of a million requests this many break off midway, until QuietFrom.
+	PeerLosses, OriginLosses int
+	Faults                   []Fault
+	QuietFrom                time.Duration // no fault begins or lasts after this
+
+	Log io.Writer // every event and action of the machines, a line each; nil: nowhere
+}
+
+// Member is one machine of the room. Rates are bytes per second.
+type Member struct {
+	WAN             int64 // line to the origin; 0: this member cannot reach it
+	LANUp, LANDown  int64
+	WANDelay        time.Duration // one way, to the origin
+	Barred          bool          // the origin refuses this member for good (403)
+	Join            time.Duration // when its download begins
+	Helper          bool          // lends its line and does not want the file
+	LiesOneIn       int           // serves wrong bytes for one piece in so many; 0: never
+	LeavesWhenWhole bool          // is stopped as soon as its file is whole
+}
+
+// Origin is the server that the bytes come from.
+type Origin struct {
+	Up          int64 // bytes/s
+	OneStream   bool  // answers every request with the whole file
+	NoValidator bool  // names no version; no two answers may be combined
+	Unsized     bool  // does not say how long the file is (with OneStream)
+	MaxRequests int   // requests at one time; beyond, 503 with Retry-After. 0: no limit
+}
+
+// FaultKind says what goes wrong.
+type FaultKind uint8
+
+const (
+	// Leave: the member's user stops the download.
+	Leave FaultKind = iota
+	// Kill: the member's process is gone. With For, it is started again then and
+	// finds what had been synced.
+	Kill
+	// Wipe: like Kill, and what it had stored is gone too.
+	Wipe
+	// Damage: one stored piece can no longer be read.
+	Damage
+	// SlowLine divides the rate of the member's line to the origin by Factor.
+	SlowLine
+	// SlowLAN does so with both directions of its LAN.
+	SlowLAN
+	// Partition cuts the LAN: members and tracker whose bit in Sides differs do not
+	// reach each other. All still reach the origin.
+	Partition
+	// TrackerDies: the tracker's process is gone. With For, an empty one starts then.
+	TrackerDies
+	// OriginBusy: the origin answers new requests with 503 and Retry-After.
+	OriginBusy
+	// OriginResets: the origin breaks off every request under way.
+	OriginResets
+	// OriginChanges: there is another version of the file from now on.
+	OriginChanges
+
+	faultKinds
+)
+
+var faultNames = [faultKinds]string{"leave", "kill", "wipe", "damage", "slow-line", "slow-lan", "partition", "tracker-dies",
+	"origin-busy", "origin-resets", "origin-changes"}
+
+func (k FaultKind) String() string { return faultNames[k] }
+
+// Fault is one thing that goes wrong.
+type Fault struct {
+	Kind   FaultKind
+	At     time.Duration
+	For    time.Duration // 0: it is not mended (Leave, Kill, TrackerDies) or has no length
+	Member int
+	Silent bool           // Kill, Wipe, TrackerDies: the machine is gone, nothing resets its connections
+	Factor int64          // SlowLine, SlowLAN
+	Wait   time.Duration  // OriginBusy: Retry-After
+	Sides  piece.Bitfield // Partition: one bit a member, then one for the tracker
+}
+
+const (
+	mbit = 1_000_000 / 8
+	gbit = 1000 * mbit
+)
+
+// Uniform is an office on a quiet day: members whose lines are drawn from 20 to 100
+// Mbit/s on a gigabit LAN, all beginning within a tenth of a second, and an origin
+// that sends 400 Mbit/s. Up to about seven members the lines are the narrow place,
+// with more of them the origin is.
+func Uniform(members int, size int64, seed uint64) World {
+	rng := rand.New(rand.NewPCG(seed, 0x756e69666f726d))
+	w := World{
+		Seed:         seed,
+		Size:         size,
+		Origin:       Origin{Up: 400 * mbit},
+		LANDelay:     200 * time.Microsecond,
+		ControlDelay: 300 * time.Microsecond,
+	}
+	for range members {
+		w.Members = append(w.Members, Member{
+			WAN:      20*mbit + rng.Int64N(80*mbit),
+			LANUp:    gbit,
+			LANDown:  gbit,
+			WANDelay: 5*time.Millisecond + time.Duration(rng.Int64N(int64(10*time.Millisecond))),
+			Join:     time.Duration(rng.Int64N(int64(100 * time.Millisecond))),
+		})
+	}
+	return w
+}
+
+// Bound is the time before which no schedule, however clever, can end, if the origin
+// may send each byte only once and every member were there from the beginning: the
+// fluid bound, without headers, delays and pieces. What one member pulls, the others
+// get over the LAN.
+func (w *World) Bound() time.Duration {
+	size, n := float64(w.Size), len(w.Members)
+	up := float64(w.Origin.Up)
+	var lines, sent, received, wanting, slowest float64
+	for _, m := range w.Members {
+		lines += float64(m.WAN)
+		sent += float64(m.LANUp)
+		if !m.Helper {
+			wanting++
+			received += float64(m.LANDown)
+			own := min(float64(m.WAN), up)
+			if n > 1 {
+				own += float64(m.LANDown)
+			}
+			slowest = max(slowest, size/own)
+		}
+	}
+	bound := max(size/min(up, lines), slowest)
+	if w.Origin.OneStream {
+		widest := 0.0
+		for _, m := range w.Members {
+			widest = max(widest, float64(m.WAN))
+		}
+		bound = max(bound, size/min(up, widest))
+	}
+	if n > 1 {
+		bound = max(bound, (wanting*size-size)/sent, (wanting*size-size)/received)
+	}
+	return time.Duration(bound * 1e9)
+}
+
+// has reports whether a fault of this kind is in the world.
+func (w *World) has(k FaultKind) bool {
+	for _, f := range w.Faults {
+		if f.Kind == k {
+			return true
+		}
+	}
+	return false
+}
