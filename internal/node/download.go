@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dragonload/internal/origin"
+	"dragonload/internal/peer"
+	"dragonload/internal/piece"
+	"dragonload/internal/store"
+	"dragonload/internal/swarm"
+
+	"golang.org/x/time/rate"
+)
+
+// errSuperseded: the download moved on to another generation; the bytes at hand do
+// not belong to it.
+var errSuperseded = errors.New("the download has moved on to another version of the file")
+
+// generation is what a download is of, once the machine has fixed it. A new value is
+// made for each, so that pointers tell generations apart.
+type generation struct {
+	pin    piece.Pin
+	layout piece.Layout
+	file   *store.File
+}
+
+// download is one Spec being carried out. The fields above the line belong to the
+// loop; workers read those below it.
+type download struct {
+	machine  *swarm.Node
+	private  *swarm.Tracker // plays the tracker while there is no room; else nil
+	actions  []swarm.Action
+	pending  []swarm.Event // caused by carrying actions out, stepped before anything else
+	cancels  map[swarm.Request]context.CancelFunc
+	waiters  map[swarm.Request]*waiter // requests of neighbours that wait for Serve or Refuse
+	links    map[piece.NodeID]*link    // neighbours that are up
+	target   string                    // final path; "" until it is known
+	file     *store.File               // nil until the target is known
+	resumed  int64                     // bytes that an earlier run left
+	copying  bool                      // to standard output
+	saved    *Saved
+	checking bool
+	failure  *Error // set once: why the download ends without the file
+	quit     bool   // the machine has ended
+	meter    meter
+	last     Progress // as last emitted
+
+	// ---
+
+	node    *Node
+	spec    Spec
+	emit    func(Event)
+	log     *slog.Logger
+	started time.Time
+	source  string // names the URL in the journal
+	room    *membership
+	pool    swarm.PoolID
+	session *session // with the room's tracker; nil without a room
+	client  *origin.Client
+	peers   *peer.Client
+	upload  *rate.Limiter // nil: no limit for this download
+
+	stopping context.Context // ends when the user, or the node, wants the download to end
+	stop     context.CancelFunc
+	ctx      context.Context // ends when the loop has ended
+	cancel   context.CancelFunc
+	over     chan struct{} // closed when everything has ended
+	isSaved  atomic.Bool
+	latest   atomic.Pointer[Progress] // as last emitted, for Status
+	work     sync.WaitGroup           // every goroutine of the download
+	copied   chan error               // what came of copying to standard output
+	inbox    *inbox
+	counts   counters
+	asked    atomic.Uint64
+
+	genMu sync.RWMutex // writers to the file hold it for reading
+	gen   *generation  // guarded by genMu
+
+	originMu  sync.Mutex
+	lastError *origin.Error // guarded by originMu, as are those below
+	strikes   int           // answers in a row that broke the rules
+	said      said
+	heads     map[piece.Index][]byte // beginnings of pieces that came without their ends
+	coming    chan struct{}          // closed when the head of comingOf has come; nil before the first probe
+	comingOf  piece.Index
+}
+
+// newDownload checks the spec and opens what is needed before the first step.
+func (n *Node) newDownload(spec Spec, emit func(Event)) (*download, error) {
+	u, err := url.Parse(spec.URL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, problem("bad-url", ExitBadOption, fmt.Errorf("%q is not an http or https URL", redact(spec.URL)))
+	}
+	d := &download{
+		node: n, spec: spec, emit: emit, started: time.Now(),
+		source:  sourceOf(u),
+		cancels: make(map[swarm.Request]context.CancelFunc),
+		waiters: make(map[swarm.Request]*waiter),
+		links:   make(map[piece.NodeID]*link),
+		heads:   make(map[piece.Index][]byte),
+		inbox:   newInbox(),
+		copied:  make(chan error, 1),
+		over:    make(chan struct{}),
+	}
+	d.log = n.log.With("download", d.source[:8])
+	d.stopping, d.stop = context.WithCancel(context.Background())
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	if err := checkChecksums(spec.Checksums); err != nil {
+		return nil, err
+	}
+	var limiter *rate.Limiter
+	if spec.LimitRate > 0 {
+		limiter = newLimiter(spec.LimitRate)
+	}
+	if spec.LimitUpload > 0 {
+		d.upload = newLimiter(spec.LimitUpload)
+	}
+	if spec.Room != "" {
+		if d.room, err = n.membership(spec.Room); err != nil {
+			return nil, err
+		}
+		d.pool = d.room.pool(spec.URL)
+		d.peers = d.room.newPeerClient(limiter)
+	}
+	d.client, err = origin.New(origin.Options{
+		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, Cookies: spec.Cookies,
+		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
+		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log,
+	})
+	if err != nil {
+		return nil, problem("bad-option", ExitBadOption, err)
+	}
+	return d, nil
+}
+
+// newLimiter returns a limiter of perSecond bytes whose bursts last a fifth of a
+// second, and at least as long as one read.
+func newLimiter(perSecond int64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), int(max(perSecond/5, 64<<10)))
+}
+
+// sourceOf names a URL in the journal without keeping it: user-info, which may be
+// secret, and the fragment are left out.
+func sourceOf(u *url.URL) string {
+	plain := *u
+	plain.User, plain.Fragment, plain.RawFragment = nil, "", ""
+	sum := sha256.Sum256([]byte("dragonload source 1\x00" + plain.String()))
+	return hex.EncodeToString(sum[:])
+}
+
+// redact takes user-info and query out of what may be a URL.
+func redact(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "that"
+	}
+	u.User, u.RawQuery, u.Fragment, u.RawFragment = nil, "", "", ""
+	return u.String()
+}
+
+// prepare opens the file if its name is known already, and makes the machine.
+func (d *download) prepare(ctx context.Context) error {
+	opts := swarm.NodeOptions{
+		MaxConnections: d.spec.MaxConnections,
+		Fetches:        true,
+		Wants:          true,
+		GiveUpAfter:    d.spec.GiveUpAfter,
+		Linger:         d.spec.Linger,
+		MaxTries:       d.spec.MaxTries,
+		KeepServing:    d.node.opts.KeepServing && d.room != nil && !d.stdout(),
+	}
+	if id := d.node.opts.Identity; id != nil {
+		opts.Self = id.ID
+		opts.Sign = func(message []byte) []byte { return ed25519.Sign(id.Key, message) }
+	}
+	if d.room != nil {
+		opts.Addr = d.node.advertised()
+	}
+	target, ok, err := d.earlyTarget()
+	if err != nil {
+		return err
+	}
+	if ok {
+		if err := d.open(ctx, target); err != nil {
+			return err
+		}
+		if r, ok := d.file.Resumed(); ok {
+			opts.Resume = &swarm.Resume{Pin: r.Pin, Incarnation: r.Incarnation, Have: r.Have, Digests: r.Digests, Origin: r.Origin}
+			if r.Pin.Size >= 0 {
+				d.resumed = heldBytes(r.Pin.Layout(), &r.Have)
+			}
+			if r.Dropped > 0 {
+				d.warn("dropped", fmt.Sprintf("%d pieces of %s that an earlier run left did not match when they were read again; they are fetched anew", r.Dropped, d.target))
+			}
+		}
+	}
+	d.machine = swarm.NewNode(opts, newRand())
+	if d.room == nil {
+		d.private = swarm.NewTracker(swarm.TrackerOptions{}, newRand())
+	}
+	return nil
+}
+
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
+
+// open opens the file at target. What an earlier run left without being closed is
+// hashed again here, which takes its time.
+func (d *download) open(ctx context.Context, target string) error {
+	o := store.Options{
+		Target: target, Part: d.node.partOf(target), Source: d.source, Overwrite: d.spec.Overwrite, Restart: d.spec.Restart,
+		Hashes: hashesOf(d.spec.Checksums), Log: d.log,
+		Damaged: d.damaged,
+	}
+	if d.stdout() {
+		o.Overwrite, o.Restart = true, true
+	}
+	file, err := d.node.journal.Open(ctx, o)
+	if err != nil {
+		return storeProblem(err)
+	}
+	d.target, d.file = target, file
+	return nil
+}
+
+func (d *download) stdout() bool { return d.spec.Output == "-" }
+
+// begin carries out SetGeneration. Workers that still bring bytes of an older
+// generation find that theirs is no longer the present one.
+func (d *download) begin(a swarm.SetGeneration) error {
+	if d.file == nil {
+		target, err := d.lateTarget()
+		if err != nil {
+			return err
+		}
+		if err := d.open(d.ctx, target); err != nil {
+			return err
+		}
+	}
+	if a.Anew && d.copying {
+		return &Error{Problem: Problem{Code: "origin-changes", Exit: ExitChanged,
+			Message: "the file changed at the origin after part of it had gone to standard output; run the command again"}}
+	}
+	if a.Anew && d.spec.Continue && d.resumed > 0 && !a.Pin.Combinable() {
+		return &Error{Problem: Problem{Code: "cannot-resume", Exit: ExitNoResume,
+			Message: fmt.Sprintf("the origin cannot go on with the %d bytes that %s.part holds; leave --continue out to begin anew", d.resumed, d.target)}}
+	}
+	d.genMu.Lock()
+	defer d.genMu.Unlock()
+	if d.gen != nil && d.gen.pin == a.Pin && !a.Anew {
+		return nil
+	}
+	if err := d.file.Begin(a.Pin, a.Incarnation, a.Anew); err != nil {
+		return storeProblem(err)
+	}
+	if a.Anew {
+		d.resumed = 0
+		d.dropHeads()
+	}
+	d.gen = &generation{pin: a.Pin, layout: d.file.Layout(), file: d.file}
+	d.emitNow(Event{Start: &Start{
+		URL: d.client.Redacted(), Path: d.shownPath(), Size: a.Pin.Size, Resumed: d.resumed, Validator: a.Pin.Validator,
+	}})
+	if d.stdout() && !d.copying {
+		d.copying = true
+		d.work.Go(func() {
+			err := d.file.Copy(d.ctx, d.node.opts.Stdout)
+			if err != nil && d.ctx.Err() == nil {
+				d.abort(problem("standard-output", ExitFile, fmt.Errorf("write to standard output: %w", err)))
+			}
+			d.copied <- err
+		})
+	}
+	return nil
+}
+
+// generation returns the present one, nil before the first.
+func (d *download) generation() *generation {
+	d.genMu.RLock()
+	defer d.genMu.RUnlock()
+	return d.gen
+}
+
+// awaitGeneration returns the generation of pin, once the machine has seen the
+// OriginAnswered that the caller has posted; errSuperseded if that did not make it
+// the present one.
+func (d *download) awaitGeneration(ctx context.Context, pin piece.Pin) (*generation, error) {
+	seen := make(chan struct{})
+	d.inbox.do(func() { close(seen) })
+	select {
+	case <-seen:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	g := d.generation()
+	if g == nil || g.pin != pin {
+		return nil, errSuperseded
+	}
+	return g, nil
+}
+
+// write stores a piece whose bytes match digest, unless g is no longer the present
+// generation.
+func (d *download) write(g *generation, i piece.Index, data []byte, digest piece.Digest, fromOrigin bool) error {
+	d.genMu.RLock()
+	defer d.genMu.RUnlock()
+	if d.gen != g {
+		return errSuperseded
+	}
+	if err := g.file.Write(i, data, digest, fromOrigin); err != nil {
+		return err
+	}
+	return nil
+}
+
+// heldBytes returns how many bytes the pieces of have are.
+func heldBytes(l piece.Layout, have *piece.Bitfield) int64 {
+	n := int64(have.Count()) * l.PieceLength
+	if last := l.Count() - 1; last >= 0 && have.Has(piece.Index(last)) {
+		n -= l.PieceLength - l.Length(piece.Index(last))
+	}
+	return n
+}
+
+// shownPath is the path as its user knows it.
+func (d *download) shownPath() string {
+	if d.stdout() {
+		return "-"
+	}
+	return d.target
+}
+
+// keptIn names the file in which unfinished work is kept.
+func (d *download) keptIn() string {
+	if d.target == "" {
+		return "nothing yet"
+	}
+	if part := d.node.partOf(d.target); part != "" {
+		return part
+	}
+	return d.target + ".part"
+}
+
+func (d *download) emitNow(ev Event) {
+	ev.Time = time.Now()
+	d.emit(ev)
+}
+
+func (d *download) warn(code, message string) {
+	d.emitNow(Event{Warning: &Problem{Code: code, Message: message}})
+}

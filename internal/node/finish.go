@@ -1,0 +1,160 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/store"
+	"dragonload/internal/swarm"
+
+	_ "crypto/md5"    // for Checksum
+	_ "crypto/sha1"   // for Checksum
+	_ "crypto/sha512" // for Checksum
+)
+
+// checksums lists what Spec.Checksums may name. Only the strong ones say that the
+// file is the one that the user means.
+var checksums = map[string]struct {
+	hash   crypto.Hash
+	strong bool
+}{
+	"sha-256": {crypto.SHA256, true},
+	"sha-512": {crypto.SHA512, true},
+	"sha-1":   {crypto.SHA1, false},
+	"md5":     {crypto.MD5, false},
+}
+
+func checkChecksums(all []Checksum) error {
+	for _, c := range all {
+		kind, ok := checksums[c.Algorithm]
+		if !ok {
+			return problem("bad-option", ExitBadOption, fmt.Errorf("no checksum algorithm is called %q; sha-256, sha-512, sha-1 and md5 are known", c.Algorithm))
+		}
+		if raw, err := hex.DecodeString(c.Hex); err != nil || len(raw) != kind.hash.Size() {
+			return problem("bad-option", ExitBadOption, fmt.Errorf("a %s checksum has %d hexadecimal digits", c.Algorithm, 2*kind.hash.Size()))
+		}
+	}
+	return nil
+}
+
+// hashesOf returns the hashes that the store is to compute besides SHA-256.
+func hashesOf(all []Checksum) []crypto.Hash {
+	var hashes []crypto.Hash
+	for _, c := range all {
+		if h := checksums[c.Algorithm].hash; h != crypto.SHA256 {
+			hashes = append(hashes, h)
+		}
+	}
+	return hashes
+}
+
+// finish carries out Finish: the file gets its final name once it is what the user
+// and the origin said it would be.
+func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis) {
+	saved, err := d.publish(ctx, g, basis)
+	var lacks *store.IncompleteError
+	if errors.As(err, &lacks) {
+		// The piece was damaged after it had been stored: it is fetched again.
+		d.inbox.do(func() {
+			d.checking = false
+			d.step(swarm.Unreadable{Piece: lacks.Missing})
+		})
+		return
+	}
+	d.inbox.do(func() {
+		d.checking = false
+		if err != nil {
+			d.fail(err)
+			d.drain()
+			return
+		}
+		saved.OriginBytes, saved.PeerBytes, saved.UploadedBytes = d.counts.origin.Load(), d.counts.peer.Load(), d.counts.uploaded.Load()
+		saved.Took = time.Since(d.started)
+		d.saved = saved
+		d.isSaved.Store(true)
+		d.emitNow(Event{Saved: saved})
+		d.step(swarm.Finished{})
+	})
+}
+
+func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis) (*Saved, error) {
+	sums, err := g.file.Sums(ctx)
+	if err != nil {
+		return nil, storeProblem(err)
+	}
+	checked, err := d.check(g, basis, sums)
+	if err != nil {
+		return nil, err
+	}
+	if d.stdout() {
+		if err := <-d.copied; err != nil {
+			return nil, problem("standard-output", ExitFile, fmt.Errorf("write to standard output: %w", err))
+		}
+	} else {
+		if sums, err = g.file.Finish(ctx); err != nil {
+			return nil, storeProblem(err)
+		}
+	}
+	path := d.shownPath()
+	if !d.stdout() {
+		path = sums.Path
+	}
+	return &Saved{Path: path, Size: g.layout.Size, SHA256: hex.EncodeToString(sums.SHA256[:]), Checked: checked, Reread: sums.Reread}, nil
+}
+
+// check compares the file with what was said about it and returns what it rests on:
+// the first that holds of checksum, origin-digest, origin, audited, unproven.
+func (d *download) check(g *generation, basis swarm.Basis, sums store.Finished) (string, error) {
+	d.originMu.Lock()
+	said := d.said
+	d.originMu.Unlock()
+	if said.pin != g.pin {
+		said.reprSHA256, said.reprSHA512 = nil, nil // of another version
+	}
+	unproven := said.unproven || g.pin.Kind == piece.NoValidator && d.counts.spooled.Load() > 0
+	reprs := []struct {
+		algorithm string
+		sum, got  []byte
+	}{{"sha-256", said.reprSHA256, sums.SHA256[:]}, {"sha-512", said.reprSHA512, sums.Sums[crypto.SHA512]}}
+
+	checked := "unproven"
+	switch {
+	case basis.OwnOnly && !unproven:
+		checked = "origin"
+	case basis.Audited > 0:
+		checked = "audited"
+	}
+	for _, r := range reprs {
+		if r.sum == nil || r.got == nil {
+			continue
+		}
+		if !bytes.Equal(r.sum, r.got) {
+			return "", &Error{Problem: Problem{Code: "origin-digest", Exit: ExitBadAnswer,
+				Message: fmt.Sprintf("the origin says that the file's %s is %x, its bytes have %x; they are kept in %s; ask who runs the origin, or pass --restart to fetch them anew",
+					r.algorithm, r.sum, r.got, d.keptIn())}}
+		}
+		checked = "origin-digest"
+	}
+	for _, c := range d.spec.Checksums {
+		kind := checksums[c.Algorithm]
+		got := sums.Sums[kind.hash]
+		if kind.hash == crypto.SHA256 {
+			got = sums.SHA256[:]
+		}
+		if hex.EncodeToString(got) != c.Hex {
+			return "", &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum,
+				Message: fmt.Sprintf("%s differs: expected %s, the file that came has %x; nothing was saved under the final name, what came is kept in %s; "+
+					"to take it all the same run again with --checksum %s=%x, to fetch it anew with --restart", c.Algorithm, c.Hex, got, d.keptIn(), c.Algorithm, got)}}
+		}
+		if kind.strong {
+			checked = "checksum"
+		}
+	}
+	return checked, nil
+}

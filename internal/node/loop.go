@@ -1,0 +1,353 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+// stopWithin bounds how long a machine may take to end in good order.
+const stopWithin = 2 * time.Second
+
+// run carries the download out. It returns when that has ended and every goroutine
+// that worked for it too.
+func (d *download) run() error {
+	defer d.cancel()
+	if err := d.prepare(d.stopping); err != nil {
+		d.failure = AsError(err)
+	} else {
+		d.attach()
+		d.turn()
+		close(d.inbox.closed)
+		d.detach()
+	}
+	d.cancel()
+	d.work.Wait()
+	return d.close()
+}
+
+// turn is the event loop: the only goroutine that touches the machine. It runs until
+// the machine has quit.
+func (d *download) turn() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	stop := d.stopping.Done()
+	var late <-chan time.Time // runs while the machine is being stopped
+	var items []item
+
+	d.step(nil)
+	for !d.quit {
+		if at, ok := d.deadline(); ok {
+			timer.Reset(max(0, at.Sub(d.node.now())))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-d.inbox.wake:
+			items = d.inbox.take(items)
+			for k, it := range items {
+				if !d.quit {
+					if it.do != nil {
+						it.do()
+					} else {
+						d.step(it.event)
+					}
+				}
+				d.inbox.done(it)
+				items[k] = item{}
+			}
+		case <-timer.C:
+			d.due()
+		case <-tick.C:
+			d.progress()
+		case <-stop:
+			stop = nil
+			if d.saved == nil && d.failure == nil {
+				d.failure = problem("stopped", ExitStopped, errors.New("stopped; what came so far is kept in "+d.keptIn()))
+			}
+			d.step(swarm.Stopping{})
+		case <-late:
+			d.log.Warn("the machine did not end in time")
+			d.quit = true
+		}
+		if late == nil && (d.failure != nil || stop == nil) {
+			late = time.After(stopWithin)
+		}
+	}
+}
+
+// fail ends the download without its file. The machine is told to stop, so that the
+// tracker and the neighbours hear of it.
+func (d *download) fail(err error) {
+	if d.saved != nil || d.failure != nil || d.quit {
+		return
+	}
+	d.failure = AsError(err)
+	d.pending = append(d.pending, swarm.Stopping{})
+}
+
+// abort is fail for workers.
+func (d *download) abort(err error) {
+	d.inbox.do(func() {
+		d.fail(err)
+		d.drain()
+	})
+}
+
+// deadline is when a machine wants to be stepped if nothing happens before.
+func (d *download) deadline() (swarm.Instant, bool) {
+	at, ok := d.machine.Deadline()
+	if d.private != nil {
+		if t, set := d.private.Deadline(); set && (!ok || t < at) {
+			at, ok = t, true
+		}
+	}
+	return at, ok
+}
+
+// due steps the machines whose deadline has passed.
+func (d *download) due() {
+	now := d.node.now()
+	if at, ok := d.machine.Deadline(); ok && at <= now {
+		d.step(nil)
+	}
+	if d.private != nil && !d.quit {
+		if at, ok := d.private.Deadline(); ok && at <= now {
+			d.stepPrivate(nil)
+			d.drain()
+		}
+	}
+}
+
+// step hands one event to the machine and carries out what it orders, and what comes
+// of that at once.
+func (d *download) step(ev swarm.Event) {
+	d.stepOne(ev)
+	d.drain()
+}
+
+func (d *download) drain() {
+	for len(d.pending) > 0 && !d.quit {
+		next := d.pending[0]
+		d.pending = d.pending[1:]
+		d.stepOne(next)
+	}
+	d.pending = d.pending[:0]
+}
+
+func (d *download) stepOne(ev swarm.Event) {
+	switch ev := ev.(type) {
+	case swarm.OriginEnded:
+		delete(d.cancels, ev.Request)
+	case swarm.PeerEnded:
+		delete(d.cancels, ev.Request)
+	case swarm.Audited:
+		delete(d.cancels, ev.Request)
+	case swarm.TrackerSaid:
+		if h, ok := ev.Message.(swarm.Handout); ok && d.room != nil {
+			d.room.learn(h.Peers)
+		}
+	}
+	d.actions = d.machine.Step(d.node.now(), ev, d.actions[:0])
+	for _, a := range d.actions {
+		if d.quit {
+			return
+		}
+		d.carryOut(a)
+	}
+}
+
+// carryOut does what one action orders. What blocks is left to a worker.
+func (d *download) carryOut(action swarm.Action) {
+	g := d.generation()
+	switch a := action.(type) {
+	case swarm.TellTracker:
+		if d.private != nil {
+			d.stepPrivate(swarm.MemberSaid{Member: d.node.self(), Message: a.Message})
+		} else {
+			d.session.tell(a.Message)
+		}
+	case swarm.Dial:
+		d.room.open(d, a.Peer)
+	case swarm.HangUp:
+		d.room.shut(d, a.Peer)
+	case swarm.TellPeer:
+		d.room.tell(d, a.Peer, a.Message)
+	case swarm.ProbeOrigin:
+		d.start(a.Request, func(ctx context.Context) { d.probeOrigin(ctx, a) })
+	case swarm.SetGeneration:
+		if err := d.begin(a); err != nil {
+			d.fail(err)
+		}
+	case swarm.FetchOrigin:
+		d.start(a.Request, func(ctx context.Context) { d.fetchOrigin(ctx, g, a) })
+	case swarm.CancelOrigin:
+		d.cancelRequest(a.Request)
+	case swarm.FetchPeer:
+		d.start(a.Request, func(ctx context.Context) { d.fetchPeer(ctx, g, a) })
+	case swarm.CancelPeer:
+		d.cancelRequest(a.Request)
+	case swarm.Serve:
+		d.answer(a.Request, true)
+	case swarm.Refuse:
+		d.answer(a.Request, false)
+	case swarm.AuditLeaf:
+		d.start(a.Request, func(ctx context.Context) { d.auditLeaf(ctx, g, a) })
+	case swarm.Forget:
+		if err := d.file.Forget(a.Piece); err != nil {
+			d.fail(storeProblem(err))
+		}
+	case swarm.Finish:
+		if d.failure != nil {
+			return // an empty file is whole at once, though it could not be opened
+		}
+		d.checking = true
+		d.progress()
+		d.work.Go(func() { d.finish(d.ctx, g, a.Basis) })
+	case swarm.Warn:
+		d.emitNow(Event{Warning: warning(a)})
+	case swarm.Fail:
+		d.originMu.Lock()
+		last := d.lastError
+		d.originMu.Unlock()
+		if d.failure == nil {
+			d.failure = failProblem(a.Code, last, d.keptIn(), d.spec.GiveUpAfter)
+		}
+	case swarm.Quit:
+		d.quit = true
+	}
+}
+
+// start runs one worker until it posts the event that ends its request.
+func (d *download) start(req swarm.Request, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	d.cancels[req] = cancel
+	d.work.Go(func() {
+		defer cancel()
+		f(ctx)
+	})
+}
+
+func (d *download) cancelRequest(req swarm.Request) {
+	if cancel := d.cancels[req]; cancel != nil {
+		cancel()
+	}
+}
+
+// stepPrivate is a step of the tracker that a download without a room has for itself.
+func (d *download) stepPrivate(ev swarm.TrackerEvent) {
+	for _, action := range d.private.Step(d.node.now(), ev, nil) {
+		switch a := action.(type) {
+		case swarm.TellMember:
+			d.pending = append(d.pending, swarm.TrackerSaid{Message: a.Message})
+		case swarm.CutMember:
+			// The machine was silent for longer than a tracker bears, as after the
+			// computer slept: it announces itself anew.
+			d.pending = append(d.pending, swarm.TrackerDown{}, swarm.TrackerUp{})
+		}
+	}
+}
+
+// attach connects the download with its tracker and its room.
+func (d *download) attach() {
+	if d.private != nil {
+		d.pending = append(d.pending, swarm.TrackerUp{})
+		return
+	}
+	d.room.attach(d)
+	d.session = d.openSession()
+}
+
+func (d *download) detach() {
+	if d.private != nil {
+		return
+	}
+	d.room.detach(d)
+	d.session.close()
+}
+
+// close leaves the file as it should stay and tells the end.
+func (d *download) close() error {
+	for req := range d.waiters {
+		d.answer(req, false)
+	}
+	d.release()
+	if d.file != nil {
+		end := d.file.Close
+		if d.stdout() {
+			end = d.file.Discard
+		}
+		if err := end(); err != nil && d.failure == nil && d.saved == nil {
+			d.failure = storeProblem(err)
+		}
+	}
+	if d.saved == nil {
+		if d.failure == nil {
+			d.failure = problem("other", ExitOther, errors.New("the download ended without its file"))
+		}
+		d.emitNow(Event{Failed: &d.failure.Problem})
+		return d.failure
+	}
+	d.emitNow(Event{Ended: &struct{}{}})
+	return nil
+}
+
+func (d *download) memberUp(l *link) {
+	d.emitNow(Event{Member: &MemberChange{ID: l.id.String(), Name: l.name, Up: true}})
+}
+
+func (d *download) memberDown(l *link) {
+	d.emitNow(Event{Member: &MemberChange{ID: l.id.String(), Name: l.name}})
+}
+
+// release closes what newDownload opened.
+func (d *download) release() {
+	d.client.Close()
+	if d.peers != nil {
+		d.peers.Close()
+	}
+	d.cancel()
+	d.stop()
+}
+
+// progress emits where the download stands, if that has changed.
+func (d *download) progress() {
+	p := Progress{Path: d.shownPath(), Size: piece.UnknownSize, ETA: -1, Members: 1 + len(d.links)}
+	missing := int64(-1)
+	if g := d.generation(); g != nil {
+		have := d.machine.Have()
+		p.Size = g.pin.Size
+		p.Have = heldBytes(g.layout, have)
+		missing = p.Size - p.Have
+	} else {
+		p.Have = d.counts.spooled.Load()
+	}
+	p.OriginBytes, p.PeerBytes, p.UploadedBytes = d.counts.origin.Load(), d.counts.peer.Load(), d.counts.uploaded.Load()
+	p.OriginRate, p.PeerRate, p.UploadRate = d.meter.rates(sample{time.Now(), p.OriginBytes, p.PeerBytes, p.UploadedBytes})
+	p.Rate = p.OriginRate + p.PeerRate
+	if missing >= 0 {
+		p.ETA = eta(missing, p.Rate)
+	}
+	switch {
+	case d.saved != nil:
+		p.State = "serving"
+	case d.checking:
+		p.State = "checking"
+	case p.Size < 0 && p.Have == 0:
+		p.State = "connecting"
+	case len(d.cancels) == 0:
+		p.State = "waiting"
+	default:
+		p.State = "downloading"
+	}
+	if p != d.last {
+		d.last = p
+		d.latest.Store(&p)
+		d.emitNow(Event{Progress: &p})
+	}
+}

@@ -1,0 +1,284 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dragonload/internal/peer"
+	"dragonload/internal/piece"
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+	"dragonload/internal/swarm"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// maxAddresses bounds the members whose addresses are kept.
+	maxAddresses = 4096
+
+	renewTry = time.Hour // between tries to renew a certificate
+)
+
+// membership is this node in one room that it works in: its connections to the
+// room's trackers and its streams to neighbours, which all downloads in the room
+// share.
+type membership struct {
+	node *Node
+	id   [32]byte
+	name string // the room's, here
+	self piece.NodeID
+
+	sessions atomic.Int32 // open with trackers
+
+	mu       sync.Mutex // guards what follows
+	trackers []*rpc.Tracker
+	addrs    map[piece.NodeID]string
+	links    map[piece.NodeID]*link
+	pools    map[swarm.PoolID]*download
+	closed   bool
+}
+
+// membership returns this node's place in a room, joining its work if need be: the
+// listener is opened, so that members can reach it.
+func (n *Node) membership(name string) (*membership, error) {
+	if n.opts.Rooms == nil || n.opts.Keyring == nil || n.opts.Identity == nil {
+		return nil, problem("no-room", ExitRoom, &room.NoRoomError{Name: name})
+	}
+	r, err := n.opts.Rooms.Get(name)
+	if err != nil {
+		return nil, problem("no-room", ExitRoom, err)
+	}
+	if err := r.Valid(time.Now()); err != nil {
+		return nil, problem("not-a-member", ExitRoom, err)
+	}
+	n.opts.Keyring.Add(r)
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		return nil, ErrEnding
+	}
+	m := n.members[r.ID]
+	if m == nil {
+		m = &membership{
+			node: n, id: r.ID, name: r.Name, self: n.opts.Identity.ID,
+			addrs: make(map[piece.NodeID]string),
+			links: make(map[piece.NodeID]*link),
+			pools: make(map[swarm.PoolID]*download),
+		}
+		n.members[r.ID] = m
+		n.work.Go(func() { m.renew(n.life) })
+		n.work.Go(func() {
+			<-n.life.Done()
+			m.close()
+		})
+	}
+	if err := m.connect(r.Trackers); err != nil {
+		return nil, problem("bad-room", ExitRoom, fmt.Errorf("room %s: %w", name, err))
+	}
+	return m, nil
+}
+
+// connect makes the connections to the trackers at addrs; those that are there stay.
+func (m *membership) connect(addrs []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var trackers []*rpc.Tracker
+	for _, addr := range addrs {
+		var found *rpc.Tracker
+		for _, t := range m.trackers {
+			if t.Addr() == addr {
+				found = t
+			}
+		}
+		if found == nil {
+			cfg, err := m.clientTLS(room.ALPNControl, piece.NodeID{})
+			if err != nil {
+				return err
+			}
+			if found, err = rpc.NewTracker(addr, cfg, nil); err != nil {
+				return err
+			}
+		}
+		trackers = append(trackers, found)
+	}
+	m.trackers = trackers
+	return nil
+}
+
+// clientTLS is the room's configuration for a connection that this node makes. It
+// shows the certificate that the keyring holds then, so that it outlives a renewal.
+func (m *membership) clientTLS(alpn string, to piece.NodeID) (*tls.Config, error) {
+	cfg, err := m.node.opts.Keyring.ClientTLS(m.id, alpn, to)
+	if err != nil {
+		return nil, err
+	}
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		r, ok := m.node.opts.Keyring.Get(m.id)
+		if !ok {
+			return nil, room.ErrNoRoom
+		}
+		return &r.Cert, nil
+	}
+	return cfg, nil
+}
+
+// openSession opens a session about pool with the first tracker that takes one.
+func (m *membership) openSession(ctx context.Context, pool swarm.PoolID) (*rpc.Session, error) {
+	m.mu.Lock()
+	trackers := m.trackers
+	m.mu.Unlock()
+	all := errors.New("the room has no tracker")
+	for _, t := range trackers {
+		within, cancel := context.WithTimeout(ctx, openWithin)
+		live, err := t.Open(within, pool)
+		cancel()
+		if err == nil {
+			return live, nil
+		}
+		if accessProblem(err) != nil {
+			return nil, err
+		}
+		all = err
+	}
+	return nil, all
+}
+
+// dial opens a connection to a member, which must be the one with the key id.
+func (m *membership) dial(ctx context.Context, alpn, addr string, id piece.NodeID) (*tls.Conn, error) {
+	cfg, err := m.clientTLS(alpn, id)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// pool names the pool of a URL in the room.
+func (m *membership) pool(url string) swarm.PoolID {
+	r, ok := m.node.opts.Keyring.Get(m.id)
+	if !ok {
+		return swarm.PoolID{}
+	}
+	return r.Pool(url)
+}
+
+// newPeerClient returns the client with which one download fetches pieces.
+func (m *membership) newPeerClient(limiter *rate.Limiter) *peer.Client {
+	return peer.NewClient(func(ctx context.Context, addr string, id piece.NodeID) (net.Conn, error) {
+		return m.dial(ctx, room.ALPNData, addr, id)
+	}, peer.ClientOptions{Limiter: limiter, Log: m.node.log})
+}
+
+// learn keeps where members are reached.
+func (m *membership) learn(peers []swarm.PeerAddr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range peers {
+		m.learnOne(p.ID, p.Addr)
+	}
+}
+
+// learnOne needs m.mu.
+func (m *membership) learnOne(id piece.NodeID, addr string) {
+	if _, known := m.addrs[id]; !known && len(m.addrs) >= maxAddresses {
+		clear(m.addrs) // they are handed out again when needed
+	}
+	m.addrs[id] = addr
+}
+
+func (m *membership) address(id piece.NodeID) (string, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	addr, ok := m.addrs[id]
+	return addr, ok
+}
+
+// renew keeps this node's certificate from running out.
+func (m *membership) renew(ctx context.Context) {
+	for {
+		r, ok := m.node.opts.Keyring.Get(m.id)
+		if !ok {
+			return
+		}
+		wait := time.Until(r.RenewAt())
+		if wait <= 0 {
+			if err := m.renewNow(ctx, r); err != nil {
+				m.node.log.Warn("the certificate was not renewed", "room", m.name, "until", r.Cert.Leaf.NotAfter, "err", err)
+				wait = renewTry
+			} else {
+				continue
+			}
+		}
+		// Not all of it in one wait: the clock may be set, the computer may sleep.
+		select {
+		case <-time.After(min(wait, renewTry)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (m *membership) renewNow(ctx context.Context, r *room.Room) error {
+	if r.Created {
+		// Reading the room renews the creator's own certificate.
+		renewed, err := m.node.opts.Rooms.Get(r.Name)
+		if err != nil {
+			return err
+		}
+		m.node.opts.Keyring.Add(renewed)
+		return nil
+	}
+	csr, err := r.Request()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	trackers := m.trackers
+	m.mu.Unlock()
+	err = errors.New("the room has no tracker")
+	for _, t := range trackers {
+		var answer rpc.Membership
+		if answer, err = t.Renew(ctx, csr); err != nil {
+			continue
+		}
+		renewed, err := r.Accept(answer.Chain, time.Now())
+		if err != nil {
+			return err
+		}
+		m.node.opts.Keyring.Add(renewed)
+		return m.node.opts.Rooms.Save(renewed)
+	}
+	return err
+}
+
+// close ends the streams and connections of the room.
+func (m *membership) close() {
+	m.mu.Lock()
+	m.closed = true
+	for _, l := range m.links {
+		l.end()
+	}
+	trackers := m.trackers
+	m.mu.Unlock()
+	for _, t := range trackers {
+		t.Close()
+	}
+}

@@ -1,0 +1,435 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dragonload/internal/origin"
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+const (
+	// movedEvery is how often a worker tells how many bytes have come.
+	movedEvery = 100 * time.Millisecond
+
+	// readChunk is how much is asked of a body at once.
+	readChunk = 256 << 10
+
+	// maxStrikes is how many answers in a row may break the rules, with no byte in
+	// between, before this node takes the origin to be unusable from here.
+	maxStrikes = 4
+
+	// maxHeads and maxHead bound the beginnings of pieces that are kept for their
+	// ends: how many, and how long.
+	maxHeads = 8
+	maxHead  = 4 << 20
+)
+
+// firstTries are the waits between the tries to reach an origin that has not sent a
+// byte yet: a name that does not resolve or a port that nobody listens on is seldom
+// mended by waiting long.
+var firstTries = []time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
+
+// probeOrigin carries out ProbeOrigin: the first answer says which generation there
+// is, and its bytes are stored once the machine has set it.
+func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
+	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Probe(ctx, a.Bytes) })
+	if err != nil {
+		d.originEnded(ctx, a.Request, err)
+		return
+	}
+	body := answer.Body
+	defer func() { body.Close() }()
+	flow := &flow{d: d, req: a.Request}
+	pin, held := answer.Pin, answer.Range
+	if pin.Size == piece.UnknownSize {
+		// How long the file is shows when its end has come; until then there are no
+		// pieces to speak of, and the bytes wait in a file of their own.
+		spool, err := d.spool(answer.Body, flow)
+		if err != nil {
+			d.originEnded(ctx, a.Request, err)
+			return
+		}
+		defer spool.close()
+		pin.Size = spool.size
+		held = piece.Range{Start: 0, End: spool.size}
+		body.Close()
+		body = spool
+		flow = nil
+	}
+	d.originMu.Lock()
+	d.said = said{pin, answer.Name, answer.ReprSHA256, answer.ReprSHA512, answer.Unproven}
+	d.originMu.Unlock()
+	defer d.expectHead(pin, held)()
+	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Bytes: held.Len()})
+	g, err := d.awaitGeneration(ctx, pin)
+	if err == nil {
+		err = d.receive(ctx, g, a.Request, flow, held, body)
+	}
+	if errors.Is(err, errSuperseded) {
+		err = &origin.Error{Kind: origin.Changed, Seen: &pin, Err: err}
+	}
+	d.originEnded(ctx, a.Request, err)
+}
+
+// fetchOrigin carries out FetchOrigin: one request for one extent.
+func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.FetchOrigin) {
+	r := g.layout.Bytes(a.Extent)
+	r.Start += d.headLen(ctx, a.Extent.First)
+	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
+	if err == nil {
+		// It may be shorter than what was asked for; the body then ends with an error.
+		err = d.receive(ctx, g, a.Request, &flow{d: d, req: a.Request}, answer.Range, answer.Body)
+		answer.Body.Close()
+	}
+	d.originEnded(ctx, a.Request, err)
+}
+
+// said is what the last probe's answer said about the file.
+type said struct {
+	pin                    piece.Pin
+	name                   string
+	reprSHA256, reprSHA512 []byte // of the whole file; else nil
+	unproven               bool   // nothing proved the end of the stream
+}
+
+// reach asks the origin, and again after short waits if it cannot be reached at all
+// and has not sent a byte in this run.
+func (d *download) reach(ctx context.Context, ask func() (*origin.Answer, error)) (*origin.Answer, error) {
+	for _, wait := range firstTries {
+		answer, err := ask()
+		var o *origin.Error
+		if err == nil || !errors.As(err, &o) || o.Kind != origin.Resolve && o.Kind != origin.Refused || d.counts.origin.Load() > 0 {
+			return answer, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return ask()
+}
+
+// flow tells the machine how many bytes of a request have come.
+type flow struct {
+	d     *download
+	req   swarm.Request
+	bytes int64
+	told  time.Time
+}
+
+func (f *flow) moved(n int) {
+	if f == nil || n == 0 {
+		return
+	}
+	f.d.counts.origin.Add(int64(n))
+	f.bytes += int64(n)
+	if now := time.Now(); now.Sub(f.told) >= movedEvery {
+		f.told = now
+		f.tell()
+	}
+}
+
+func (f *flow) tell() {
+	if f != nil && f.bytes > 0 {
+		f.d.inbox.post(swarm.OriginMoved{Request: f.req, Bytes: f.bytes})
+		f.bytes = 0
+	}
+}
+
+// receive reads the bytes r from body and stores the pieces that they complete. A
+// piece that r only begins is kept as a head, and so is one that body breaks off in.
+func (d *download) receive(ctx context.Context, g *generation, req swarm.Request, f *flow, r piece.Range, body io.Reader) error {
+	defer f.tell()
+	for at := r.Start; at < r.End; {
+		i := g.layout.At(at)
+		whole := g.layout.Range(i)
+		end := min(whole.End, r.End)
+		next, err := d.receivePiece(ctx, g, req, f, i, at, end, body)
+		if err != nil {
+			return err
+		}
+		at = next
+	}
+	// The end is read too: it tells a whole answer from a short one, and a connection
+	// whose answer was read to its end is used again.
+	var one [1]byte
+	if _, err := body.Read(one[:]); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// receivePiece reads the bytes [at, end) of piece i.
+func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Request, f *flow, i piece.Index, at, end int64, body io.Reader) (int64, error) {
+	whole := g.layout.Range(i)
+	buf, err := d.node.buffers.take(ctx, int(whole.Len()))
+	if err != nil {
+		return at, err
+	}
+	defer d.node.buffers.give(buf)
+	n := 0
+	if at > whole.Start {
+		n = d.takeHead(i, buf)
+		if int64(n) != at-whole.Start {
+			// The head has gone since the request was made: the piece has come from a
+			// neighbour, or belongs to a generation given up. Read on past it.
+			n = -1
+		}
+	}
+	if n < 0 {
+		for at < end {
+			k, err := body.Read(buf[:min(end-at, readChunk)])
+			f.moved(k)
+			at += int64(k)
+			if err != nil && at < end {
+				return at, err
+			}
+		}
+		return end, nil
+	}
+	for want := int(end - whole.Start); n < want; {
+		k, err := body.Read(buf[n:min(want, n+readChunk)])
+		n += k
+		f.moved(k)
+		if err != nil && n < want {
+			d.keepHead(g, i, buf[:n])
+			return at, err
+		}
+	}
+	if end < whole.End {
+		d.keepHead(g, i, buf[:n])
+		return end, nil
+	}
+	d.struck(false)
+	digest := g.layout.Sum(i, buf)
+	if err := d.write(g, i, buf, digest, true); err != nil {
+		return end, err
+	}
+	d.inbox.post(swarm.OriginStored{Request: req, Piece: i, Digest: digest})
+	return end, nil
+}
+
+// keepHead keeps the beginning of piece i, so that it need not be fetched again.
+func (d *download) keepHead(g *generation, i piece.Index, head []byte) {
+	if len(head) == 0 || len(head) > maxHead || d.generation() != g {
+		return
+	}
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	if len(d.heads) < maxHeads {
+		d.heads[i] = bytes.Clone(head)
+	}
+}
+
+// expectHead says that a probe whose answer holds the bytes held will leave the head
+// of the piece that they end in. The function that it returns is called when the
+// answer has ended.
+func (d *download) expectHead(pin piece.Pin, held piece.Range) (done func()) {
+	layout := pin.Layout()
+	if held.End >= layout.Size || held.End%layout.PieceLength == 0 {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	d.originMu.Lock()
+	d.coming, d.comingOf = ended, layout.At(held.End)
+	d.originMu.Unlock()
+	return func() { close(ended) }
+}
+
+// headLen returns how many bytes of piece i are at hand. If a probe is just bringing
+// some, it waits for them: they come over the same line.
+func (d *download) headLen(ctx context.Context, i piece.Index) int64 {
+	d.originMu.Lock()
+	coming := d.coming
+	if d.comingOf != i {
+		coming = nil
+	}
+	d.originMu.Unlock()
+	if coming != nil {
+		select {
+		case <-coming:
+		case <-ctx.Done():
+		}
+	}
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	return int64(len(d.heads[i]))
+}
+
+// takeHead moves the head of piece i into buf and returns its length.
+func (d *download) takeHead(i piece.Index, buf []byte) int {
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	n := copy(buf, d.heads[i])
+	delete(d.heads, i)
+	return n
+}
+
+func (d *download) dropHead(i piece.Index) {
+	d.originMu.Lock()
+	delete(d.heads, i)
+	d.originMu.Unlock()
+}
+
+func (d *download) dropHeads() {
+	d.originMu.Lock()
+	clear(d.heads)
+	d.originMu.Unlock()
+}
+
+// struck counts the answers in a row that broke the rules, and returns how many.
+func (d *download) struck(bad bool) int {
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	if !bad {
+		d.strikes = 0
+	} else {
+		d.strikes++
+	}
+	return d.strikes
+}
+
+// originEnded ends a request to the origin: with nothing but the end if err is nil or
+// the request was cancelled.
+func (d *download) originEnded(ctx context.Context, req swarm.Request, err error) {
+	ended := swarm.OriginEnded{Request: req}
+	var o *origin.Error
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case errors.As(err, &o):
+		d.originMu.Lock()
+		d.lastError = o
+		d.originMu.Unlock()
+		ended.Failure, ended.Busy = d.judge(o)
+		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
+		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
+	case errors.Is(err, errSuperseded):
+	default:
+		// The file cannot be written: no other request would fare better.
+		d.abort(storeProblem(err))
+	}
+	d.inbox.post(ended)
+}
+
+// judge says whether waiting may mend an error of the origin, and whether fewer
+// connections may.
+func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
+	before := d.counts.origin.Load() == 0 // not a byte has come in this run
+	switch o.Kind {
+	case origin.Resolve, origin.Refused, origin.TLS:
+		if before {
+			return swarm.Lasting, false
+		}
+		return swarm.Passing, o.Busy()
+	case origin.Forbidden, origin.Short, origin.BadAnswer, origin.NoRange, origin.BadRedirect:
+		// Some origins answer 403 when too many connections are open, and some answer
+		// badly now and then.
+		if d.struck(true) >= maxStrikes || before && o.Kind == origin.Forbidden {
+			return swarm.Lasting, false
+		}
+		return swarm.Passing, o.Busy()
+	case origin.Changed:
+		return swarm.Passing, false
+	}
+	if o.Kind.Passing() {
+		return swarm.Passing, o.Busy()
+	}
+	return swarm.Lasting, false
+}
+
+// auditLeaf carries out AuditLeaf.
+func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLeaf) {
+	result, err := d.compareLeaf(ctx, g, a)
+	if err != nil && ctx.Err() == nil {
+		d.log.Debug("audit did not come about", "piece", a.Piece, "err", err)
+	}
+	d.inbox.post(swarm.Audited{Request: a.Request, Result: result})
+}
+
+func (d *download) compareLeaf(ctx context.Context, g *generation, a swarm.AuditLeaf) (swarm.AuditResult, error) {
+	r := a.Range
+	answer, err := d.client.Fetch(ctx, g.pin, r)
+	if err != nil {
+		return swarm.AuditFailed, err
+	}
+	defer answer.Body.Close()
+	var theirs, ours [piece.LeafSize]byte
+	n, err := io.ReadFull(answer.Body, theirs[:r.Len()])
+	d.counts.origin.Add(int64(n))
+	if err != nil {
+		return swarm.AuditFailed, err
+	}
+	if _, err := g.file.ReadAt(ours[:r.Len()], r.Start); err != nil {
+		return swarm.AuditFailed, err
+	}
+	if ours != theirs {
+		return swarm.AuditDiffers, nil
+	}
+	return swarm.AuditEqual, nil
+}
+
+// spool holds a stream whose length is not known before its end.
+type spool struct {
+	*os.File
+	size int64
+}
+
+// spool reads body to its proven end into a file beside the target. That file has no
+// name while it is in use where the system allows it, so that nothing stays behind.
+func (d *download) spool(body io.Reader, f *flow) (*spool, error) {
+	file, err := os.CreateTemp(d.folder(), ".dragonload-*.spool")
+	if err != nil {
+		return nil, fmt.Errorf("create a file for a stream of unknown length: %w", err)
+	}
+	s := &spool{File: file}
+	_ = os.Remove(file.Name()) // close tries again where an open file cannot be removed
+	buf := make([]byte, readChunk)
+	for {
+		n, err := body.Read(buf)
+		f.moved(n)
+		if _, werr := file.Write(buf[:n]); werr != nil {
+			s.close()
+			return nil, fmt.Errorf("write a stream of unknown length: %w", werr)
+		}
+		s.size += int64(n)
+		d.counts.spooled.Store(s.size)
+		switch {
+		case s.size > piece.MaxSize:
+			err = &origin.Error{Kind: origin.BadAnswer, Err: fmt.Errorf("the origin sent more than %d bytes", int64(piece.MaxSize))}
+		case errors.Is(err, io.EOF):
+			f.tell()
+			if _, err = file.Seek(0, io.SeekStart); err == nil {
+				return s, nil
+			}
+		}
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+}
+
+func (s *spool) close() {
+	_ = s.Close()
+	_ = os.Remove(s.Name())
+}
+
+// folder is where the download's file will be.
+func (d *download) folder() string {
+	switch {
+	case d.stdout():
+		return d.node.opts.StateDir
+	case d.spec.Output != "":
+		return filepath.Dir(d.spec.Output)
+	}
+	return d.spec.Dir
+}

@@ -1,0 +1,177 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dragonload/internal/origin"
+	"dragonload/internal/room"
+	"dragonload/internal/store"
+	"dragonload/internal/swarm"
+)
+
+// Exit codes of the program, as CONTRACT.md lists them.
+const (
+	ExitOther        = 1
+	ExitTimeout      = 2
+	ExitNotFound     = 3
+	ExitNetwork      = 6
+	ExitStopped      = 7
+	ExitNoResume     = 8
+	ExitDiskFull     = 9
+	ExitExists       = 13
+	ExitCannotCreate = 16
+	ExitFile         = 17
+	ExitUnresolved   = 19
+	ExitBadAnswer    = 22
+	ExitUnauthorized = 24
+	ExitBadOption    = 28
+	ExitChecksum     = 32
+	ExitChanged      = 33
+	ExitRoom         = 34
+)
+
+// Error is how a download, or the node, ended badly: the problem as its user is told
+// it, and the cause.
+type Error struct {
+	Problem
+	Err error // may be nil
+}
+
+func (e *Error) Error() string { return e.Message }
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrRunning means that another process works on the state folder.
+var ErrRunning = errors.New("another dragonload works with this state folder")
+
+// ErrEnding means that the node is ending and takes no new downloads.
+var ErrEnding = errors.New("the node is ending")
+
+// problem wraps an error with a code and an exit code; its message is the error's.
+func problem(code string, exit int, err error) *Error {
+	return &Error{Problem: Problem{Code: code, Message: err.Error(), Exit: exit}, Err: err}
+}
+
+// AsError returns err as an *Error: itself if it is one, else the row of the tables
+// below that fits.
+func AsError(err error) *Error {
+	var e *Error
+	var o *origin.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &o):
+		return originProblem(o)
+	case errors.Is(err, context.Canceled):
+		return problem("stopped", ExitStopped, errors.New("stopped; what has come so far is kept"))
+	}
+	for _, row := range causes {
+		if errors.Is(err, row.cause) {
+			return problem(row.code, row.exit, err)
+		}
+	}
+	return problem("other", ExitOther, err)
+}
+
+// causes maps errors of the packages below to what the user is told.
+var causes = []struct {
+	cause error
+	code  string
+	exit  int
+}{
+	{store.ErrDiskFull, "disk-full", ExitDiskFull},
+	{store.ErrExists, "file-exists", ExitExists},
+	{store.ErrInUse, "in-use", ExitExists},
+	{store.ErrCannotCreate, "cannot-create", ExitCannotCreate},
+	{room.ErrNoRoom, "no-room", ExitRoom},
+	{room.ErrNotMember, "not-a-member", ExitRoom},
+	{ErrRunning, "running", ExitOther},
+	{ErrEnding, "ending", ExitStopped},
+}
+
+// storeProblem is AsError for what came of reading or writing the file itself.
+func storeProblem(err error) *Error {
+	if e := AsError(err); e.Code != "other" {
+		return e
+	}
+	return problem("file", ExitFile, err)
+}
+
+// originProblem gives the last error of an origin its code.
+func originProblem(err *origin.Error) *Error {
+	row, ok := originCodes[err.Kind]
+	if !ok {
+		row = originCode{"origin", ExitBadAnswer}
+	}
+	return problem(row.code, row.exit, err)
+}
+
+type originCode struct {
+	code string
+	exit int
+}
+
+var originCodes = map[origin.Kind]originCode{
+	origin.Resolve:     {"origin-unresolved", ExitUnresolved},
+	origin.Refused:     {"origin-refused", ExitNetwork},
+	origin.Network:     {"origin-network", ExitNetwork},
+	origin.TLS:         {"origin-tls", ExitNetwork},
+	origin.Silent:      {"origin-silent", ExitTimeout},
+	origin.NotFound:    {"origin-not-found", ExitNotFound},
+	origin.Forbidden:   {"origin-forbidden", ExitUnauthorized},
+	origin.Throttled:   {"origin-throttled", ExitBadAnswer},
+	origin.Server:      {"origin-server-error", ExitBadAnswer},
+	origin.BadAnswer:   {"origin-bad-answer", ExitBadAnswer},
+	origin.Changed:     {"origin-changes", ExitChanged},
+	origin.NoRange:     {"origin-no-ranges", ExitBadAnswer},
+	origin.BadRedirect: {"origin-bad-redirect", ExitBadAnswer},
+	origin.Status:      {"origin-status", ExitBadAnswer},
+}
+
+// failProblem is what the user is told when the machine gives a download up. last is
+// the last error that this node met at the origin; it may be nil.
+func failProblem(code swarm.FailCode, last *origin.Error, part string, giveUpAfter time.Duration) *Error {
+	because := ""
+	var cause error
+	if last != nil {
+		because, cause = "; last: "+last.Error(), last
+	}
+	switch code {
+	case swarm.FailChanges:
+		return &Error{Err: cause, Problem: Problem{Code: "origin-changes", Exit: ExitChanged,
+			Message: "the file keeps changing at the origin while it is fetched; try again when it has settled" + because}}
+	case swarm.FailSilence:
+		return &Error{Err: cause, Problem: Problem{Code: "no-progress", Exit: ExitTimeout,
+			Message: fmt.Sprintf("no new byte has come for %v%s; what came is kept in %s and the same command goes on from there", giveUpAfter, because, part)}}
+	}
+	if last != nil {
+		return originProblem(last)
+	}
+	return &Error{Problem: Problem{Code: "origin", Exit: ExitNetwork,
+		Message: "no member of the room can get the file from the origin; try from one that reaches it, or look at the URL"}}
+}
+
+// warnings holds the sentence for each of the machine's warnings. %s is the peer.
+var warnings = map[swarm.WarnCode]string{
+	swarm.WarnTrackerAway:      "the room's tracker does not answer; the download goes on with the members known so far, and from the origin, and comes back to the tracker by itself",
+	swarm.WarnTrackerBack:      "the room's tracker answers again",
+	swarm.WarnChanged:          "the file changed at the origin; what came of the older version is dropped and the new one is fetched",
+	swarm.WarnWrongBytes:       "member %s sent bytes that do not match their digest; they were dropped and are fetched elsewhere",
+	swarm.WarnWrongStatement:   "member %s stated a digest that the origin contradicts; what it vouched for is fetched again",
+	swarm.WarnOriginWaits:      "the origin asked for a pause; the download goes on by itself afterwards",
+	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
+	swarm.WarnNothingForAWhile: "no byte has come for a while; the download keeps trying and what came is kept",
+}
+
+func warning(w swarm.Warn) *Problem {
+	sentence, ok := warnings[w.Code]
+	if !ok {
+		sentence = string(w.Code)
+	}
+	if w.Code == swarm.WarnWrongBytes || w.Code == swarm.WarnWrongStatement {
+		sentence = fmt.Sprintf(sentence, w.Peer)
+	}
+	return &Problem{Code: string(w.Code), Message: sentence}
+}

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"dragonload/internal/manifest"
+)
+
+// maxRenames bounds the numbers that AutoRename tries.
+const maxRenames = 10_000
+
+// earlyTarget returns the final path if it is known before anything has been asked of
+// the origin: the user named the file, or an earlier run left work on it.
+func (d *download) earlyTarget() (string, bool, error) {
+	switch {
+	case d.stdout():
+		return filepath.Join(d.node.opts.StateDir, fmt.Sprintf("stdout-%s-%d", d.source[:16], os.Getpid())), true, nil
+	case d.spec.Output != "":
+		target, err := d.unused(d.spec.Output)
+		return target, err == nil, err
+	}
+	targets, err := d.node.journal.Targets(d.source)
+	if err != nil {
+		return "", false, storeProblem(err)
+	}
+	for _, target := range targets {
+		if filepath.Dir(target) == filepath.Clean(d.spec.Dir) {
+			return target, true, nil
+		}
+	}
+	return "", false, nil
+}
+
+// lateTarget returns the final path from the name that the origin gave, or else from
+// the URL.
+func (d *download) lateTarget() (string, error) {
+	d.originMu.Lock()
+	name := d.said.name
+	d.originMu.Unlock()
+	if name == "" {
+		name = nameFromURL(d.spec.URL)
+	}
+	return d.unused(filepath.Join(d.spec.Dir, name))
+}
+
+// nameFromURL returns the last segment of the URL's path, if it may be a name.
+func nameFromURL(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "download"
+	}
+	segment := path.Base(strings.TrimRight(u.Path, "/"))
+	if name, err := manifest.CleanName(segment); err == nil {
+		return name
+	}
+	return "download"
+}
+
+// unused returns target, or with AutoRename the first of target, name.1, name.2, ...
+// that does not exist or that an earlier run works on.
+func (d *download) unused(target string) (string, error) {
+	if !d.spec.AutoRename || d.spec.Overwrite {
+		return target, nil
+	}
+	for k := range maxRenames {
+		candidate := target
+		if k > 0 {
+			candidate = fmt.Sprintf("%s.%d", target, k)
+		}
+		if _, err := os.Lstat(candidate); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		record, held, err := d.node.journal.Record(candidate)
+		if err != nil {
+			return "", storeProblem(err)
+		}
+		if !held || record.Source == d.source {
+			return candidate, nil
+		}
+	}
+	return "", &Error{Problem: Problem{Code: "file-exists", Exit: ExitExists,
+		Message: fmt.Sprintf("%s and %d numbered names after it exist; name another file with --output", target, maxRenames-1)}}
+}
+
+// partOf returns the path of the file that holds target while it is in progress; ""
+// leaves it to the store, which puts it beside the target.
+func (n *Node) partOf(target string) string {
+	if n.opts.PartialDir == "" {
+		return ""
+	}
+	// Targets of the same name in different folders must not meet there.
+	sum := sha256.Sum256([]byte(target))
+	return filepath.Join(n.opts.PartialDir, fmt.Sprintf("%s-%x.part", filepath.Base(target), sum[:4]))
+}
