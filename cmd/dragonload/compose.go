@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+
+	"dragonload/internal/node"
+	"dragonload/internal/room"
+	"dragonload/internal/tracker"
+	"dragonload/internal/tracker/boltstate"
+)
+
+// trackerFile is where the tracker of the rooms made here keeps what it must not
+// forget, in the state folder.
+const trackerFile = "tracker.db"
+
+// machineOptions say how a node and the tracker beside it are put together.
+type machineOptions struct {
+	stateDir, partialDir string
+	listen, advertise    string
+	room                 string // that this process works in; "" if none, or if it is not known yet
+	serve                bool   // from the start, and not with the first download in a room
+	daemon               bool   // all rooms, and what is finished, until the end
+	uploadLimit          int64
+	stdout               io.Writer
+	log                  *slog.Logger
+}
+
+// machine is a node, and the tracker of the rooms made here, on one listener.
+type machine struct {
+	node    *node.Node
+	keyring *room.Keyring
+	state   *boltstate.State // nil without a tracker
+
+	cancel     context.CancelFunc
+	ended      chan struct{} // closed when the node has, with nodeErr
+	nodeErr    error
+	running    sync.WaitGroup // the tracker
+	trackerErr error
+}
+
+// startMachine takes the state folder (the error is node.ErrRunning if another process
+// has it) and returns when work is accepted. close must be called.
+func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
+	folder, err := room.OpenFolder(o.stateDir)
+	if err != nil {
+		return nil, failf(exitFileIO, "%w", err)
+	}
+	m := &machine{keyring: &room.Keyring{}, ended: make(chan struct{})}
+	rooms, err := folder.List()
+	if err != nil {
+		o.log.Error("a room cannot be read and is left out", "err", err)
+	}
+	madeHere := o.daemon
+	for _, r := range rooms {
+		m.keyring.Add(r)
+		madeHere = madeHere || r.Created
+		if r.Created {
+			o.meet(ctx, r)
+		}
+	}
+	options := node.Options{
+		StateDir: o.stateDir, PartialDir: o.partialDir, Version: version(),
+		Rooms: folder, Keyring: m.keyring, Identity: folder.Identity(),
+		Listen: o.listen, Advertise: o.advertise,
+		Serve: o.serve, KeepServing: o.daemon, Local: true,
+		UploadLimit: o.uploadLimit, Stdout: o.stdout, Log: o.log,
+	}
+	var service *tracker.Service
+	if madeHere {
+		state, err := boltstate.Open(filepath.Join(o.stateDir, trackerFile))
+		if errors.Is(err, tracker.ErrLocked) {
+			return nil, fmt.Errorf("%s: %w", o.stateDir, node.ErrRunning)
+		}
+		if err != nil {
+			return nil, failf(exitFileIO, "%w", err)
+		}
+		m.state = state
+		service = tracker.NewService(tracker.Options{State: state, Rooms: m.keyring, Log: o.log})
+		options.Tracker = service
+	}
+	if m.node, err = node.New(options); err != nil {
+		return nil, errors.Join(err, m.closeState())
+	}
+	if err := m.start(service); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// start runs the tracker, then the node, and waits until it can be reached.
+func (m *machine) start(service *tracker.Service) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	if service != nil {
+		m.running.Go(func() {
+			if err := service.Run(ctx); err != nil {
+				m.trackerErr = fmt.Errorf("the tracker has ended: %w", err)
+			}
+		})
+	}
+	ready := make(chan struct{})
+	go func() {
+		defer close(m.ended)
+		m.nodeErr = m.node.Run(ctx, sync.OnceFunc(func() { close(ready) }))
+	}()
+	select {
+	case <-ready:
+		return nil
+	case <-m.ended:
+		if err := m.close(); err != nil {
+			return err
+		}
+		return failf(exitOther, "the node ended as soon as it was started")
+	}
+}
+
+// Download carries out a download in this process.
+func (m *machine) Download(ctx context.Context, spec node.Spec, tell func(node.Event)) error {
+	return m.node.Download(ctx, spec, tell)
+}
+
+// wait returns when ctx ends, or the node does.
+func (m *machine) wait(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-m.ended:
+	}
+}
+
+// roomNames returns the rooms that this machine is in.
+func (m *machine) roomNames() []string {
+	var names []string
+	for _, r := range m.keyring.Rooms() {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// close ends the node and the tracker and gives the state folder back.
+func (m *machine) close() error {
+	m.cancel()
+	<-m.ended
+	m.running.Wait()
+	return errors.Join(m.nodeErr, m.trackerErr, m.closeState())
+}
+
+func (m *machine) closeState() error {
+	if m.state == nil {
+		return nil
+	}
+	return m.state.Close()
+}
+
+// meet makes the node listen where the invites into a room made here say, if the user
+// has not said otherwise and the port is free.
+func (o *machineOptions) meet(ctx context.Context, r *room.Room) {
+	if len(r.Trackers) == 0 || (r.Name != o.room && !o.daemon) {
+		return
+	}
+	address := r.Trackers[0]
+	port := portOf(address)
+	if o.listen == "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+port)
+		if err != nil {
+			return
+		}
+		l.Close()
+		o.listen = ":" + port
+	}
+	if o.advertise == "" && portOf(o.listen) == port {
+		o.advertise = address
+	}
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/spf13/cobra"
+)
+
+// config is the configuration file. Keys of a command's table are the long names of
+// its flags, with _ or -; what the command line says wins over it.
+//
+//	default_room = "lab"
+//	listen = "0.0.0.0:4100"
+//	[get]
+//	limit_rate = "2M"
+//	header = ["Accept-Language: de"]
+type config struct {
+	path        string
+	DefaultRoom string
+	Listen      string
+	Advertise   string
+	PartialDir  string
+	StateDir    string
+	tables      map[string]map[string]any
+}
+
+// bound of the file; a larger one is not a configuration
+const maxConfigSize = 1 << 20
+
+// configPath returns where the configuration file is, or would be.
+func configPath() (string, error) {
+	if path := os.Getenv("DRAGONLOAD_CONFIG"); path != "" {
+		return path, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", usagef("no folder for the configuration: %w; set HOME or DRAGONLOAD_CONFIG", err)
+	}
+	return filepath.Join(dir, "dragonload", "config.toml"), nil
+}
+
+// loadConfig reads the configuration file, checks all of it and gives the flags of
+// cmd, which are parsed already, the values of the file where the command line has
+// none. That there is no file is no error, unless DRAGONLOAD_CONFIG names it.
+func loadConfig(cmd *cobra.Command) (*config, error) {
+	path, err := configPath()
+	if err != nil {
+		return nil, err
+	}
+	c := &config{path: path, tables: map[string]map[string]any{}}
+	text, err := readBounded(path, maxConfigSize)
+	if errors.Is(err, fs.ErrNotExist) && os.Getenv("DRAGONLOAD_CONFIG") == "" {
+		return c, nil
+	}
+	if err != nil {
+		return nil, usagef("read the configuration: %w", err)
+	}
+	if err := c.parse(string(text), cmd.Root()); err != nil {
+		return nil, usagef("configuration %s: %w", path, err)
+	}
+	if err := c.apply(cmd); err != nil {
+		return nil, usagef("configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c *config) parse(text string, root *cobra.Command) error {
+	var all map[string]any
+	if _, err := toml.Decode(text, &all); err != nil {
+		var bad toml.ParseError
+		if errors.As(err, &bad) {
+			return fmt.Errorf("line %d: %s", bad.Position.Line, bad.Message)
+		}
+		return err
+	}
+	words := map[string]*string{
+		"default_room": &c.DefaultRoom, "listen": &c.Listen, "advertise": &c.Advertise,
+		"partial_dir": &c.PartialDir, "state_dir": &c.StateDir,
+	}
+	commands := map[string]*cobra.Command{}
+	known := []string{}
+	for word := range words {
+		known = append(known, word)
+	}
+	for _, sub := range root.Commands() {
+		if sub.HasLocalFlags() {
+			commands[sub.Name()] = sub
+			known = append(known, "["+sub.Name()+"]")
+		}
+	}
+	slices.Sort(known)
+	for _, key := range sortedKeys(all) {
+		value := all[key]
+		if table, ok := value.(map[string]any); ok {
+			sub := commands[key]
+			if sub == nil {
+				return fmt.Errorf("no command [%s]%s", key, didYouMean("", nearest("["+key+"]", known)))
+			}
+			if err := checkTable(key, table, sub); err != nil {
+				return err
+			}
+			c.tables[key] = table
+			continue
+		}
+		field := words[strings.ReplaceAll(key, "-", "_")]
+		if field == nil {
+			return fmt.Errorf("no key %s%s", key, didYouMean("", nearest(key, known)))
+		}
+		s, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("%s must be a string", key)
+		}
+		*field = s
+	}
+	for _, dir := range []*string{&c.PartialDir, &c.StateDir} {
+		if *dir != "" && !filepath.IsAbs(*dir) {
+			return fmt.Errorf("%s is not an absolute path", *dir)
+		}
+	}
+	return nil
+}
+
+func checkTable(name string, table map[string]any, cmd *cobra.Command) error {
+	for _, key := range sortedKeys(table) {
+		flag := strings.ReplaceAll(key, "_", "-")
+		if laterFlags[name][flag] {
+			return fmt.Errorf("[%s] %s is not in this version yet", name, key)
+		}
+		if f := cmd.Flags().Lookup(flag); f == nil || f.Hidden || flag == "help" {
+			return fmt.Errorf("[%s] has no key %s%s", name, key, didYouMean("", nearest(flag, flagNames(cmd))))
+		}
+		if _, err := configValues(table[key]); err != nil {
+			return fmt.Errorf("[%s] %s: %w", name, key, err)
+		}
+	}
+	return nil
+}
+
+func (c *config) apply(cmd *cobra.Command) error {
+	table := c.tables[cmd.Name()]
+	for _, key := range sortedKeys(table) {
+		flag := cmd.Flags().Lookup(strings.ReplaceAll(key, "_", "-"))
+		if flag.Changed {
+			continue
+		}
+		values, err := configValues(table[key])
+		if err != nil {
+			return fmt.Errorf("[%s] %s: %w", cmd.Name(), key, err)
+		}
+		for _, v := range values {
+			if err := flag.Value.Set(v); err != nil {
+				return fmt.Errorf("[%s] %s: %w", cmd.Name(), key, err)
+			}
+		}
+	}
+	return nil
+}
+
+// configValues returns a value of the file as a command line would write it, a list
+// as the flag repeated.
+func configValues(value any) ([]string, error) {
+	switch v := value.(type) {
+	case string:
+		return []string{v}, nil
+	case bool:
+		return []string{strconv.FormatBool(v)}, nil
+	case int64:
+		return []string{strconv.FormatInt(v, 10)}, nil
+	case float64:
+		return []string{strconv.FormatFloat(v, 'f', -1, 64)}, nil
+	case []any:
+		var all []string
+		for _, item := range v {
+			if _, nested := item.([]any); nested {
+				return nil, errors.New("a list within a list")
+			}
+			one, err := configValues(item)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one...)
+		}
+		return all, nil
+	}
+	return nil, errors.New("must be a string, a number, true, false or a list of these")
+}
+
+// stateDir returns the folder of what dragonload keeps, made with mode 0700.
+func (c *config) stateDir() (string, error) {
+	dir := os.Getenv("DRAGONLOAD_STATE_DIR")
+	if dir == "" {
+		dir = c.StateDir
+	}
+	if dir == "" {
+		var err error
+		if dir, err = defaultStateDir(); err != nil {
+			return "", failf(exitUsage, "no folder for the state: %w; set HOME or DRAGONLOAD_STATE_DIR", err)
+		}
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", failf(exitOther, "state folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", failf(exitCreate, "make the state folder: %w; set DRAGONLOAD_STATE_DIR to a folder that can be written", err)
+	}
+	return dir, nil
+}
+
+func defaultStateDir() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "dragonload"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	switch runtime.GOOS {
+	case "windows":
+		if dir := os.Getenv("LocalAppData"); dir != "" {
+			return filepath.Join(dir, "dragonload"), nil
+		}
+		return filepath.Join(home, "AppData", "Local", "dragonload"), nil
+	case "darwin", "ios":
+		return filepath.Join(home, "Library", "Application Support", "dragonload"), nil
+	}
+	return filepath.Join(home, ".local", "state", "dragonload"), nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,383 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http/httpproxy"
+
+	"dragonload/internal/node"
+)
+
+// getFlags are the flags of get as the command line and the configuration gave them.
+type getFlags struct {
+	output, dir, inputFile     string
+	room                       string
+	alone                      bool
+	maxConnections             int
+	headers                    []string
+	headerFile, netrc, cookies string
+	checksums                  []string
+	limitRate, limitUpload     rateValue
+	timeout, connectTimeout    durationValue
+	maxTries                   int
+	giveUpAfter, linger        durationValue
+	listen, advertise          string
+	cacert, proxy, userAgent   string
+	resume, restart            bool
+	overwrite, autoRename      bool
+	json, quiet                bool
+	verbose                    int
+	logFile                    string
+}
+
+// bounds of what a user's files may hold
+const (
+	maxListSize   = 64 << 20
+	maxSecretSize = 1 << 20
+)
+
+func (g *getFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVarP(&g.output, "output", "o", "", "name of the finished `FILE` (one SOURCE); - streams to standard output")
+	f.StringVarP(&g.dir, "dir", "d", "", "folder `DIR` for the file (default: the present one)")
+	f.StringVarP(&g.inputFile, "input-file", "i", "", "read SOURCEs from `FILE`, one a line; - is standard input")
+	f.StringVar(&g.room, "room", "", "work in this room, a `NAME|INVITE`; an invite joins first")
+	f.BoolVar(&g.alone, "alone", false, "work without a room")
+	f.VarP(&countValue{n: &g.maxConnections, min: 1, max: 64}, "max-connections", "x", "connections to one origin (default: adaptive, up to 8)")
+	f.StringArrayVarP(&g.headers, "header", "H", nil, "`'Name: value'` for the origin alone; may be repeated")
+	f.StringVar(&g.headerFile, "header-file", "", "read headers from `FILE`, one a line, away from the command line")
+	f.StringVar(&g.netrc, "netrc", "", "user names and passwords from ~/.netrc, or from --netrc=`FILE`")
+	f.Lookup("netrc").NoOptDefVal = "~/.netrc"
+	f.StringVar(&g.cookies, "cookies", "", "cookies from `FILE` in the format of Netscape")
+	f.StringArrayVar(&g.checksums, "checksum", nil, "the file must have this digest: `ALGORITHM=HEX` (sha-256, sha-512, sha-1, md5) or @FILE as sha256sum writes")
+	f.Var(&g.limitRate, "limit-rate", "bytes per second at most, from the origin and members together")
+	f.Var(&g.limitUpload, "limit-upload", "bytes per second to members at most")
+	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version")
+	f.Var(&onlyValue{only: "1", typ: "K"}, "confirm", "members that must state each digest alike; only 1 in this version")
+	f.Var(setDuration(&g.timeout, 20*time.Second), "timeout", "leave a source that sends nothing for this long")
+	f.Var(setDuration(&g.connectTimeout, 10*time.Second), "connect-timeout", "leave an address that does not answer for this long")
+	f.VarP(&countValue{n: &g.maxTries, min: 0, max: 1 << 30}, "max-tries", "m", "tries per origin (default 0: no limit)")
+	f.Var(setDuration(&g.giveUpAfter, 10*time.Minute), "give-up-after", "end with 2, the work kept, after this long without a new byte")
+	f.Var(setDuration(&g.linger, 60*time.Second), "linger", "serve members that still need the file for at most this long")
+	f.StringVar(&g.listen, "listen", "", "`ADDR:PORT` where members reach this node (default: every address, port "+defaultPort+" or a free one)")
+	f.StringVar(&g.advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
+	f.StringVar(&g.cacert, "cacert", "", "trust the certificates of this PEM `FILE` besides the system's")
+	f.StringVar(&g.proxy, "proxy", "", "`URL` of a proxy for the origin, or none (default: as the environment says)")
+	f.StringVar(&g.userAgent, "user-agent", "", "name `S` to tell the origin")
+	f.BoolVarP(&g.resume, "continue", "c", false, "go on with what an earlier run left: the default; said aloud, an origin that cannot resume is an error")
+	f.BoolVar(&g.restart, "restart", false, "throw away what an earlier run left")
+	f.BoolVar(&g.overwrite, "overwrite", false, "replace a file that has the final name")
+	f.BoolVar(&g.autoRename, "auto-rename", false, "save as name.1 (name.2, ...) if a file has the final name")
+	f.BoolVar(&g.json, "json", false, "events as JSON lines on standard output")
+	f.BoolVarP(&g.quiet, "quiet", "q", false, "no progress and no warnings")
+	f.CountVarP(&g.verbose, "verbose", "v", "log to standard error; twice for every step")
+	f.StringVar(&g.logFile, "log-file", "", "log to `FILE` too")
+}
+
+func setDuration(v *durationValue, d time.Duration) *durationValue {
+	*v = durationValue(d)
+	return v
+}
+
+// check finds what contradicts within the flags alone.
+func (g *getFlags) check(cmd *cobra.Command) error {
+	// Of a pair of which one comes from the configuration, the command line's holds.
+	switch room, alone := cmd.Flags().Changed("room"), cmd.Flags().Changed("alone"); {
+	case room && !alone:
+		g.alone = false
+	case alone && !room && g.alone:
+		g.room = ""
+	}
+	switch {
+	case g.alone && g.room != "":
+		return usagef("--alone and --room contradict each other; give one of them")
+	case g.restart && g.resume:
+		return usagef("--restart and --continue contradict each other; give one of them")
+	case g.overwrite && g.autoRename:
+		return usagef("--overwrite and --auto-rename contradict each other; give one of them")
+	case g.timeout == 0 || g.connectTimeout == 0 || g.giveUpAfter == 0:
+		return usagef("--timeout, --connect-timeout and --give-up-after must be above 0")
+	case g.output == "-" && g.dir != "":
+		return usagef("-o - writes to standard output, so there is no use for --dir")
+	case g.output == "-" && (g.overwrite || g.autoRename):
+		return usagef("-o - writes to standard output, so there is no file to replace or rename")
+	}
+	for flag, address := range map[string]string{"--listen": g.listen, "--advertise": g.advertise} {
+		if err := checkAddress(flag, address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sources returns the SOURCEs of the command line and of --input-file, in order.
+func (g *getFlags) sources(args []string, std streams) ([]string, error) {
+	list := append([]string(nil), args...)
+	if g.inputFile != "" {
+		var data []byte
+		var err error
+		if g.inputFile == "-" {
+			data, err = readAtMost(std.in, "standard input", maxListSize)
+		} else {
+			data, err = readBounded(g.inputFile, maxListSize)
+		}
+		if err != nil {
+			return nil, usagef("--input-file: %w", err)
+		}
+		for _, l := range listLines(data) {
+			if l.text[0] == ' ' || l.text[0] == '\t' {
+				return nil, usagef("--input-file, line %d: options of single sources are not in this version yet", l.number)
+			}
+			text := strings.TrimSpace(l.text)
+			if strings.Contains(text, "\t") {
+				return nil, usagef("--input-file, line %d: several addresses of one file are not in this version yet", l.number)
+			}
+			list = append(list, text)
+		}
+	}
+	switch {
+	case len(list) == 0 && g.inputFile != "":
+		return nil, usagef("--input-file %s names no SOURCE", g.inputFile)
+	case len(list) == 0:
+		return nil, usagef("get needs a SOURCE, a URL for example; see dragonload get --help")
+	case len(list) > 1 && g.output != "":
+		return nil, usagef("-o names one file, and there are %d SOURCEs; use --dir", len(list))
+	}
+	for _, source := range list {
+		if err := checkSource(source); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func checkSource(source string) error {
+	u, err := url.Parse(source)
+	lower := strings.ToLower(source)
+	switch {
+	case strings.HasPrefix(lower, "dragon:"):
+		return usagef("links to content (dragon://) are not in this version yet; give the http or https URL itself")
+	case strings.HasPrefix(lower, "magnet:"), hasSuffix(lower, ".torrent", ".meta4", ".metalink") && (err != nil || u.Scheme == ""):
+		return usagef("%s: torrents and Metalinks are not in this version yet; give the http or https URL itself", safeText(source))
+	case err != nil:
+		return usagef("a SOURCE is no URL that can be read; check its %% signs, host and port")
+	case u.Scheme == "http" || u.Scheme == "https":
+		if u.Hostname() == "" {
+			return usagef("%s has no host; write https://HOST/PATH", redacted(source))
+		}
+		return nil
+	case strings.Contains(source, "://"):
+		return usagef("%s://: dragonload speaks http and https", safeText(u.Scheme))
+	case strings.ContainsAny(source, "./:"):
+		return usagef("%s is no URL; write https:// in front of it", safeText(source))
+	}
+	return usagef("%s is no URL, and names in a room are not in this version yet", safeText(source))
+}
+
+func hasSuffix(s string, suffixes ...string) bool {
+	for _, suffix := range suffixes {
+		if strings.HasSuffix(s, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// specs returns one Spec for each source. It reads the files that the flags name, but
+// makes and changes none.
+func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
+	dir, err := filepath.Abs(g.dir)
+	if err != nil {
+		return nil, failf(exitOther, "present folder: %w", err)
+	}
+	output := g.output
+	if output != "" && output != "-" {
+		if hasSuffix(output, "/", string(filepath.Separator)) {
+			return nil, usagef("-o %s names a folder; use --dir", safeText(output))
+		}
+		if !filepath.IsAbs(output) {
+			output = filepath.Join(dir, output)
+		}
+		if info, err := os.Stat(output); err == nil && info.IsDir() {
+			return nil, usagef("-o %s is a folder; use --dir", safeText(g.output))
+		}
+	}
+	header, err := g.header()
+	if err != nil {
+		return nil, err
+	}
+	netrc, err := g.secretFile("--netrc", netrcPath(g.netrc))
+	if err != nil {
+		return nil, err
+	}
+	cookies, err := g.secretFile("--cookies", g.cookies)
+	if err != nil {
+		return nil, err
+	}
+	cacert, err := g.secretFile("--cacert", g.cacert)
+	if err != nil {
+		return nil, err
+	}
+	agent := g.userAgent
+	if agent == "" {
+		agent = "dragonload/" + version()
+	}
+	if !httpguts.ValidHeaderFieldValue(agent) {
+		return nil, usagef("--user-agent holds characters that HTTP does not allow")
+	}
+	lists, err := readChecksums(g.checksums, len(sources))
+	if err != nil {
+		return nil, err
+	}
+	var all []node.Spec
+	for _, source := range sources {
+		u, err := url.Parse(source)
+		if err != nil {
+			return nil, usagef("a SOURCE is no URL that can be read")
+		}
+		u.Fragment, u.RawFragment = "", ""
+		proxy, err := g.proxyFor(u)
+		if err != nil {
+			return nil, err
+		}
+		sums, err := lists.of(source, output)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, node.Spec{
+			URL: u.String(), Room: room, Dir: dir, Output: output,
+			Overwrite: g.overwrite, AutoRename: g.autoRename, Restart: g.restart, Continue: g.resume,
+			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, Cookies: cookies,
+			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
+			LimitRate: int64(g.limitRate), LimitUpload: int64(g.limitUpload),
+			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),
+			MaxTries: g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
+		})
+	}
+	return all, nil
+}
+
+// ownHeaders are set by dragonload itself: with others the bytes that come would not
+// be those of the file, or not those that were asked for.
+var ownHeaders = map[string]bool{
+	"Range": true, "If-Range": true, "If-Match": true, "If-None-Match": true, "If-Modified-Since": true,
+	"If-Unmodified-Since": true, "Accept-Encoding": true, "Connection": true, "Content-Length": true,
+	"Transfer-Encoding": true, "Te": true, "Trailer": true, "Upgrade": true, "Expect": true, "Host": true,
+}
+
+// header puts the headers of the flags together. Messages never hold a value: it is
+// a secret often enough.
+func (g *getFlags) header() (http.Header, error) {
+	header := http.Header{}
+	add := func(where, line string) error {
+		name, value, ok := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case !ok:
+			return usagef("%s has no colon; write 'Name: value'", where)
+		case !httpguts.ValidHeaderFieldName(name):
+			return usagef("%s has a name that HTTP does not allow; write 'Name: value'", where)
+		case !httpguts.ValidHeaderFieldValue(value):
+			return usagef("%s (%s) has a value that HTTP does not allow", where, name)
+		case ownHeaders[http.CanonicalHeaderKey(name)]:
+			return usagef("%s: dragonload sets %s itself", where, name)
+		}
+		header.Add(name, value)
+		return nil
+	}
+	for _, line := range g.headers {
+		if err := add("--header", line); err != nil {
+			return nil, err
+		}
+	}
+	if g.headerFile != "" {
+		data, err := readBounded(g.headerFile, maxSecretSize)
+		if err != nil {
+			return nil, usagef("--header-file: %w", err)
+		}
+		data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+		for _, l := range listLines(data) {
+			if err := add("--header-file, line "+itoa(l.number), l.text); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return header, nil
+}
+
+// secretFile returns the absolute path of a file that must be there.
+func (*getFlags) secretFile(flag, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", failf(exitOther, "%s: %w", flag, err)
+	}
+	if _, err := readBounded(path, maxSecretSize); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", usagef("%s: there is no file %s", flag, path)
+		}
+		return "", usagef("%s: %w", flag, err)
+	}
+	return path, nil
+}
+
+func netrcPath(path string) string {
+	rest, home := strings.CutPrefix(path, "~/")
+	if !home {
+		return path
+	}
+	if rest == ".netrc" {
+		if named := os.Getenv("NETRC"); named != "" {
+			return named
+		}
+		if runtime.GOOS == "windows" {
+			rest = "_netrc"
+		}
+	}
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return path
+	}
+	return filepath.Join(dir, rest)
+}
+
+// proxyFor returns the proxy for a URL: the flag's, else the one that the environment
+// names for it (http_proxy, https_proxy, no_proxy).
+func (g *getFlags) proxyFor(u *url.URL) (string, error) {
+	switch g.proxy {
+	case "none":
+		return "", nil
+	case "":
+		p, err := httpproxy.FromEnvironment().ProxyFunc()(u)
+		if err != nil {
+			return "", usagef("the proxy that the environment names is no URL; mend http_proxy, or give --proxy none")
+		}
+		if p == nil {
+			return "", nil
+		}
+		return p.String(), nil
+	}
+	p, err := url.Parse(g.proxy)
+	if err != nil || p.Hostname() == "" {
+		return "", usagef("--proxy is no URL; write http://HOST:PORT or none")
+	}
+	switch p.Scheme {
+	case "http", "https", "socks5", "socks5h":
+		return g.proxy, nil
+	}
+	return "", usagef("--proxy: %s:// is not known; use http, https or socks5", safeText(p.Scheme))
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+	"dragonload/internal/store"
+)
+
+func newInspect(std streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect FILE|INVITE",
+		Short: "what a partial download or an invite holds",
+		Long: `Of a partial download, named by its .part file or by its final name: how much of it
+is here, of which version of which size. Of an invite: the room, where its trackers
+are, how often and how long it may be used; never its secret.`,
+		Args: exactArgs("a FILE or an INVITE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if arg := args[0]; arg == "-" || strings.HasPrefix(arg, "@") || isInvite(arg) {
+				text, err := inviteText(arg, std)
+				if err != nil {
+					return err
+				}
+				return inspectInvite(text, std.out)
+			}
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			state, err := cfg.stateDir()
+			if err != nil {
+				return err
+			}
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return failf(exitOther, "%w", err)
+			}
+			return inspectFile(cmd.Context(), state, path, std.out)
+		},
+	}
+}
+
+func inspectInvite(text string, out io.Writer) error {
+	invite, err := room.ParseInvite(text)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	uses := "any number of machines"
+	if invite.Uses > 0 {
+		uses = counted(invite.Uses, "machine")
+	}
+	expires := invite.Expires.UTC().Format(time.RFC3339)
+	if left := time.Until(invite.Expires); left > 0 {
+		expires += ", in " + left.Round(time.Second).String()
+	} else {
+		expires += ", it is over"
+	}
+	fmt.Fprintf(out, "invite into room %s\n", invite.Room)
+	fmt.Fprintf(out, "room id   %x\n", invite.RoomID)
+	fmt.Fprintf(out, "trackers  %s\n", strings.Join(invite.Addrs, ", "))
+	fmt.Fprintf(out, "for       %s\n", uses)
+	fmt.Fprintf(out, "expires   %s\n", expires)
+	return nil
+}
+
+// journalFile is where the node keeps its journal, in the state folder.
+const journalFile = "downloads.db"
+
+func inspectFile(ctx context.Context, stateDir, path string, out io.Writer) error {
+	target := strings.TrimSuffix(path, ".part")
+	if client, err := rpc.DialLocal(ctx, stateDir); err == nil {
+		defer client.Close()
+		if found, err := inspectRunning(ctx, client, target, out); found || err != nil {
+			return err
+		}
+	}
+	record, found, err := journalRecord(stateDir, path, target)
+	if err != nil {
+		return err
+	}
+	if !found {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return failf(exitNotFound, "%s is no partial download that the journal in %s knows; a file under its final name is whole", path, stateDir)
+		}
+		return failf(exitNotFound, "there is no partial download %s; name the .part file or the final name", path)
+	}
+	l := record.Layout
+	held := heldBytes(l, &record.Have)
+	fmt.Fprintf(out, "partial download of %s\n", safeText(record.Target))
+	fmt.Fprintf(out, "file      %s\n", safeText(record.Part))
+	if record.Pin.Size >= 0 {
+		fmt.Fprintf(out, "size      %d bytes (%s)\n", record.Pin.Size, formatBytes(record.Pin.Size))
+	} else {
+		fmt.Fprintf(out, "size      not known, for the origin did not tell\n")
+	}
+	fmt.Fprintf(out, "held      %d of %d pieces of %s, %d bytes\n", record.Have.Count(), l.Count(), formatBytes(l.PieceLength), held)
+	fmt.Fprintf(out, "origin    %d pieces of these were read from the origin by this machine\n", record.Origin.Count())
+	validator := record.Pin.Kind.String()
+	if record.Pin.Kind != piece.NoValidator {
+		validator += " " + safeText(record.Pin.Validator)
+	}
+	fmt.Fprintf(out, "version   %s\n", validator)
+	checked := "each held piece matched its digest when it was written"
+	if !record.Clean {
+		checked = "the last run did not end in order; the next one hashes what is held again"
+	}
+	fmt.Fprintf(out, "checked   %s\n", checked)
+	return nil
+}
+
+// inspectRunning tells of a download that the node of another process works on.
+func inspectRunning(ctx context.Context, client *rpc.LocalClient, target string, out io.Writer) (found bool, err error) {
+	status, err := client.Status(ctx)
+	if err != nil {
+		return false, failf(exitOther, "%w", err)
+	}
+	for _, d := range status.GetDownloads() {
+		p := d.GetProgress()
+		if p.GetPath() != target {
+			continue
+		}
+		fmt.Fprintf(out, "download of %s, which the process %d works on\n", safeText(target), status.GetPid())
+		fmt.Fprintf(out, "url       %s\n", safeText(d.GetUrl()))
+		if d.GetRoom() != "" {
+			fmt.Fprintf(out, "room      %s, %s\n", safeText(d.GetRoom()), counted(int(p.GetMembers()), "member"))
+		}
+		fmt.Fprintf(out, "state     %s\n", safeText(p.GetState()))
+		fmt.Fprintf(out, "held      %d of %d bytes\n", p.GetHave(), p.GetSize())
+		return true, nil
+	}
+	return false, nil
+}
+
+// journalRecord looks a path up, as that of the target and as that of the partial
+// file.
+func journalRecord(stateDir, path, target string) (store.Record, bool, error) {
+	file := filepath.Join(stateDir, journalFile)
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return store.Record{}, false, nil // opening it would make it
+	}
+	journal, err := store.OpenJournal(file)
+	if errors.Is(err, store.ErrLocked) {
+		return store.Record{}, false, failf(exitOther, "the dragonload that runs here keeps the journal to itself, and does not work on %s now; stop it and ask again", target)
+	}
+	if err != nil {
+		return store.Record{}, false, failf(exitFileIO, "%w", err)
+	}
+	record, found, err := journal.Record(target)
+	if err == nil && !found {
+		record, found, err = journal.Record(path)
+	}
+	if err = errors.Join(err, journal.Close()); err != nil {
+		return store.Record{}, false, failf(exitFileIO, "%w", err)
+	}
+	return record, found, nil
+}
+
+// heldBytes is how many bytes the pieces in have are.
+func heldBytes(l piece.Layout, have *piece.Bitfield) int64 {
+	var n int64
+	for i := range have.Len() {
+		if have.Has(piece.Index(i)) {
+			n += l.Length(piece.Index(i))
+		}
+	}
+	return n
+}

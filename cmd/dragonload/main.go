@@ -1,0 +1,78 @@
+// Dragonload downloads one URL with a room of machines together: each machine pulls
+// a different part of the file over its own line, and the parts are swapped between
+// the machines while they arrive.
+//
+// This package is wiring: one file for each subcommand, the composition of node and
+// tracker in compose.go, what people and programs read in saved.go, events.go,
+// plain.go and block.go, the exit codes in exit.go, the configuration file in
+// config.go. Nothing is decided here; see internal/node and internal/swarm.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(int(run(os.Args[1:]))) }
+
+// streams are the three standard streams of the process. Tests of single parts give
+// others.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// errStopped is the cause of a context that a signal has ended.
+var errStopped = errors.New("stopped")
+
+// showCursor is what a terminal needs if the process ends while the progress block
+// hides the cursor.
+const showCursor = "\x1b[?25h"
+
+func run(args []string) exitCode {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-signals:
+			cancel(errStopped)
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			// The second signal means now, whatever still wants to be put away.
+			if isTerminal(os.Stderr) {
+				fmt.Fprint(os.Stderr, showCursor)
+			}
+			os.Exit(int(exitStopped))
+		case <-done:
+		}
+	}()
+	defer func() {
+		signal.Stop(signals)
+		close(done)
+		<-watched
+		cancel(nil)
+	}()
+
+	std := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	err := execute(ctx, args, std)
+	if err == nil {
+		return exitOK
+	}
+	var f *failure
+	if !errors.As(err, &f) || !f.shown {
+		fmt.Fprintf(std.err, "dragonload: %s\n", safeText(err.Error()))
+	}
+	return codeOf(err)
+}

@@ -1,0 +1,395 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+)
+
+func newRoom(std streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "room",
+		Short: "make, join and look at rooms",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  onlySubcommands,
+	}
+	cmd.AddCommand(newRoomCreate(std), newRoomInvite(std), newRoomJoin(std), newRoomList(std), newRoomMembers(std), newRoomLeave(std))
+	return cmd
+}
+
+// openRooms returns the rooms of the state folder that the configuration of cmd names.
+func openRooms(cmd *cobra.Command) (cfg *config, folder *room.Folder, stateDir string, err error) {
+	if cfg, err = loadConfig(cmd); err != nil {
+		return nil, nil, "", err
+	}
+	if stateDir, err = cfg.stateDir(); err != nil {
+		return nil, nil, "", err
+	}
+	if folder, err = room.OpenFolder(stateDir); err != nil {
+		return nil, nil, "", failf(exitFileIO, "%w", err)
+	}
+	return cfg, folder, stateDir, nil
+}
+
+// roomError gives what package room returns its exit code.
+func roomError(err error) error {
+	var known *failure
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, room.ErrNoRoom), errors.Is(err, room.ErrExists), errors.Is(err, room.ErrName), errors.Is(err, room.ErrInviteSyntax):
+		return usagef("%w", err)
+	case errors.Is(err, room.ErrInviteBad), errors.Is(err, room.ErrInviteExpired), errors.Is(err, room.ErrInviteUsed),
+		errors.Is(err, room.ErrInviteForeign), errors.Is(err, room.ErrRemoved), errors.Is(err, room.ErrNoAuthority), errors.Is(err, room.ErrNotMember):
+		return failf(exitNoAccess, "%w", err)
+	}
+	return failf(exitOther, "%w", err)
+}
+
+// tellNode makes a node that runs on the state folder look at its rooms again. That
+// there is none is no error.
+func tellNode(ctx context.Context, stateDir string) error {
+	client, err := rpc.DialLocal(ctx, stateDir)
+	if errors.Is(err, rpc.ErrNoNode) {
+		return nil
+	}
+	if err == nil {
+		defer client.Close()
+		err = client.ReloadRooms(ctx)
+	}
+	if err != nil {
+		return failf(exitOther, "done, but the running dragonload has not heard of it: %w; start it again", err)
+	}
+	return nil
+}
+
+func newRoomCreate(std streams) *cobra.Command {
+	var advertise string
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "make a room; prints an invite into it",
+		Long: `Makes a room whose authority and tracker is this machine, and prints an invite for
+the others, alone on one line. An invite is a secret: who has it can join.
+
+The others reach the tracker, run by dragonload up or by dragonload get in the
+room, at --advertise.`,
+		Args: exactArgs("a NAME for the room"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, folder, stateDir, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			if err := checkAddress("--advertise", advertise); err != nil {
+				return err
+			}
+			r, err := folder.Create(args[0], createAddress(advertise, cfg), folder.Identity())
+			if err != nil {
+				return roomError(err)
+			}
+			invite, err := r.NewInvite(0, inviteLife, time.Now())
+			if err != nil {
+				return roomError(err)
+			}
+			if _, err := fmt.Fprintln(std.out, invite.String()); err != nil {
+				return failf(exitFileIO, "print the invite: %w; dragonload room invite %s prints another", err, r.Name)
+			}
+			return tellNode(cmd.Context(), stateDir)
+		},
+	}
+	cmd.Flags().StringVar(&advertise, "advertise", "", "`HOST:PORT` where members reach this machine (default: its address, port "+defaultPort+")")
+	return cmd
+}
+
+// inviteLife is how long an invite is good if its maker does not say.
+const inviteLife = 24 * time.Hour
+
+// createAddress is where members will reach the tracker of a new room: what the
+// user says, else the port that this machine listens on, else the default one.
+func createAddress(flag string, cfg *config) string {
+	if address := firstOf(flag, cfg.Advertise); address != "" {
+		return address
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil || port == "0" {
+		port = defaultPort
+	}
+	if err != nil || host == "" || isUnspecified(host) {
+		host = ownAddress()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func newRoomInvite(std streams) *cobra.Command {
+	var uses int
+	var expires durationValue
+	cmd := &cobra.Command{
+		Use:   "invite NAME",
+		Short: "print another invite into a room made here",
+		Args:  exactArgs("the NAME of a room"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if life := time.Duration(expires); life < time.Second || life > room.MaxInviteLife {
+				return usagef("--expires must be from 1s to %d days", int(room.MaxInviteLife.Hours()/24))
+			}
+			_, folder, _, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := folder.Get(args[0])
+			if err != nil {
+				return roomError(err)
+			}
+			invite, err := r.NewInvite(uses, time.Duration(expires), time.Now())
+			if err != nil {
+				return roomError(err)
+			}
+			_, err = fmt.Fprintln(std.out, invite.String())
+			return err
+		},
+	}
+	cmd.Flags().Var(&countValue{n: &uses, min: 0, max: room.MaxUses}, "uses", "how many machines may join with it (default 0: any number)")
+	cmd.Flags().Var(setDuration(&expires, inviteLife), "expires", "how long it is good")
+	return cmd
+}
+
+// joinEvery is the time between two tries of room join --wait.
+const joinEvery = 50 * time.Millisecond
+
+func newRoomJoin(std streams) *cobra.Command {
+	var wait durationValue
+	cmd := &cobra.Command{
+		Use:   "join INVITE|-|@FILE",
+		Short: "join a room; - reads the invite from standard input",
+		Args:  exactArgs("an INVITE, - or @FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			text, err := inviteText(args[0], std)
+			if err != nil {
+				return err
+			}
+			_, folder, stateDir, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := joinRoom(cmd.Context(), folder, stateDir, text, time.Duration(wait))
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(std.out, "joined %s\n", r.Name)
+			return err
+		},
+	}
+	cmd.Flags().Var(&wait, "wait", "try again for this long while no tracker of the room answers")
+	return cmd
+}
+
+// inviteText returns the invite that an argument is, or where it is to be read from.
+func inviteText(arg string, std streams) (string, error) {
+	const limit = 64 << 10
+	var data []byte
+	var err error
+	path, isFile := strings.CutPrefix(arg, "@")
+	switch {
+	case arg == "-":
+		data, err = readAtMost(std.in, "standard input", limit)
+	case isFile:
+		data, err = readBounded(path, limit)
+	default:
+		return arg, nil
+	}
+	if err != nil {
+		return "", usagef("read the invite: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// joinRoom joins the room of an invite at the first of its trackers that answers.
+func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, wait time.Duration) (*room.Room, error) {
+	invite, err := room.ParseInvite(text)
+	if err != nil {
+		return nil, usagef("%w", err)
+	}
+	if time.Now().After(invite.Expires.Add(room.ClockTolerance)) {
+		return nil, failf(exitNoAccess, "%w", room.ErrInviteExpired)
+	}
+	host, _ := os.Hostname() // without one the member is called "node"
+	csr, err := invite.Request(folder.Identity(), host)
+	if err != nil {
+		return nil, failf(exitOther, "%w", err)
+	}
+	until := time.Now().Add(wait)
+	for {
+		chain, err := askToJoin(ctx, invite, csr)
+		if err == nil {
+			r, err := folder.Join(invite, chain, time.Now())
+			if err != nil {
+				return nil, roomError(err)
+			}
+			return r, tellNode(ctx, stateDir)
+		}
+		if access := noAccess(err); access != nil {
+			return nil, failf(exitNoAccess, "join room %s: %w", invite.Room, access)
+		}
+		if ctx.Err() != nil {
+			return nil, failf(exitStopped, "stopped before a tracker of room %s answered", invite.Room)
+		}
+		if time.Now().Add(joinEvery).After(until) {
+			return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); is dragonload up running there, and can this machine reach it?",
+				invite.Room, strings.Join(invite.Addrs, ", "), err)
+		}
+		select {
+		case <-time.After(joinEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// noAccess returns what in err says that trying again cannot help; nil if it can.
+func noAccess(err error) error {
+	var refusal *rpc.Refusal
+	if errors.As(err, &refusal) && refusal.Access() {
+		return refusal
+	}
+	if errors.Is(err, room.ErrInviteForeign) || errors.Is(room.RefusedBy(err), room.ErrInviteForeign) {
+		return fmt.Errorf("%w than the one that answers at its address; ask for a new one", room.ErrInviteForeign)
+	}
+	return nil
+}
+
+// askToJoin asks each tracker of the invite once. A refusal by one that knows the
+// room holds for all.
+func askToJoin(ctx context.Context, invite room.Invite, csr []byte) ([]byte, error) {
+	var last error
+	for _, addr := range invite.Addrs {
+		joined, err := rpc.Join(ctx, addr, invite.TLS(), nil, rpc.JoinRequest{Room: invite.RoomID, Token: invite.Token, CSR: csr})
+		if err == nil {
+			return joined.Chain, nil
+		}
+		if last == nil || noAccess(err) != nil {
+			last = err
+		}
+		var refusal *rpc.Refusal
+		if errors.As(err, &refusal) && refusal.Access() {
+			return nil, err
+		}
+	}
+	return nil, last
+}
+
+func newRoomList(std streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "list the rooms that this machine is in",
+		Args:  exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, folder, _, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			rooms, err := folder.List()
+			for _, r := range rooms {
+				role := "member"
+				if r.Created {
+					role = "made here"
+				}
+				if invalid := r.Valid(time.Now()); invalid != nil {
+					role = "certificate over, join again"
+				}
+				fmt.Fprintf(std.out, "%-20s  %s  %-9s  tracker %s\n", r.Name, hex.EncodeToString(r.ID[:4]), role, strings.Join(r.Trackers, ", "))
+			}
+			if err != nil {
+				return failf(exitFileIO, "%w", err)
+			}
+			return nil
+		},
+	}
+}
+
+func newRoomMembers(std streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "members NAME",
+		Short: "list who is in a room",
+		Args:  exactArgs("the NAME of a room"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, folder, _, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := folder.Get(args[0])
+			if err != nil {
+				return roomError(err)
+			}
+			members, err := askMembers(cmd.Context(), r)
+			if err != nil {
+				return err
+			}
+			self := folder.Identity().ID
+			for _, m := range members {
+				state := "away"
+				switch {
+				case m.Online:
+					state = "online"
+				case !m.LastSeen.IsZero():
+					state = "away since " + m.LastSeen.Local().Format(time.DateTime)
+				}
+				if m.ID == self {
+					state += ", this machine"
+				}
+				fmt.Fprintf(std.out, "%4d  %s  %-20s  %s\n", m.Number, m.ID, safeText(m.Name), state)
+			}
+			return nil
+		},
+	}
+}
+
+// askMembers asks the first tracker that answers.
+func askMembers(ctx context.Context, r *room.Room) ([]rpc.Member, error) {
+	var last error
+	for _, addr := range r.Trackers {
+		tracker, err := rpc.NewTracker(addr, r.ClientTLS(room.ALPNControl, piece.NodeID{}), nil)
+		if err != nil {
+			return nil, failf(exitOther, "%w", err)
+		}
+		members, err := tracker.Members(ctx)
+		tracker.Close()
+		if err == nil {
+			return members, nil
+		}
+		var refusal *rpc.Refusal
+		if errors.As(err, &refusal) && refusal.Access() || room.RefusedBy(err) != nil {
+			return nil, failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
+		}
+		last = err
+	}
+	return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
+}
+
+func newRoomLeave(std streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "leave NAME",
+		Short: "leave a room; of a room made here the authority is lost",
+		Args:  exactArgs("the NAME of a room"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, folder, stateDir, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
+			if err := folder.Leave(args[0]); err != nil {
+				return roomError(err)
+			}
+			if _, err := fmt.Fprintf(std.out, "left %s\n", args[0]); err != nil {
+				return err
+			}
+			return tellNode(cmd.Context(), stateDir)
+		},
+	}
+}

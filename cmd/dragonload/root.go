@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const longHelp = `dragonload downloads one URL with a room of machines together: each machine
+pulls a different part over its own line, and the parts are swapped between
+them while they arrive.
+
+  dragonload get URL                   download alone
+  dragonload room create lab           make a room; prints the invite
+  dragonload room join INVITE          on each other machine
+  dragonload get --room lab URL        on all of them: together
+  dragonload demo                      see it happen on this machine`
+
+// execute carries out one command line.
+func execute(ctx context.Context, args []string, std streams) error {
+	if err := laterCommand(args); err != nil {
+		return err
+	}
+	root := newRoot(std)
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+func newRoot(std streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "dragonload",
+		Short:         "download one file with a room of machines together",
+		Long:          longHelp,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          onlySubcommands,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetVersionTemplate("dragonload {{.Version}}\n")
+	root.SetIn(std.in)
+	root.SetOut(std.out)
+	root.SetErr(std.err)
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(
+		newGet(std), newUp(std), newRoom(std), newInspect(std),
+		newDemo(std), newSimulate(std), newVersion(std), newCompletion(std),
+	)
+	root.SetHelpCommand(newHelp())
+	return root
+}
+
+// onlySubcommands is what a command does that only holds others.
+func onlySubcommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	return unknownCommand(cmd, args[0])
+}
+
+func unknownCommand(parent *cobra.Command, word string) error {
+	var names []string
+	for _, c := range parent.Commands() {
+		names = append(names, c.Name())
+	}
+	near := nearest(word, names)
+	if near == "" {
+		return usagef("%s has no command %q; see %s --help", parent.CommandPath(), word, parent.CommandPath())
+	}
+	return usagef("%s has no command %q%s", parent.CommandPath(), word, didYouMean(parent.CommandPath()+" ", near))
+}
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "how to use a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := laterCommand(args); err != nil {
+				return err
+			}
+			at := cmd.Root()
+			for _, word := range args {
+				i := slices.IndexFunc(at.Commands(), func(c *cobra.Command) bool { return c.Name() == word })
+				if i < 0 {
+					return unknownCommand(at, word)
+				}
+				at = at.Commands()[i]
+			}
+			at.InitDefaultHelpFlag()
+			return at.Help()
+		},
+	}
+}
+
+// exactArgs demands that a command gets just the named arguments.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usagef("%s needs %s; see %s --help", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
+		}
+		if len(args) > len(names) {
+			return usagef("%s takes %s, and %q is too many", cmd.CommandPath(), counted(len(names), "argument"), args[len(names)])
+		}
+		return nil
+	}
+}
+
+// foreignFlags are names that other download programs give to what a flag of ours
+// does.
+var foreignFlags = map[string]string{
+	"out": "output", "output-document": "output", "O": "output", "directory-prefix": "dir", "P": "dir",
+	"output-dir": "dir", "max-download-limit": "limit-rate", "max-overall-download-limit": "limit-rate",
+	"max-upload-limit": "limit-upload", "max-connection-per-server": "max-connections", "split": "max-connections",
+	"s": "max-connections", "k": "max-connections", "retry": "max-tries", "tries": "max-tries", "t": "timeout",
+	"http-proxy": "proxy", "https-proxy": "proxy", "all-proxy": "proxy", "load-cookies": "cookies", "silent": "quiet",
+	"ca-certificate": "cacert", "referer": "header", "A": "user-agent", "U": "user-agent", "n": "netrc",
+	"allow-overwrite": "overwrite", "auto-file-renaming": "auto-rename", "connections": "max-connections",
+}
+
+// flagError turns what the flag parser found wrong into one sentence.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	var missing *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		return unknownFlag(cmd, unknown.GetSpecifiedName())
+	case errors.As(err, &missing):
+		if f := missing.GetFlag(); f != nil {
+			return usagef("%s needs a value: %s", flagName(f), f.Usage)
+		}
+	case errors.As(err, &invalid):
+		if f := invalid.GetFlag(); f != nil {
+			return usagef("bad value %q for %s: %w", invalid.GetValue(), flagName(f), invalid.Unwrap())
+		}
+	}
+	return usagef("%w; see %s --help", err, cmd.CommandPath())
+}
+
+func flagName(f *pflag.Flag) string {
+	if f.Shorthand != "" {
+		return fmt.Sprintf("-%s, --%s", f.Shorthand, f.Name)
+	}
+	return "--" + f.Name
+}
+
+func unknownFlag(cmd *cobra.Command, name string) error {
+	if laterFlags[cmd.Name()][name] {
+		return notYet("--" + name)
+	}
+	dashes := "--"
+	if len(name) == 1 {
+		dashes = "-"
+	}
+	near := foreignFlags[name]
+	if near != "" && cmd.Flags().Lookup(near) == nil {
+		near = ""
+	}
+	if near == "" && len(name) > 1 {
+		near = nearest(name, append(flagNames(cmd), sortedKeys(laterFlags[cmd.Name()])...))
+	}
+	if near == "" {
+		return usagef("%s has no flag %s%s; see %s --help", cmd.CommandPath(), dashes, name, cmd.CommandPath())
+	}
+	return usagef("%s has no flag %s%s%s", cmd.CommandPath(), dashes, name, didYouMean("--", near))
+}
+
+func flagNames(cmd *cobra.Command) []string {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return names
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"dragonload/internal/store"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dragonload": main})
+}
+
+// TestScripts runs the real binary through the scripts in testdata/script. Besides
+// the commands of testscript they have:
+//
+//	origin               starts an HTTP server for the files in srv; sets ORIGIN and HOSTPORT
+//	port NAME            sets NAME to a loopback address that nothing listens on
+//	exit N CMD ARG...    runs CMD, which must end with exit code N
+//	start NAME WORD CMD ARG...   starts CMD; goes on when a line of its output begins with WORD
+//	halt NAME SIGNAL N   sends INT, TERM or KILL to it; it must end with N (-1: killed)
+//	await NAME N         waits until it ends by itself, with N
+//	random FILE SIZE     makes a file of SIZE bytes
+//	lock DIR             holds the state folder DIR until the script ends
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "XDG_CONFIG_HOME", "NETRC"} {
+				env.Setenv(name, "")
+			}
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Values[jobsKey{}] = &jobs{running: map[string]*job{}}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"origin": scriptOrigin,
+			"port":   scriptPort,
+			"exit":   scriptExit,
+			"start":  scriptStart,
+			"halt":   scriptHalt,
+			"await":  scriptAwait,
+			"random": scriptRandom,
+			"lock":   scriptLock,
+		},
+	})
+}
+
+func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
+	server := httptest.NewServer(&scriptServer{dir: ts.MkAbs("srv")})
+	ts.Defer(server.Close)
+	ts.Setenv("ORIGIN", server.URL)
+	ts.Setenv("HOSTPORT", strings.TrimPrefix(server.URL, "http://"))
+}
+
+// scriptServer serves the files of a folder with a strong ETag. The first part of a
+// path may ask for less:
+//
+//	/status/N/...     answers with that status
+//	/plain/FILE       no ranges and no validator
+//	/named/FILE?NAME  names the file in Content-Disposition
+//	/basic/FILE       wants user u with password p
+//	/header/FILE      wants the header X-Token: secret
+//	/stall/FILE       sends the first half of the file and never the second
+//	/agent            the User-Agent as a file
+type scriptServer struct{ dir string }
+
+func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	kind, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch kind {
+	case "status":
+		code, _, _ := strings.Cut(rest, "/")
+		n, _ := strconv.Atoi(code)
+		w.WriteHeader(n)
+		return
+	case "agent":
+		w.Header().Set("ETag", `"agent"`)
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(r.UserAgent()))
+		return
+	case "named":
+		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", r.URL.RawQuery))
+	case "basic":
+		if user, password, _ := r.BasicAuth(); user != "u" || password != "p" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+	case "header":
+		if r.Header.Get("X-Token") != "secret" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+	case "plain", "stall":
+	default:
+		rest = strings.TrimPrefix(r.URL.Path, "/")
+	}
+	data, err := os.ReadFile(filepath.Join(s.dir, filepath.Base(rest)))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	switch kind {
+	case "plain":
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		w.Write(data)
+		return
+	case "stall":
+		var start int
+		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start)
+		w = &stallWriter{ResponseWriter: w, left: max(len(data)/2-start, 0), done: r.Context().Done()}
+	}
+	w.Header().Set("ETag", fmt.Sprintf(`"%d"`, len(data)))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+// stallWriter sends a part and then waits for the client to give up.
+type stallWriter struct {
+	http.ResponseWriter
+	left int
+	done <-chan struct{}
+}
+
+func (s *stallWriter) Write(p []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(p[:min(len(p), s.left)])
+	s.left -= n
+	if s.left == 0 {
+		http.NewResponseController(s.ResponseWriter).Flush()
+		<-s.done
+		return n, io.ErrClosedPipe
+	}
+	return n, err
+}
+
+func scriptPort(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], l.Addr().String())
+}
+
+func scriptExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit N CMD ARG...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		got = failed.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
+	size, err := parseSize(args[1])
+	ts.Check(err)
+	data, err := io.ReadAll((&demoOrigin{size: size}).file())
+	ts.Check(err)
+	path := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Dir(path), 0o777))
+	ts.Check(os.WriteFile(path, data, 0o666))
+}
+
+func scriptLock(ts *testscript.TestScript, _ bool, args []string) {
+	journal, err := store.OpenJournal(filepath.Join(ts.MkAbs(args[0]), journalFile))
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(journal.Close()) })
+}
+
+// jobs are the processes that a script has started.
+type (
+	jobsKey struct{}
+	jobs    struct {
+		running map[string]*job
+	}
+	job struct {
+		cmd    *exec.Cmd
+		ended  chan struct{} // closed when the process and its output have
+		stdout bytes.Buffer  // complete once ended is closed
+		stderr bytes.Buffer
+	}
+)
+
+const scriptDeadline = 60 * time.Second
+
+func scriptStart(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: start NAME WORD CMD ARG...")
+	}
+	path, err := lookPath(ts.Getenv("PATH"), args[2])
+	ts.Check(err)
+	j := &job{cmd: exec.Command(path, args[3:]...), ended: make(chan struct{})}
+	j.cmd.Dir = ts.MkAbs(".")
+	j.cmd.Env = scriptEnv(ts)
+	j.cmd.Stderr = &j.stderr
+	out, err := j.cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(j.cmd.Start())
+	seen := make(chan struct{})
+	go func() {
+		defer close(j.ended)
+		lines := bufio.NewScanner(out)
+		once := sync.OnceFunc(func() { close(seen) })
+		for lines.Scan() {
+			fmt.Fprintln(&j.stdout, lines.Text())
+			if strings.HasPrefix(lines.Text(), args[1]) {
+				once()
+			}
+		}
+		j.cmd.Wait()
+	}()
+	ts.Defer(func() {
+		j.cmd.Process.Kill()
+		<-j.ended
+	})
+	jobsOf(ts).running[args[0]] = j
+	select {
+	case <-seen:
+	case <-j.ended:
+		ts.Fatalf("%s ended: %s%s", args[0], j.stdout.String(), j.stderr.String())
+	case <-time.After(scriptDeadline):
+		ts.Fatalf("%s has not printed %q", args[0], args[1])
+	}
+}
+
+func scriptHalt(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+	ts.Check(jobsOf(ts).running[args[0]].cmd.Process.Signal(signals[args[1]]))
+	scriptAwait(ts, false, []string{args[0], args[2]})
+}
+
+func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
+	j := jobsOf(ts).running[args[0]]
+	select {
+	case <-j.ended:
+	case <-time.After(scriptDeadline):
+		ts.Fatalf("%s has not ended", args[0])
+	}
+	ts.Stdout().Write(j.stdout.Bytes())
+	ts.Stderr().Write(j.stderr.Bytes())
+	if got := j.cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[1] {
+		ts.Fatalf("%s ended with %d, want %s: %s", args[0], got, args[1], j.stderr.String())
+	}
+}
+
+func jobsOf(ts *testscript.TestScript) *jobs { return ts.Value(jobsKey{}).(*jobs) }
+
+// scriptEnv is the script's environment for a process that the script's own commands
+// did not start.
+func scriptEnv(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "DRAGONLOAD_STATE_DIR", "DRAGONLOAD_CONFIG"} {
+		if v := ts.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+func lookPath(path, name string) (string, error) {
+	for _, dir := range filepath.SplitList(path) {
+		if full := filepath.Join(dir, name); dir != "" {
+			if _, err := os.Stat(full); err == nil {
+				return full, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no program %s", name)
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/spf13/cobra"
+
+	"dragonload/internal/sim"
+)
+
+func newSimulate(std streams) *cobra.Command {
+	var members int
+	var seed uint64
+	var drawn bool
+	size := rateValue(1 << 30)
+	members = 100
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "drive the deciding machines with virtual members",
+		Long: `Plays a download of many members in virtual time, with the very code that decides
+in a real one, and prints the time of the last member, what the fluid bound would
+have been, and the copies that the origin sent. With --drawn the world and its
+faults (late joins, leaves, kills, losses, partitions) are drawn from the seed.
+The same flags give the same run.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, flag := range []string{"members", "size"} {
+				if drawn && cmd.Flags().Changed(flag) {
+					return usagef("--drawn draws the members and the size too; leave --%s out", flag)
+				}
+			}
+			if !cmd.Flags().Changed("seed") {
+				seed = rand.Uint64N(1 << 32)
+			}
+			world := sim.Uniform(members, int64(size), seed)
+			if drawn {
+				world = sim.Draw(seed)
+			}
+			return simulate(world, std)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.Var(&countValue{n: &members, min: 1, max: 20000}, "members", "how many members")
+	f.Var(&size, "size", "size of the file")
+	f.Uint64Var(&seed, "seed", 0, "seed `X` of what is random (default: drawn, and printed)")
+	f.BoolVar(&drawn, "drawn", false, "draw the world and its faults from the seed")
+	return cmd
+}
+
+func simulate(world sim.World, std streams) error {
+	r := sim.Run(world)
+	fmt.Fprint(std.out, r)
+	if r.Err != nil {
+		fmt.Fprintf(std.err, "dragonload: a promise was broken: %v\n", r.Err)
+		return &failure{code: exitOther, err: r.Err, shown: true}
+	}
+	return nil
+}

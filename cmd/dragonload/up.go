@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newUp(std streams) *cobra.Command {
+	var listen, advertise, logFile string
+	var limitUpload rateValue
+	var verbose int
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "run the node, and the tracker of the rooms made here",
+		Long: `Runs until it is stopped: the node of all rooms that this machine is in, which
+carries out the downloads of dragonload get and serves their pieces to members,
+and the tracker of the rooms made here. Prints one line "ready ADDR:PORT ..." when
+it accepts work.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			listen, advertise := firstOf(listen, cfg.Listen, ":"+defaultPort), firstOf(advertise, cfg.Advertise)
+			if err := checkAddress("--listen", listen); err != nil {
+				return err
+			}
+			if err := checkAddress("--advertise", advertise); err != nil {
+				return err
+			}
+			state, err := cfg.stateDir()
+			if err != nil {
+				return err
+			}
+			log, closeLog, err := openLog(verbose, logFile, std.err)
+			if err != nil {
+				return err
+			}
+			defer closeLog()
+			m, err := startMachine(ctx, machineOptions{
+				stateDir: state, partialDir: cfg.PartialDir, listen: listen, advertise: advertise,
+				serve: true, daemon: true, uploadLimit: int64(limitUpload), log: log,
+			})
+			if err != nil {
+				return err
+			}
+			rooms := []string{"none"}
+			if names := m.roomNames(); len(names) > 0 {
+				rooms = names
+			}
+			_, err = fmt.Fprintf(std.out, "ready %s rooms=%s web=off pid=%d\n", m.node.Addr(), strings.Join(rooms, ","), os.Getpid())
+			if err == nil {
+				m.wait(ctx)
+			}
+			if closeErr := m.close(); err == nil {
+				err = closeErr
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&listen, "listen", "", "`ADDR:PORT` for members and the tracker (default: every address, port "+defaultPort+")")
+	f.StringVar(&advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
+	f.Var(&onlyValue{only: "off", typ: "ADDR:PORT|off"}, "web", "the web page; only off in this version")
+	f.Var(&limitUpload, "limit-upload", "bytes per second to all members together at most")
+	f.CountVarP(&verbose, "verbose", "v", "log to standard error; twice for every step")
+	f.StringVar(&logFile, "log-file", "", "log to `FILE` too")
+	return cmd
+}
+
+// portOf returns the port of HOST:PORT, "" if it has none.
+func portOf(address string) string {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return ""
+	}
+	return port
+}
