@@ -170,7 +170,7 @@ func (c *Client) newTransport(o Options) (*http.Transport, error) {
 		ReadBufferSize:         readBuffer,
 	}
 	if t.DialContext == nil {
-		t.DialContext = dialGently(&net.Dialer{Timeout: c.connectTimeout, KeepAlive: 15 * time.Second})
+		t.DialContext = dialGently(net.Dialer{Timeout: c.connectTimeout, KeepAlive: 15 * time.Second})
 	}
 	if o.Proxy != "" {
 		proxy, err := parseProxy(o.Proxy)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -11,15 +12,21 @@ import (
 // the line's end within a fraction of a millisecond, a good part of it is dropped and
 // sent again. Measured with nginx and BBR over a line of 4 Mbit/s and a queue of 60 ms:
 // the origin sent 1.09 times the file with one connection and 1.26 times with two; with
-// a receive buffer of 16 KiB, 1.01 times, and not later. So a connection begins with a
+// receive buffers of 12 KiB, 1.01 times, and not later. So a connection begins with a
 // small receive buffer, and the system's own tuning takes over as soon as the path is
 // seen to be long or the line to be fast.
 const (
-	smallBuffer = 16 << 10
+	// smallBuffer is what a connection begins with (the system makes windows of about
+	// one and a half times that). A third one and more get less, since what matters is
+	// what all of them may have under way; not much less than 6 KiB, for then headers
+	// weigh more.
+	smallBuffer = 12 << 10
+	thirdBuffer = 8 << 10
+	leastBuffer = 6 << 10
 
 	// On a path of longPath or more, a small window would cost time at once; what the
 	// sender has under way is then spread over the path anyway.
-	longPath = 5 * time.Millisecond
+	longPath = 20 * time.Millisecond
 
 	// A connection that brings fastLine bytes a second needs a larger window, and its
 	// line is drained faster than it can be overrun.
@@ -29,45 +36,76 @@ const (
 	measureTime = 100 * time.Millisecond
 )
 
+// gentle makes connections with small receive buffers.
+type gentle struct {
+	dialer net.Dialer
+
+	mu sync.Mutex
+	// shortest is the shortest round trip to each address: a later connection's
+	// handshake waits behind what the first ones have under way, which makes a short
+	// path look long.
+	shortest map[string]time.Duration
+	small    int // connections that have a small buffer now
+}
+
 // dialGently dials with a small receive buffer where the system lets it grow later.
-func dialGently(d *net.Dialer) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func dialGently(d net.Dialer) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	if !canUnlock {
 		return d.DialContext
 	}
-	gentle := *d
-	gentle.ControlContext = setSmallBuffer
-	// The shortest round trip to each address: a later connection's handshake waits
-	// behind what the first ones have under way, which makes a short path look long.
-	var mu sync.Mutex
-	shortest := make(map[string]time.Duration)
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := gentle.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		tcp, ok := c.(*net.TCPConn)
-		if !ok {
-			return c, nil
-		}
-		rtt := roundTrip(tcp)
-		mu.Lock()
-		if old, known := shortest[addr]; known {
-			rtt = min(rtt, old)
-		}
-		shortest[addr] = rtt
-		mu.Unlock()
-		if rtt >= longPath || rtt == 0 {
-			unlock(tcp)
-			return c, nil
-		}
-		return &gentleConn{TCPConn: tcp}, nil
-	}
+	g := &gentle{dialer: d, shortest: make(map[string]time.Duration)}
+	return g.dial
 }
 
-// gentleConn has a small receive buffer until its line shows to be fast. Only one
-// goroutine reads it.
+func (g *gentle) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	g.mu.Lock()
+	g.small++
+	size := [...]int{smallBuffer, smallBuffer, thirdBuffer, leastBuffer}[min(g.small-1, 3)]
+	g.mu.Unlock()
+	d := g.dialer
+	d.ControlContext = func(_ context.Context, network, _ string, raw syscall.RawConn) error {
+		return setReceiveBuffer(network, raw, size)
+	}
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		g.done()
+		return nil, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		g.done()
+		return c, nil
+	}
+	rtt := roundTrip(tcp)
+	g.mu.Lock()
+	if old, known := g.shortest[addr]; known {
+		rtt = min(rtt, old)
+	}
+	g.shortest[addr] = rtt
+	g.mu.Unlock()
+	if rtt >= longPath || rtt == 0 {
+		g.done()
+		unlock(tcp)
+		return c, nil
+	}
+	return &gentleConn{TCPConn: tcp, g: g, rtt: rtt, size: size}, nil
+}
+
+// done notes that a connection is closed or not small any more.
+func (g *gentle) done() {
+	g.mu.Lock()
+	g.small--
+	g.mu.Unlock()
+}
+
+// gentleConn has a small receive buffer until its line shows to be fast, or its path
+// long enough for the small window to be what limits it. Only one goroutine reads it.
 type gentleConn struct {
 	*net.TCPConn
+	g     *gentle
+	once  sync.Once // guards g.done
+	rtt   time.Duration
+	size  int // of the buffer
 	grown bool
 	since time.Time
 	bytes int
@@ -81,6 +119,11 @@ func (c *gentleConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func (c *gentleConn) Close() error {
+	c.once.Do(c.g.done)
+	return c.TCPConn.Close()
+}
+
 func (c *gentleConn) measure(n int) {
 	now := time.Now()
 	age := now.Sub(c.since)
@@ -91,8 +134,12 @@ func (c *gentleConn) measure(n int) {
 	}
 	c.bytes += n
 	if age >= measureTime {
-		if int64(c.bytes)*int64(time.Second)/int64(age) >= fastLine {
+		fast := int64(c.bytes)*int64(time.Second)/int64(age) >= fastLine
+		// A window's worth in each round trip is all that the window lets through.
+		limited := int64(c.bytes) >= int64(age/c.rtt)*int64(c.size)/2
+		if fast || limited {
 			c.grown = true
+			c.once.Do(c.g.done)
 			unlock(c.TCPConn)
 		}
 		c.since, c.bytes = now, 0

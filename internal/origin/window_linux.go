@@ -1,7 +1,6 @@
 package origin
 
 import (
-	"context"
 	"net"
 	"syscall"
 	"time"
@@ -21,15 +20,15 @@ var canUnlock = func() bool {
 	return err == nil
 }()
 
-// setSmallBuffer must run before the connection is made: a window that was offered is
+// setReceiveBuffer must run before the connection is made: a window that was offered is
 // never taken back.
-func setSmallBuffer(_ context.Context, network, _ string, raw syscall.RawConn) error {
+func setReceiveBuffer(network string, raw syscall.RawConn, size int) error {
 	if network != "tcp" && network != "tcp4" && network != "tcp6" {
 		return nil
 	}
 	return raw.Control(func(fd uintptr) {
 		// If it fails the window is as large as always.
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, smallBuffer)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 	})
 }
 

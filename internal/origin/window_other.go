@@ -3,7 +3,6 @@
 package origin
 
 import (
-	"context"
 	"net"
 	"syscall"
 	"time"
@@ -11,7 +10,7 @@ import (
 
 const canUnlock = false
 
-func setSmallBuffer(context.Context, string, string, syscall.RawConn) error { return nil }
+func setReceiveBuffer(string, syscall.RawConn, int) error { return nil }
 
 func unlock(*net.TCPConn) {}
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"dragonload/internal/piece"
 )
@@ -50,6 +51,9 @@ type partial struct {
 	err           error // final: nothing is stored any more
 	halted        bool  // the workers are to end
 	ended         bool  // the File is closed, or went on to another generation
+
+	checked      piece.Bitfield // held, and compared with its digest since checkedSince
+	checkedSince time.Time
 
 	prefix  piece.Index // pieces before it are in sums
 	hashing bool        // somebody is adding piece prefix to sums
@@ -184,6 +188,7 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 	if fromOrigin {
 		p.origin.Set(i)
 	}
+	p.noteChecked(i)
 	first := p.unsynced.Count() == 0
 	p.unsynced.Set(i)
 	p.unsyncedBytes += int64(len(data))
@@ -192,6 +197,21 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 	}
 	p.mu.Unlock()
 	return nil
+}
+
+// noteChecked notes that piece i is as it should be, now. It needs mu.
+func (p *partial) noteChecked(i piece.Index) {
+	if now := time.Now(); now.Sub(p.checkedSince) >= p.journal.checkAgain {
+		p.checked, p.checkedSince = piece.NewBitfield(p.layout.Count()), now
+	}
+	p.checked.Set(i)
+}
+
+// wasChecked reports whether piece i was compared with its digest a short while ago.
+func (p *partial) wasChecked(i piece.Index) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.checked.Has(i) && time.Since(p.checkedSince) < p.journal.checkAgain
 }
 
 // reserve makes the caller the one who writes piece i, unless it is held already.
