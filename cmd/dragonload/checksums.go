@@ -5,13 +5,10 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"dragonload/internal/node"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // algorithms by the names that --checksum knows, with the length of the digest in
 // bytes.

@@ -51,6 +51,7 @@ func downloadAll(ctx context.Context, d downloader, specs []node.Spec, r reporte
 
 func downloadOne(ctx context.Context, d downloader, index int, spec node.Spec, r reporter) error {
 	if ctx.Err() != nil {
+		// Not begun: the user hears of it once, if at all, for those that ran told it.
 		return &failure{code: exitStopped, err: context.Cause(ctx), shown: index > 0}
 	}
 	var saved bool

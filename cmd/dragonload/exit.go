@@ -15,20 +15,20 @@ type exitCode int
 const (
 	exitOK        exitCode = 0
 	exitOther     exitCode = 1
-	exitTimeout   exitCode = 2  // nothing came for --give-up-after
-	exitNotFound  exitCode = 3  // 404, 410
-	exitNetwork   exitCode = 6  // no connection, reset, TLS
-	exitStopped   exitCode = 7  // by the user, with the work kept
-	exitNoResume  exitCode = 8  // --continue was demanded and the origin cannot
-	exitDiskFull  exitCode = 9  //
+	exitTimeout   exitCode = 2 // nothing came for --give-up-after
+	exitNotFound  exitCode = 3 // 404, 410
+	exitNetwork   exitCode = 6 // no connection, reset, TLS
+	exitStopped   exitCode = 7 // by the user, with the work kept
+	exitNoResume  exitCode = 8 // --continue was demanded and the origin cannot
+	exitDiskFull  exitCode = 9
 	exitExists    exitCode = 13 // a file has the final name
 	exitCreate    exitCode = 16 // the file cannot be created
-	exitFileIO    exitCode = 17 //
+	exitFileIO    exitCode = 17
 	exitResolve   exitCode = 19 // the origin's name is not known
 	exitBadAnswer exitCode = 22 // outside what HTTP allows
 	exitForbidden exitCode = 24 // 401, 403, 407
 	exitUsage     exitCode = 28 // a bad option or argument
-	exitChecksum  exitCode = 32 //
+	exitChecksum  exitCode = 32
 	exitChanged   exitCode = 33 // the file kept changing at the origin
 	exitNoAccess  exitCode = 34 // to the room
 )

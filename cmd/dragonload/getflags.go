@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -309,7 +310,7 @@ func (g *getFlags) header() (http.Header, error) {
 		}
 		data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 		for _, l := range listLines(data) {
-			if err := add("--header-file, line "+itoa(l.number), l.text); err != nil {
+			if err := add("--header-file, line "+strconv.Itoa(l.number), l.text); err != nil {
 				return nil, err
 			}
 		}

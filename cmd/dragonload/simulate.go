@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 
@@ -37,7 +38,7 @@ The same flags give the same run.`,
 			if drawn {
 				world = sim.Draw(seed)
 			}
-			return simulate(world, std)
+			return simulate(cmd.Context(), world, std)
 		},
 	}
 	f := cmd.Flags()
@@ -49,8 +50,16 @@ The same flags give the same run.`,
 	return cmd
 }
 
-func simulate(world sim.World, std streams) error {
-	r := sim.Run(world)
+func simulate(ctx context.Context, world sim.World, std streams) error {
+	// A run cannot be stopped; when the user stops it, the process ends without it.
+	done := make(chan sim.Result, 1)
+	go func() { done <- sim.Run(world) }()
+	var r sim.Result
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+		return failf(exitStopped, "stopped; seed %d begins the same run again", world.Seed)
+	}
 	fmt.Fprint(std.out, r)
 	if r.Err != nil {
 		fmt.Fprintf(std.err, "dragonload: a promise was broken: %v\n", r.Err)

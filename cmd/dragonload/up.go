@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"dragonload/internal/node"
 )
 
 func newUp(std streams) *cobra.Command {
@@ -47,6 +50,9 @@ it accepts work.`,
 				stateDir: state, partialDir: cfg.PartialDir, listen: listen, advertise: advertise,
 				serve: true, daemon: true, uploadLimit: int64(limitUpload), log: log,
 			})
+			if errors.Is(err, node.ErrRunning) {
+				return failf(exitOther, "%w; stop that one first, or set DRAGONLOAD_STATE_DIR to another folder", err)
+			}
 			if err != nil {
 				return err
 			}

@@ -40,6 +40,7 @@ func (d *download) turn() {
 	var late <-chan time.Time // runs while the machine is being stopped
 	var items []item
 
+	d.meter.rates(sample{at: time.Now()})
 	d.step(nil)
 	for !d.quit {
 		if at, ok := d.deadline(); ok {

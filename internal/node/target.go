@@ -57,7 +57,11 @@ func nameFromURL(rawURL string) string {
 	if err != nil {
 		return "download"
 	}
-	segment := path.Base(strings.TrimRight(u.Path, "/"))
+	// Cut before it is decoded: an encoded slash separates nothing.
+	segment, err := url.PathUnescape(path.Base(strings.TrimRight(u.EscapedPath(), "/")))
+	if err != nil {
+		return "download"
+	}
 	if name, err := manifest.CleanName(segment); err == nil {
 		return name
 	}

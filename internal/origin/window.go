@@ -18,8 +18,7 @@ import (
 const (
 	// smallBuffer is what a connection begins with (the system makes windows of about
 	// one and a half times that). A third one and more get less, since what matters is
-	// what all of them may have under way; not much less than 6 KiB, for then headers
-	// weigh more.
+	// what all of them may have under way.
 	smallBuffer = 12 << 10
 	thirdBuffer = 8 << 10
 	leastBuffer = 6 << 10

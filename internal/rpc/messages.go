@@ -19,6 +19,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Leased:  encodeExtents(m.Leased),
 			Fetches: m.Fetches,
 			Wants:   m.Wants,
+			Stream:  m.Stream,
 		}
 		if m.Pinned {
 			x.Pin, x.Incarnation, x.Fresh = encodePin(m.Pin), m.Incarnation, m.Fresh
@@ -96,7 +97,7 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 }
 
 func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
-	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants()}
+	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream()}
 	// An empty host is allowed here alone: the tracker fills it in.
 	if host, err := checkPort(m.Addr); err != nil {
 		return m, err

@@ -62,6 +62,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 			Addr:    drawAddr.Draw(t, "addr"),
 			Fetches: rapid.Bool().Draw(t, "fetches"),
 			Wants:   rapid.Bool().Draw(t, "wants"),
+			Stream:  rapid.Bool().Draw(t, "stream"),
 		}
 		count := 1000
 		if m.Pinned = rapid.Bool().Draw(t, "pinned"); m.Pinned {

@@ -223,7 +223,7 @@ func (b *budget) left(r *run, m *member) {
 // it finds nobody, and helps itself.
 func (b *budget) appeared(r *run, m *member) {
 	if !r.tracker.up || !r.reaches(&m.place, &r.tracker.place) {
-		b.allowed += r.world.Size + 4*b.piece
+		b.lonely(r, m.proc)
 	}
 	if !m.disk.set || m.disk.content != b.content {
 		return
@@ -231,6 +231,26 @@ func (b *budget) appeared(r *run, m *member) {
 	for e := range m.disk.have.Extents {
 		for i := e.First; i < e.End(); i++ {
 			b.holders[i]++
+		}
+	}
+}
+
+// lonely notes a process that has nobody to share with.
+func (b *budget) lonely(r *run, p *proc) {
+	if !p.lonely {
+		p.lonely = true
+		b.allowed += r.world.Size + r.world.Size/20 + 4*b.piece
+	}
+}
+
+// loneliness looks for processes that have lost both tracker and neighbours, some
+// time after something happened by which they may.
+type loneliness struct{}
+
+func (loneliness) happen(r *run) {
+	for _, m := range r.members {
+		if p := m.proc; p != nil && !p.gone && p.session == nil && len(p.streams) == 0 && !m.whole {
+			r.budget.lonely(r, p)
 		}
 	}
 }
@@ -253,18 +273,34 @@ func (b *budget) changed(r *run) {
 }
 
 func (b *budget) trackerDied(r *run) {
+	b.orphaned(r)
+	if len(r.world.Faults) > 1 || r.world.PeerLosses+r.world.OriginLosses > 0 {
+		b.allowed += r.world.Size
+	}
+	r.later(2*silence, loneliness{})
+}
+
+// partitioned notes that a part of the room is cut off from the tracker, and from what
+// the rest holds: it fetches all once more.
+func (b *budget) partitioned(r *run) {
+	b.allowed += r.world.Size
+	b.orphaned(r)
+}
+
+// orphaned notes that members divide the origin among themselves.
+func (b *budget) orphaned(r *run) {
+	switch {
+	case r.world.Origin.OneStream: // which cannot be divided
+		b.allowed += r.world.Size * int64(2+len(r.members)/2)
+	case len(r.members) > meshLimit: // not everybody hears everybody's claims
+		b.allowed += r.world.Size/4 + int64(len(r.members))/2*b.piece
+	default:
+		b.allowed += r.world.Size / 10
+	}
 	// With few pieces for many members, most of those who have nothing to do take one
 	// before they hear that somebody has it.
 	b.allowed += (2 + int64(len(r.members))/2) * b.piece
 	b.alone(r)
-	switch {
-	case len(r.world.Faults) > 1 || r.world.PeerLosses+r.world.OriginLosses > 0:
-		b.allowed += r.world.Size
-	case len(r.members) > meshLimit: // not everybody hears everybody's claims
-		b.allowed += r.world.Size / 4
-	default:
-		b.allowed += r.world.Size / 10
-	}
 }
 
 // checkOrigin compares what the origin has sent with the budget.

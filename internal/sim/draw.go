@@ -120,7 +120,8 @@ func (d *drawing) members(w *World, n int) {
 }
 
 func (d *drawing) origin(w *World) {
-	w.Origin.Up = d.rate(d.logarithmic(0.2, 5))
+	// Below 2 KiB/s a member each chunk looks like a stall.
+	w.Origin.Up = max(d.rate(d.logarithmic(0.2, 5)), int64(len(w.Members))*minChunk)
 	switch {
 	case d.oneIn(16):
 		w.Origin.OneStream = true
@@ -150,8 +151,7 @@ func (d *drawing) faults(w *World) {
 		w.OriginLosses = int(d.logarithmic(1000, 50_000))
 	}
 	if d.oneIn(6) && len(w.Members) > 2 {
-		liars := 1 + d.rng.IntN(min(3, len(w.Members)-1))
-		for range liars {
+		for range 1 + d.rng.IntN(1+min(2, len(w.Members)/8)) {
 			w.Members[1+d.rng.IntN(len(w.Members)-1)].LiesOneIn = int(d.logarithmic(1, 100))
 		}
 	}

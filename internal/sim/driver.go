@@ -38,6 +38,7 @@ type proc struct {
 	quiet   swarm.Instant // until when the origin is not to be asked
 	conns   int           // connections to the origin that are open
 	busy    int           // of these, in use
+	lonely  bool          // counted in the budget
 	stalls  int           // steps at a deadline that did not move it
 }
 

@@ -121,8 +121,7 @@ func (r *run) cut(f *Fault) {
 	}
 	place(len(r.members), &r.tracker.place)
 	r.cuts |= bit
-	r.budget.allow(r.world.Size)
-	r.budget.alone(r)
+	r.budget.partitioned(r)
 	r.later(silence, &severed{bit})
 	r.later(f.For, &healed{bit})
 }
@@ -135,6 +134,7 @@ func (s *severed) happen(r *run) {
 		return // healed in time: nothing has broken
 	}
 	r.mark(Severed)
+	r.later(silence, loneliness{})
 	for _, m := range r.members {
 		p := m.proc
 		if p == nil || p.gone {
@@ -203,6 +203,11 @@ func (r *run) killTracker(f *Fault) {
 		}
 	}
 	r.budget.trackerDied(r)
+	for _, m := range r.members {
+		if !t.returns && !m.able() && m.proc != nil && !m.proc.gone && !m.disk.set {
+			r.done(m) // nobody can tell it what the file is
+		}
+	}
 	if f.For > 0 {
 		r.later(f.For, (*trackerBoot)(t))
 	}

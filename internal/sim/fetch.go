@@ -50,8 +50,9 @@ func (r *run) fetchPeer(p *proc, a swarm.FetchPeer) {
 			r.violate(p, "fetches piece %d with digest %v", i, a.Digests[k])
 			return
 		}
-		if d.have.Has(i) {
-			r.mark(FetchedHeld)
+		if p.node.Have().Has(i) {
+			r.violate(p, "fetches piece %d, which is stored", i)
+			return
 		}
 	}
 	if d.have.Len()-d.have.Count() <= 32 {

@@ -13,7 +13,6 @@ type Mark uint8
 const (
 	Probes            Mark = iota // the origin was asked what the file is
 	StoredTwice                   // a piece came that was stored already
-	FetchedHeld                   // a piece was asked of a neighbour though it was stored
 	Doubled                       // a piece was asked of two neighbours at once (endgame)
 	Refused                       // a holder turned a request down
 	Losses                        // a request broke off
@@ -39,7 +38,7 @@ const (
 	marks
 )
 
-var markNames = [marks]string{"probes", "stored-twice", "fetched-held", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
+var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed"}
 

@@ -97,7 +97,7 @@ func newRun(w World) *run {
 	r.budget.init(r)
 	r.startTracker()
 	for _, m := range r.members {
-		m.awaited = !m.Helper
+		m.awaited = !m.Helper && m.LiesOneIn == 0 // those who are shunned help themselves, if slowly
 		if m.awaited {
 			r.waiting++
 		}
@@ -139,8 +139,13 @@ func (r *run) play() (result Result) {
 		}
 		r.now = e.at
 		if r.now > deadline {
-			r.err = r.stuck("not all members have finished")
-			break
+			if r.onlyHelpless() {
+				r.dismiss()
+				deadline = r.now.Add(r.linger())
+			} else {
+				r.err = r.stuck("not all members have finished")
+				break
+			}
 		}
 		e.what.happen(r)
 		r.result.Events++
@@ -184,20 +189,37 @@ func (r *run) slowestBound() time.Duration {
 	w := r.world
 	bound := w.Bound()
 	alone := w.Origin.OneStream
+	everybody := int64(0)
 	for _, f := range w.Faults {
 		alone = alone || f.Kind == Leave || f.Kind == Kill || f.Kind == Wipe || f.Kind == TrackerDies
 	}
 	for _, m := range w.Members {
-		alone = alone || m.LeavesWhenWhole
+		alone = alone || m.LeavesWhenWhole || m.LiesOneIn > 0
 	}
 	if alone {
 		for _, m := range w.Members {
 			if m.WAN > 0 && !m.Helper {
 				bound = max(bound, timeFor(w.Size, min(m.WAN, w.Origin.Up)))
+				everybody += w.Size
 			}
 		}
+		bound = max(bound, timeFor(everybody, w.Origin.Up))
 	}
 	return bound
+}
+
+// onlyHelpless reports whether members are left only that cannot get the file from
+// the origin, and nobody else to get it from.
+func (r *run) onlyHelpless() bool {
+	if r.waiting == 0 {
+		return false
+	}
+	for _, m := range r.members {
+		if m.awaited && m.able() || m.proc != nil && !m.proc.gone && (m.able() || m.whole) {
+			return false
+		}
+	}
+	return true
 }
 
 // dismiss stops those who are not waited for because nobody can bring them the file.

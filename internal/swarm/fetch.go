@@ -39,6 +39,10 @@ const (
 	// neighbours that hold them by then.
 	slowRequest = 3 * time.Second
 
+	// longPiece is the time for one piece from which on a round trip between two
+	// requests weighs little.
+	longPiece = 50 * time.Millisecond
+
 	// localRetries is how often a request that broke off is repeated before its
 	// pieces are given back.
 	localRetries = 2
@@ -71,6 +75,7 @@ type originRequest struct {
 	since Instant
 	left  piece.Extents // asked for and not stored yet
 	probe bool
+	begun bool // a probe whose answer has begun: only its pieces are still to come
 	stale bool // it brings pieces of a generation that was given up
 }
 
@@ -117,7 +122,7 @@ func (n *Node) probe() {
 }
 
 func (n *Node) probing() bool {
-	return slices.ContainsFunc(n.origin.requests, func(r *originRequest) bool { return r.probe })
+	return slices.ContainsFunc(n.origin.requests, func(r *originRequest) bool { return r.probe && !r.begun })
 }
 
 func (n *Node) originAnswered(ev OriginAnswered) {
@@ -126,6 +131,7 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 		return
 	}
 	o := &n.origin
+	r.begun = true
 	o.answered, o.failures = true, 0
 	n.tracker.streaming = false
 	incarnation := uint64(0)
@@ -149,6 +155,7 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 	}
 	n.tracker.asked = false
 	n.tracker.fresh = true
+	n.tracker.stream = ev.Stream
 	covered := piece.Extent{Count: uint32(ev.Bytes / n.layout.PieceLength)}
 	if ev.Stream || ev.Bytes >= n.layout.Size {
 		covered = n.layout.All()
@@ -184,7 +191,7 @@ func (n *Node) originMoved(ev OriginMoved) {
 	n.received.add(n.now, ev.Bytes)
 	o.moved += ev.Bytes
 	o.counted += ev.Bytes
-	if r := n.originRequest(ev.Request); r != nil && r.probe && (!n.pinned || n.tracker.asked) && !n.tracker.streaming {
+	if r := n.originRequest(ev.Request); r != nil && r.probe && !r.begun && (!n.pinned || n.tracker.asked) && !n.tracker.streaming {
 		// A body before the answer is accepted: a stream whose length is not known.
 		n.tracker.streaming = true
 		n.tracker.reportAt = n.now
@@ -352,7 +359,7 @@ func (n *Node) fetchFromOrigin() {
 		return
 	}
 	n.tuneConnections()
-	for o.leases.Count() > 0 && len(o.requests) < o.allowed && n.buffers() > 0 {
+	for o.leases.Count() > 0 && len(o.requests) < n.connections() && n.buffers() > 0 {
 		if wait := max(o.notBefore, o.holdUntil); n.now < wait {
 			n.checkAt = min(n.checkAt, wait)
 			return
@@ -366,6 +373,22 @@ func (n *Node) fetchFromOrigin() {
 	}
 }
 
+// connections is how many requests may be under way. At the very end it is one, so
+// that the last pieces come one after the other and not all at the last moment: each
+// has to be passed on to everybody once it is here.
+func (n *Node) connections() int {
+	o := &n.origin
+	rate := o.line.rate(n.now)
+	if rate == 0 || len(n.swap.order) == 0 {
+		return o.allowed
+	}
+	piece := time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), rate))
+	if piece >= longPiece && n.timeLeft() <= piece*time.Duration(o.allowed) {
+		return 1
+	}
+	return o.allowed
+}
+
 // requestPieces is how many pieces the next request asks for.
 func (n *Node) requestPieces() uint32 {
 	o := &n.origin
@@ -373,7 +396,7 @@ func (n *Node) requestPieces() uint32 {
 	if rate := o.line.rate(n.now); rate > 0 {
 		bytes = min(mulDiv(rate, int64(requestTime), int64(time.Second)), maxRequest)
 	}
-	pieces := bytes / n.layout.PieceLength
+	pieces := (bytes + n.layout.PieceLength/2) / n.layout.PieceLength
 	// What is left is spread over the connections, so that they end together.
 	pieces = min(pieces, int64((o.leases.Count()+o.allowed-1)/o.allowed))
 	return uint32(max(pieces, 1))

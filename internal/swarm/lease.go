@@ -113,6 +113,11 @@ func (p *pool) quota(m *member) int {
 	}
 	horizon := min(max(p.timeLeft(max(p.sumRate, m.rate))/2, minHorizon), max(maxHorizon, 3*p.interval()))
 	n := int(mulDiv(m.rate, int64(horizon), int64(time.Second)) / length)
+	if n == 1 && p.free.Count() >= p.fetchers {
+		// The next piece must be at hand when this one ends, or the line idles for a
+		// round trip; only the very last ones are given out one by one.
+		return 2
+	}
 	if n > 0 {
 		return n
 	}

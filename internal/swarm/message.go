@@ -25,6 +25,7 @@ type (
 		Incarnation uint64         // see piece.Pin.Generation
 		Have        piece.Bitfield // pieces stored here
 		Leased      []piece.Extent // pieces this node is fetching from the origin, or about to
+		Stream      bool           // the origin is read as one stream: Leased are what is still to come of it, if this node reads it
 		Fetches     bool           // may be leased extents of the origin
 		Wants       bool           // wants the whole file; false for helpers
 	}

@@ -266,10 +266,14 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	for _, p := range n.swap.order {
 		p.forget(count)
 		n.tellHolds(p)
-		if p.said != nil && p.said.Generation == n.generation() {
-			n.takeHolds(p, *p.said)
+		switch {
+		case p.said == nil:
+			p.said = &Holds{} // what it says from now on is of another generation, until it says which
+		case p.said.Generation == n.generation():
+			said := p.said
+			p.said = nil
+			n.takeHolds(p, *said)
 		}
-		p.said = nil
 	}
 	n.trust.plan(n)
 }
@@ -342,13 +346,13 @@ func (n *Node) drop(i piece.Index) {
 	n.finishing = false
 }
 
-// Stored pieces are told in batches: while much is left a batch may wait for a
-// quarter of a second, which saves neighbours requests; the less is left, the less it
-// may wait, so that the end is not held up.
+// Stored pieces are told in batches: while much is left a batch may wait for half a
+// second, which saves the neighbours signatures to check and requests; the less is left,
+// the less it may wait, so that the end is not held up.
 const (
 	minFlushDelay = 10 * time.Millisecond
-	maxFlushDelay = 250 * time.Millisecond
-	flushShare    = 25 // a batch waits for at most this part of the time that is left
+	maxFlushDelay = 500 * time.Millisecond
+	flushShare    = 14 // a batch waits for at most this part of the time that is left
 )
 
 func (n *Node) flushDelay() time.Duration {
@@ -409,6 +413,10 @@ func (n *Node) check() {
 	if idle >= idleWarning && !n.warnedIdle {
 		n.warnedIdle = true
 		n.warn(WarnNothingForAWhile)
+	}
+	if n.tracker.probeLater && n.now >= n.origin.holdUntil {
+		n.tracker.probeLater = false
+		n.probe()
 	}
 	n.checkPeers()
 	n.cancelNeedless()

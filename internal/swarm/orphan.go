@@ -112,6 +112,11 @@ func (n *Node) checkOrphan() {
 		n.rescue()
 		return
 	}
+	if t.stream && n.pinned && n.missing() > 0 && n.pin.Combinable() && n.now.Sub(n.lastStored) >= lostTime && n.stuck() &&
+		len(o.requests) == 0 && n.now >= max(o.notBefore, o.holdUntil) && n.rescueDue() {
+		n.probe() // the stream once more, for what others should have brought and did not
+		return
+	}
 	if t.up {
 		return
 	}
@@ -122,7 +127,7 @@ func (n *Node) checkOrphan() {
 			n.probe()
 		}
 	case t.stream:
-		if away >= streamTime && n.now.Sub(n.lastProgress) >= streamTime && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
+		if away >= streamTime && n.now.Sub(n.lastProgress) >= streamTime && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) && n.rescueDue() {
 			t.asked = true
 			n.probe()
 		}

@@ -110,7 +110,7 @@ func (p *pool) busyTime(m *member) time.Duration {
 // interval is how often members of this pool report: a sign of life each second at
 // the latest, more often where there are few.
 func (p *pool) interval() time.Duration {
-	return min(max(100*time.Millisecond, time.Duration(len(p.members))*time.Millisecond), time.Second)
+	return min(max(250*time.Millisecond, time.Duration(len(p.members))*time.Millisecond), time.Second)
 }
 
 func (p *pool) pinnedMessage() Pinned {

@@ -10,20 +10,21 @@ import (
 // The tracker side of a Node: what it tells its tracker and what it does without.
 
 type trackerSide struct {
-	up        bool
-	everUp    bool
-	downSince Instant
-	interval  time.Duration
-	reportAt  Instant
-	lastAt    Instant
-	asked     bool // to probe, though the generation is known
-	fresh     bool // the generation was seen at the origin or named by a tracker
-	streaming bool
-	complete  bool
-	stream    bool // the pool reads one stream
-	wholeTold bool
-	patience  time.Duration // before fetching of its own choice, beyond orphanTime
-	number    int           // of this node in the pool: at least so many members have come
+	up         bool
+	everUp     bool
+	downSince  Instant
+	interval   time.Duration
+	reportAt   Instant
+	lastAt     Instant
+	asked      bool // to probe, though the generation is known
+	probeLater bool // when the origin's pause is over
+	fresh      bool // the generation was seen at the origin or named by a tracker
+	streaming  bool
+	complete   bool
+	stream     bool // the pool reads one stream
+	wholeTold  bool
+	patience   time.Duration // before fetching of its own choice, beyond orphanTime
+	number     int           // of this node in the pool: at least so many members have come
 }
 
 // minReport is the least time between two reports that are sent early, because work
@@ -48,7 +49,7 @@ func (n *Node) trackerEvent(ev Event) {
 		if t.up || !t.everUp {
 			t.downSince = n.now
 		}
-		t.up = false
+		t.up, t.probeLater = false, false
 		t.reportAt = never
 		t.complete = false
 		n.lostTracker()
@@ -71,6 +72,7 @@ func (n *Node) announce() {
 		a.Pin, a.Incarnation = n.pin, n.incarnation
 		a.Have = n.have.Clone()
 		a.Leased = n.leased()
+		a.Stream = n.tracker.stream
 	case r != nil:
 		a.Pinned = true
 		a.Pin, a.Incarnation = r.Pin, r.Incarnation
@@ -107,7 +109,13 @@ func (n *Node) trackerSaid(msg ToNode) {
 		t.reportAt = min(t.reportAt, n.now.Add(t.interval))
 	case Probe:
 		t.asked = true
-		n.probe()
+		if n.now < n.origin.holdUntil {
+			// This tracker may not know of the pause that an earlier one told.
+			t.probeLater = true
+			n.checkAt = min(n.checkAt, n.origin.holdUntil)
+		} else {
+			n.probe()
+		}
 	case Pinned:
 		n.pinnedBy(msg)
 	case Lease:

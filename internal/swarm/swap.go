@@ -80,7 +80,7 @@ type acquaintance struct {
 type neighbour struct {
 	id      piece.NodeID
 	has     piece.Bitfield
-	said    *Holds        // what it held when this node did not know the generation yet
+	said    *Holds        // what it holds, while this node does not know the generation or has another
 	claims  piece.Extents // what it fetches from the origin, while there is no tracker
 	relayed piece.Extents // what its neighbours claim
 
@@ -267,12 +267,15 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		case !n.pinned:
 			p.said = &msg
 		case msg.Generation == n.generation():
+			p.said = nil
 			n.takeHolds(p, msg)
 		default:
+			// This node may be about to go over to the same generation.
+			p.said = &msg
 			n.takeHolds(p, Holds{Have: piece.NewBitfield(n.have.Len())})
 		}
 	case Haves:
-		if !n.pinned {
+		if !n.pinned || p.said != nil {
 			n.addToSaid(p, msg.Extents)
 			return
 		}
@@ -390,8 +393,12 @@ func (n *Node) ask(p *neighbour) bool {
 	if len(p.requests) > 0 && budget < min(batch, n.layout.PieceLength) {
 		return false
 	}
-	pieces := n.choose(p, int(min(max(batch/n.layout.PieceLength, 1), maxPieces)))
-	if len(pieces) == 0 {
+	limit := int(min(max(batch/n.layout.PieceLength, 1), maxPieces))
+	pieces := n.choose(p, limit)
+	if len(pieces) == 0 || len(p.requests) > 0 && len(pieces) < limit {
+		// A second request is for keeping a neighbour busy that has much to send. Where
+		// its pieces trickle in, they wait for the first to end and go together, which
+		// saves requests and a connection.
 		return false
 	}
 	r := &peerRequest{id: n.request(), peer: p, pieces: pieces, since: n.now}
@@ -649,7 +656,7 @@ func (n *Node) endgame() {
 			if p := n.idleHolder(slow, r.pieces); p != nil {
 				r.doubled = true
 				for _, i := range r.pieces {
-					if p.has.Has(i) && n.asking[i] == 1 {
+					if p.has.Has(i) && !n.have.Has(i) && n.asking[i] == 1 {
 						n.askTwice(p, i)
 					}
 				}
@@ -665,7 +672,7 @@ func (n *Node) idleHolder(slow *neighbour, pieces []piece.Index) *neighbour {
 			continue
 		}
 		for _, i := range pieces {
-			if p.has.Has(i) {
+			if p.has.Has(i) && !n.have.Has(i) {
 				return p
 			}
 		}

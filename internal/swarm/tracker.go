@@ -154,7 +154,7 @@ func (t *Tracker) said(ev MemberSaid) {
 // announced takes a member in, or takes it in anew after a reconnection.
 func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	if old := p.members[id]; old != nil {
-		t.depart(p, old)
+		t.remove(p, old) // it comes again at once, so nothing is complete by this
 	}
 	if len(p.members) >= t.opts.MaxMembers {
 		t.out = append(t.out, CutMember{Pool: p.id, Member: id})
@@ -182,13 +182,16 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		// The pool is older than this tracker. The others will announce themselves
 		// within an interval; until then what they fetch and hold is not known, so
 		// nothing is leased.
-		p.pinTo(a.Pin, a.Incarnation, !a.Pin.Combinable())
+		p.pinTo(a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
 		p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
 		p.takeHave(m, a)
 		p.adopt(m, a.Leased)
 		t.tellAll(p, p.pinnedMessage())
 	case a.Pinned && a.Pin.Size >= 0:
 		m.resumed = &a
+	}
+	if p.pinned && p.stream && p.streamer == nil && m.leased.Count() > 0 {
+		p.streamer = m
 	}
 }
 
@@ -373,6 +376,11 @@ func (t *Tracker) startProbe(p *pool, m *member) {
 // depart takes a member out: its leases go back at once, and what only it held is
 // fetched again unless another member turns out to hold it.
 func (t *Tracker) depart(p *pool, m *member) {
+	t.remove(p, m)
+	t.complete(p)
+}
+
+func (t *Tracker) remove(p *pool, m *member) {
 	for _, e := range m.leased.Runs() {
 		p.release(e)
 	}
@@ -389,7 +397,6 @@ func (t *Tracker) depart(p *pool, m *member) {
 		p.streamer, p.streamLost = nil, true
 	}
 	p.leave(m)
-	t.complete(p)
 }
 
 // wake does what has come due in a pool.
@@ -424,6 +431,9 @@ func (t *Tracker) settle(p *pool) {
 		t.due.remove(p)
 		delete(t.pools, p.id)
 		return
+	}
+	if p.pinned && p.stream && p.streamer == nil && t.now >= p.holdUntil && p.missing() {
+		p.streamLost = true // whoever read it was lost together with the tracker before this one
 	}
 	if p.needsProbe() && p.prober == nil && t.now >= p.holdUntil {
 		if m := p.pickProber(t.now, nil); m != nil {

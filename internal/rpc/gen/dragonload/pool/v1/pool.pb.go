@@ -629,7 +629,10 @@ type Announce struct {
 	// The member may be leased extents of the origin.
 	Fetches bool `protobuf:"varint,8,opt,name=fetches,proto3" json:"fetches,omitempty"`
 	// The member wants the whole file; false for helpers.
-	Wants         bool `protobuf:"varint,9,opt,name=wants,proto3" json:"wants,omitempty"`
+	Wants bool `protobuf:"varint,9,opt,name=wants,proto3" json:"wants,omitempty"`
+	// The origin is read as one stream; leased are the pieces still to come of it, if
+	// this member reads it.
+	Stream        bool `protobuf:"varint,10,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -723,6 +726,13 @@ func (x *Announce) GetFetches() bool {
 func (x *Announce) GetWants() bool {
 	if x != nil {
 		return x.Wants
+	}
+	return false
+}
+
+func (x *Announce) GetStream() bool {
+	if x != nil {
+		return x.Stream
 	}
 	return false
 }
@@ -1591,7 +1601,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\x0e2!.dragonload.pool.v1.ValidatorKindR\x04kind\x12\x1c\n" +
 	"\tvalidator\x18\x03 \x01(\fR\tvalidator\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\x92\x02\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xaa\x02\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -1601,7 +1611,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x04have\x18\x06 \x01(\fR\x04have\x123\n" +
 	"\x06leased\x18\a \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06leased\x12\x18\n" +
 	"\afetches\x18\b \x01(\bR\afetches\x12\x14\n" +
-	"\x05wants\x18\t \x01(\bR\x05wants\"\xa2\x01\n" +
+	"\x05wants\x18\t \x01(\bR\x05wants\x12\x16\n" +
+	"\x06stream\x18\n" +
+	" \x01(\bR\x06stream\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +

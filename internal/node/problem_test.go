@@ -1,0 +1,107 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"dragonload/internal/origin"
+	"dragonload/internal/piece"
+	"dragonload/internal/room"
+	"dragonload/internal/store"
+	"dragonload/internal/swarm"
+)
+
+func TestAsError_givesTheExitCodesOfTheContract(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		exit int
+	}{
+		{&store.DiskFullError{Folder: "/d", Need: 2, Free: 1}, ExitDiskFull},
+		{fmt.Errorf("x: %w", store.ErrExists), ExitExists},
+		{fmt.Errorf("x: %w", store.ErrCannotCreate), ExitCannotCreate},
+		{store.ErrDiskFailing, ExitFile},
+		{&room.NoRoomError{Name: "lab"}, ExitRoom},
+		{fmt.Errorf("x: %w", context.Canceled), ExitStopped},
+		{&origin.Error{Kind: origin.Resolve}, ExitUnresolved},
+		{&origin.Error{Kind: origin.Refused}, ExitNetwork},
+		{&origin.Error{Kind: origin.TLS}, ExitNetwork},
+		{&origin.Error{Kind: origin.NotFound}, ExitNotFound},
+		{&origin.Error{Kind: origin.Forbidden}, ExitUnauthorized},
+		{&origin.Error{Kind: origin.BadRedirect}, ExitBadAnswer},
+	} {
+		if got := storeProblem(c.err); got.Exit != c.exit || got.Code == "" {
+			t.Errorf("%v: got exit %d, code %q, want exit %d", c.err, got.Exit, got.Code, c.exit)
+		}
+	}
+}
+
+func TestFailProblem_tellsWhatTheMachineGaveUp(t *testing.T) {
+	t.Parallel()
+	last := &origin.Error{Kind: origin.NotFound, Host: "host"}
+	for code, exit := range map[swarm.FailCode]int{swarm.FailOrigin: ExitNotFound, swarm.FailSilence: ExitTimeout, swarm.FailChanges: ExitChanged} {
+		if got := failProblem(code, last, "/d/f.part", time.Minute); got.Exit != exit || !errors.Is(got, last) {
+			t.Errorf("%s: got %+v, want exit %d", code, got.Problem, exit)
+		}
+	}
+	if got := failProblem(swarm.FailOrigin, nil, "", 0); got.Exit == 0 || got.Message == "" {
+		t.Errorf("without an error of the origin: got %+v", got.Problem)
+	}
+}
+
+func TestWarning_hasASentenceForEachCode(t *testing.T) {
+	t.Parallel()
+	id := piece.NodeID{0xab, 0xcd}
+	for code := range warnings {
+		p := warning(swarm.Warn{Code: code, Peer: id})
+		if p.Code != string(code) || strings.Contains(p.Message, "%") || p.Message == string(code) {
+			t.Errorf("%s: got %+v", code, p)
+		}
+	}
+	if p := warning(swarm.Warn{Code: swarm.WarnWrongBytes, Peer: id}); !strings.Contains(p.Message, id.String()) {
+		t.Errorf("%q does not name the member", p.Message)
+	}
+}
+
+func TestMeter_measuresTheLastSeconds(t *testing.T) {
+	t.Parallel()
+	var m meter
+	at := time.Unix(0, 0)
+	var got int64
+	for k := range int64(100) {
+		got, _, _ = m.rates(sample{at: at.Add(time.Duration(k) * progressEvery), origin: min(k, 50) * 1000})
+		switch {
+		case k == 40 && got != 4000:
+			t.Errorf("in full flow: got %d bytes per second, want 4000", got)
+		case k == 70 && got != 0:
+			t.Errorf("5 s after the flow has ended: got %d bytes per second, want 0", got)
+		}
+	}
+	if d := eta(3000, 1000); d != 3*time.Second {
+		t.Errorf("eta is %v, want 3s", d)
+	}
+	if d := eta(1<<60, 1); d >= 0 {
+		t.Errorf("eta is %v, want unknown", d)
+	}
+}
+
+func TestNameFromURL(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"http://h/a/b.iso?x=y":    "b.iso",
+		"http://h/a/b/":           "b",
+		"http://h":                "download",
+		"http://h/a%2Fb":          "download",
+		"http://h/..":             "download",
+		"http://h/%1b%5bred.iso":  "download",
+		"http://h/two%20words.gz": "two words.gz",
+	} {
+		if got := nameFromURL(url); got != want {
+			t.Errorf("%s: got %q, want %q", url, got, want)
+		}
+	}
+}
