@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -49,7 +50,7 @@ func (b *body) Read(p []byte) (int, error) {
 		if m, err = b.read(beyond[:]); m > 0 {
 			return 0, b.end(b.x.bad("its body is longer than it said"))
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			n = 0
 		}
 	}
@@ -57,7 +58,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err != io.EOF:
+	case !errors.Is(err, io.EOF):
 		return n, b.end(b.x.failure(b.x.url, err, true))
 	case b.left > 0:
 		return n, b.end(&Error{

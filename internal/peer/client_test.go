@@ -260,7 +260,7 @@ func TestFetch_stopsAtTheErrorOfGot(t *testing.T) {
 		calls++
 		return full
 	})
-	if err != full || calls != 1 {
+	if !errors.Is(err, full) || calls != 1 {
 		t.Errorf("%d calls: %v", calls, err)
 	}
 	if err := collect(t, c, n, f, 1, 2, 3); err != nil {

@@ -115,13 +115,13 @@ func TestCoalesce_tellsOfAFailedWriteEverAfter(t *testing.T) {
 	if _, err := c.Write([]byte("a")); err != nil {
 		t.Errorf("a write that is collected: %v", err)
 	}
-	if err := c.flush(); err != broken {
+	if err := c.flush(); !errors.Is(err, broken) {
 		t.Errorf("flush: %v", err)
 	}
-	if _, err := c.Write([]byte("a")); err != broken {
+	if _, err := c.Write([]byte("a")); !errors.Is(err, broken) {
 		t.Errorf("a later write: %v", err)
 	}
-	if err := c.end(); err != broken || c.buf != nil {
+	if err := c.end(); !errors.Is(err, broken) || c.buf != nil {
 		t.Errorf("end: %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func TestCoalesce_isEmptyAfterEveryRequest(t *testing.T) {
 		}
 		stopped := errors.New("stopped")
 		err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, all, func(piece.Index, []byte) error { return stopped })
-		if err != stopped {
+		if !errors.Is(err, stopped) {
 			t.Fatal(err)
 		}
 		gone := connect(t, n, newParty(t))

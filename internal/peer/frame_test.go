@@ -40,7 +40,7 @@ func parse(data []byte) (f frame, length int, err error) {
 	}
 	k, pool, n, err := frameHead(data)
 	if err != nil || len(data) < frameStart+n {
-		return f, 0, fmt.Errorf("short: %v", err)
+		return f, 0, fmt.Errorf("short: %w", err)
 	}
 	f, err = decodePayload(k, pool, data[frameStart:frameStart+n])
 	return f, frameStart + n, err

@@ -104,7 +104,7 @@ func TestStream_bringsEveryMessageInOrder(t *testing.T) {
 		t.Errorf("the other way came %+v", r)
 	}
 	a.Close()
-	if err := drain(b); err != io.EOF {
+	if err := drain(b); !errors.Is(err, io.EOF) {
 		t.Errorf("after Close the other side got %v", err)
 	}
 	if err := drain(a); !errors.Is(err, net.ErrClosed) {
@@ -121,7 +121,7 @@ func TestStream_showsLifeEachSecond(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, s := range []*Stream{a, b} {
 			wg.Go(func() {
-				if err := drain(s); !errors.Is(err, net.ErrClosed) && err != io.EOF {
+				if err := drain(s); !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
 					t.Errorf("Receive: %v", err)
 				}
 			})
@@ -352,7 +352,7 @@ func TestStream_sendsWhatIsQueuedBeforeItCloses(t *testing.T) {
 		for range 100 {
 			next(t, b)
 		}
-		if err := drain(b); err != io.EOF {
+		if err := drain(b); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 	})
@@ -454,7 +454,7 @@ func TestStream_endsAtBytesThatAreNotFrames(t *testing.T) {
 			cb.Write(bad)
 			cb.Close()
 		}()
-		if err := drain(s); !errors.Is(err, ErrBroken) && err != io.EOF {
+		if err := drain(s); !errors.Is(err, ErrBroken) && !errors.Is(err, io.EOF) {
 			t.Errorf("%x: %v", bad, err)
 		}
 		s.Close()

@@ -20,8 +20,10 @@ func NewBitfield(n int) Bitfield {
 	return Bitfield{words: make([]uint64, (n+63)/64), n: n}
 }
 
-// Len returns the number of pieces of the file; Count how many are in the set.
-func (b *Bitfield) Len() int   { return b.n }
+// Len returns the number of pieces of the file.
+func (b *Bitfield) Len() int { return b.n }
+
+// Count returns how many pieces are in the set.
 func (b *Bitfield) Count() int { return b.count }
 
 // All reports whether every piece of the file is in the set.

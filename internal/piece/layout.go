@@ -9,8 +9,9 @@ const (
 	// LeafSize is the number of bytes under one leaf of a piece's Merkle tree (BEP 52).
 	LeafSize = 16 << 10
 
-	// MinLength and MaxLength bound the piece lengths that LengthFor chooses.
+	// MinLength is the shortest piece length that LengthFor chooses.
 	MinLength = 64 << 10
+	// MaxLength is the longest.
 	MaxLength = 16 << 20
 
 	// UnknownLength is the piece length while the size of the file is not known yet.

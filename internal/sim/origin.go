@@ -143,14 +143,14 @@ func (r *run) pull(p *proc, l *pull) {
 	l.p, l.breakAt = p, -1
 	p.pulls[l.req] = l
 	r.origin.list(l)
-	trips := time.Duration(1)
+	trips := 1
 	if p.busy++; p.busy > p.conns {
 		p.conns++
 		trips += dialTrips + 1 // TCP and TLS 1.3 come first
 	}
 	l.counted = true
 	r.result.Requests++
-	r.later(trips*p.m.WANDelay, (*pullArrives)(l))
+	r.later(time.Duration(int64(trips)*int64(p.m.WANDelay)), (*pullArrives)(l))
 }
 
 // pullArrives is the arrival of a request at the origin.

@@ -10,6 +10,7 @@ import (
 // them tests less than it seems to.
 type Mark uint8
 
+// The marks.
 const (
 	Probes            Mark = iota // the origin was asked what the file is
 	StoredTwice                   // a piece came that was stored already

@@ -47,7 +47,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		return
 	}
 	if !m.active && p.crowded() {
-		p.width.refused = t.now
+		p.refuse(t.now)
 		p.starve(m)
 		return
 	}

@@ -136,9 +136,9 @@ func (n *Node) checkOrphan() {
 	}
 }
 
-// selfLease takes pieces that nobody holds or claims; unless any is set, only those
-// that are this node's own to take.
-func (n *Node) selfLease(any bool) {
+// selfLease takes pieces that nobody holds or claims; unless others' are taken too, only
+// those that are this node's own to take.
+func (n *Node) selfLease(others bool) {
 	o := &n.origin
 	ahead := int64(firstRequest)
 	if rate := o.line.rate(n.now); rate > 0 {
@@ -152,7 +152,7 @@ func (n *Node) selfLease(any bool) {
 	busy := n.taken()
 	start := piece.Index(n.rng.IntN(n.have.Len()))
 	for _, mine := range []bool{true, false} {
-		if !mine && !any {
+		if !mine && !others {
 			break
 		}
 		for k := 0; k < n.have.Len() && want > 0; k++ {

@@ -239,10 +239,7 @@ func (t *trustSide) waiting(n *Node) bool {
 		return false
 	}
 	n.auditNext()
-	if t.auditing != 0 {
-		return true
-	}
-	return false
+	return t.auditing != 0
 }
 
 // contradicted: the origin's bytes of a piece are not those that its stater vouched

@@ -49,6 +49,17 @@ func (p *pool) crowded() bool {
 	return w.active >= limit
 }
 
+// refuse notes that the limit keeps somebody from a lease. Measuring begins some time
+// after the first: until then more is brought each moment, whatever the limit.
+func (p *pool) refuse(now Instant) {
+	w := &p.width
+	if w.refused == 0 {
+		w.since = now.Add(p.interval() + widthTime/2)
+		w.moved = 0
+	}
+	w.refused = now
+}
+
 // countActive keeps the number of members with leases; it follows each change of
 // m.leased.
 func (p *pool) countActive(m *member) {
