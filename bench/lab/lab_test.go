@@ -80,10 +80,10 @@ func build(t *testing.T) string {
 			t.Skipf("SKIP: the lab needs %s (Debian: iproute2 nginx-light curl openssl python3)", tool)
 		}
 	}
-	if out, err := exec.Command("ip", "netns", "add", "dlt-probe").CombinedOutput(); err != nil { //nolint:noctx // a probe that cannot hang
+	if out, err := exec.Command("ip", "netns", "add", "dlt-probe").CombinedOutput(); err != nil {
 		t.Skipf("SKIP: network namespaces cannot be made here: %s", strings.TrimSpace(string(out)))
 	}
-	exec.Command("ip", "netns", "del", "dlt-probe").Run() //nolint:errcheck,noctx // made a moment ago
+	exec.Command("ip", "netns", "del", "dlt-probe").Run() // made a moment ago
 	bin := filepath.Join(t.TempDir(), "dragonload")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/dragonload").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

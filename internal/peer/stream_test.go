@@ -56,7 +56,7 @@ func next(t testing.TB, s *Stream) Received {
 // drain receives until the stream ends and returns why it did.
 func drain(s *Stream) error {
 	for {
-		if _, err := s.Receive(context.Background()); err != nil {
+		if _, err := s.Receive(context.Background()); !errors.Is(err, nil) {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func TestStream_endsThreeSecondsAfterTheLastSignOfLife(t *testing.T) {
 			cb.Write(appendSign(nil, kindPing, swarm.PoolID{}))
 		}
 		last := time.Now()
-		if err := <-got; err != ErrSilent || time.Since(last) != deadAfter {
+		if err := <-got; !errors.Is(err, ErrSilent) || time.Since(last) != deadAfter {
 			t.Errorf("after %v: %v", time.Since(last), err)
 		}
 	})
@@ -185,7 +185,7 @@ func TestStream_endsWithoutAHelloInFiveSeconds(t *testing.T) {
 						cb.Write([]byte{b})
 					}
 				}
-				if err := <-got; err != ErrSilent || at != helloWithin {
+				if err := <-got; !errors.Is(err, ErrSilent) || at != helloWithin {
 					t.Errorf("after %v: %v", at, err)
 				}
 			})
@@ -208,12 +208,12 @@ func TestStream_endsIfOneFrameTakesTooLong(t *testing.T) {
 		cb.Write(hello)
 		data, _ := appendMessage(nil, testPool, swarm.Holds{Have: piece.NewBitfield(1000)})
 		for _, b := range data {
-			if _, err := cb.Write([]byte{b}); err != nil {
+			if _, err := cb.Write([]byte{b}); !errors.Is(err, nil) {
 				break
 			}
 			time.Sleep(2 * time.Second)
 		}
-		if err := <-got; err != ErrSilent {
+		if err := <-got; !errors.Is(err, ErrSilent) {
 			t.Error(err)
 		}
 		if took := time.Since(start); took > 25*time.Second {
@@ -271,7 +271,7 @@ func TestStream_neverWaitsForItsNeighbour(t *testing.T) {
 		for i := range 2 * maxQueued {
 			s.Send(testPool, swarm.Claim{Extents: []piece.Extent{{First: piece.Index(i), Count: 1}}})
 		}
-		if err := drain(s); err != ErrOverflow || time.Since(start) > 0 {
+		if err := drain(s); !errors.Is(err, ErrOverflow) || time.Since(start) > 0 {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		s.Close()
@@ -282,7 +282,7 @@ func TestStream_neverWaitsForItsNeighbour(t *testing.T) {
 		for range maxQueuedBytes/(piece.MaxCount/8) + 1 {
 			s.Send(testPool, swarm.Holds{Have: piece.NewBitfield(piece.MaxCount)})
 		}
-		if err := drain(s); err != ErrOverflow {
+		if err := drain(s); !errors.Is(err, ErrOverflow) {
 			t.Error(err)
 		}
 		s.Send(testPool, swarm.Claim{}) // dropped
@@ -306,12 +306,12 @@ func TestStream_endsIfAWriteTakesTooLong(t *testing.T) {
 			cb.Write(hello)
 			for {
 				time.Sleep(time.Second)
-				if _, err := cb.Write(appendSign(nil, kindPing, swarm.PoolID{})); err != nil {
+				if _, err := cb.Write(appendSign(nil, kindPing, swarm.PoolID{})); !errors.Is(err, nil) {
 					return
 				}
 			}
 		}()
-		if err := drain(s); err != ErrSilent || time.Since(start) != writeWithin {
+		if err := drain(s); !errors.Is(err, ErrSilent) || time.Since(start) != writeWithin {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		s.Close()
