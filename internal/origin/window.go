@@ -12,16 +12,17 @@ import (
 // the line's end within a fraction of a millisecond, a good part of it is dropped and
 // sent again. Measured with nginx and BBR over a line of 4 Mbit/s and a queue of 60 ms:
 // the origin sent 1.09 times the file with one connection and 1.26 times with two; with
-// receive buffers of 12 KiB, 1.01 times, and not later. So a connection begins with a
+// receive buffers of about 16 KiB, 1.01 times, and not later. So a connection begins with a
 // small receive buffer, and the system's own tuning takes over as soon as the path is
 // seen to be long or the line to be fast.
 const (
-	// smallBuffer is what a connection begins with (the system makes windows of about
-	// one and a half times that). A third one and more get less, since what matters is
+	// firstBuffer is what the first connection begins with (the system makes windows of
+	// about one and a half times that). Further ones get less, since what matters is
 	// what all of them may have under way.
-	smallBuffer = 12 << 10
-	thirdBuffer = 8 << 10
-	leastBuffer = 6 << 10
+	firstBuffer  = 16 << 10
+	secondBuffer = 13 << 10
+	thirdBuffer  = 5 << 10
+	leastBuffer  = 4 << 10
 
 	// On a path of longPath or more, a small window would cost time at once; what the
 	// sender has under way is then spread over the path anyway.
@@ -59,7 +60,7 @@ func dialGently(d net.Dialer) func(ctx context.Context, network, addr string) (n
 func (g *gentle) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	g.mu.Lock()
 	g.small++
-	size := [...]int{smallBuffer, smallBuffer, thirdBuffer, leastBuffer}[min(g.small-1, 3)]
+	size := [...]int{firstBuffer, secondBuffer, thirdBuffer, leastBuffer}[min(g.small-1, 3)]
 	g.mu.Unlock()
 	d := g.dialer
 	d.ControlContext = func(_ context.Context, network, _ string, raw syscall.RawConn) error {

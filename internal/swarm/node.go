@@ -246,6 +246,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	n.asking = make([]uint8, count)
 	n.fresh, n.unreported, n.lost = piece.Extents{}, piece.Extents{}, piece.Extents{}
 	n.doubted, n.rescues = piece.Extents{}, 0
+	n.swap.heard = [2]piece.Extents{}
 	n.flushAt = never
 	n.swap.strays = nil
 	if n.received.active == 0 {
@@ -346,16 +347,20 @@ func (n *Node) drop(i piece.Index) {
 	n.finishing = false
 }
 
-// Stored pieces are told in batches: while much is left a batch may wait for half a
-// second, which saves the neighbours signatures to check and requests; the less is left,
-// the less it may wait, so that the end is not held up.
+// Stored pieces are told in batches: while much is left to come from the origin a batch
+// may wait for half a second, which saves the neighbours signatures to check and
+// requests; the less is left, the less it may wait, so that the end is not held up. A
+// node that fetches nothing from the origin tells at once: then the LAN is what matters.
 const (
 	minFlushDelay = 10 * time.Millisecond
-	maxFlushDelay = 500 * time.Millisecond
-	flushShare    = 14 // a batch waits for at most this part of the time that is left
+	maxFlushDelay = 600 * time.Millisecond
+	flushShare    = 10 // a batch waits for at most this part of the time that is left
 )
 
 func (n *Node) flushDelay() time.Duration {
+	if len(n.origin.requests) == 0 && n.origin.leases.Count() == 0 {
+		return minFlushDelay
+	}
 	return min(max(n.timeLeft()/flushShare, minFlushDelay), maxFlushDelay)
 }
 

@@ -47,6 +47,10 @@ const (
 	// relayDelay gathers the claims of neighbours before they are passed on.
 	relayDelay = 100 * time.Millisecond
 
+	// heardTime is for how long, and up to twice as long, a piece counts as taken after
+	// its claim has ended.
+	heardTime = 3 * time.Second
+
 	// claimTime is how far ahead a node claims.
 	claimTime = 500 * time.Millisecond
 )
@@ -62,6 +66,7 @@ func (n *Node) lostTracker() {
 	for _, p := range n.swap.order {
 		p.relayed.Clear()
 	}
+	n.swap.heard = [2]piece.Extents{}
 	if n.pinned {
 		n.claim()
 	}
@@ -74,6 +79,21 @@ func (n *Node) claim() {
 	extents := n.leased()
 	for _, p := range n.swap.order {
 		n.act(TellPeer{Peer: p.id, Message: Claim{Extents: extents}})
+	}
+}
+
+// remember keeps the pieces of a claim that is about to be replaced for a while.
+func (n *Node) remember(claimed *piece.Extents) {
+	s := &n.swap
+	if n.now >= s.heardUntil {
+		s.heard[0], s.heard[1] = s.heard[1], piece.Extents{}
+		if n.now >= s.heardUntil.Add(heardTime) {
+			s.heard[0] = piece.Extents{}
+		}
+		s.heardUntil = n.now.Add(heardTime)
+	}
+	for _, e := range claimed.Runs() {
+		s.heard[1].Add(e)
 	}
 }
 
@@ -184,6 +204,12 @@ func (n *Node) taken() piece.Bitfield {
 	for _, p := range n.swap.order {
 		set(p.claims.Runs())
 		set(p.relayed.Runs())
+	}
+	if s := &n.swap; n.now < s.heardUntil {
+		set(s.heard[0].Runs())
+		set(s.heard[1].Runs())
+	} else if n.now < s.heardUntil.Add(heardTime) {
+		set(s.heard[1].Runs())
 	}
 	return b
 }

@@ -64,6 +64,11 @@ type swapSide struct {
 	seekAt   Instant
 	askAt    Instant // when the tracker may be asked for more members
 	everMet  bool
+
+	// Pieces that were claimed until lately: most are held by somebody now, which has not
+	// become known here yet. Older ones are forgotten at heardUntil.
+	heard      [2]piece.Extents
+	heardUntil Instant
 }
 
 // acquaintance is a member that this node was told of, connected or not.
@@ -287,6 +292,7 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 	case AskStatements:
 		n.tellStatements(p, msg.Extents)
 	case Claim:
+		n.remember(&p.claims)
 		p.claims.Clear()
 		for _, e := range msg.Extents {
 			if n.pinned && e.Valid(n.have.Len()) {
@@ -301,6 +307,7 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 			n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
 		}
 	case Relay:
+		n.remember(&p.relayed)
 		p.relayed.Clear()
 		for _, e := range msg.Extents {
 			if n.pinned && e.Valid(n.have.Len()) {

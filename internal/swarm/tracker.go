@@ -178,6 +178,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 			p.takeHave(m, a)
 			p.adopt(m, a.Leased)
 		}
+		t.topUp(p, m)
 	case a.Pinned && a.Fresh && a.Pin.Size >= 0:
 		// The pool is older than this tracker. The others will announce themselves
 		// within an interval; until then what they fetch and hold is not known, so

@@ -1,0 +1,7 @@
+//go:build race
+
+package sim
+
+// The race detector slows the simulator, which has one thread, tenfold: fewer worlds
+// are enough for it to see that this is so.
+func init() { defaultSeeds = 15 }
