@@ -352,7 +352,12 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 	if err != nil && ctx.Err() == nil {
 		d.log.Debug("audit did not come about", "piece", a.Piece, "err", err)
 	}
-	d.inbox.post(swarm.Audited{Request: a.Request, Result: result})
+	audited := swarm.Audited{Request: a.Request, Result: result}
+	var o *origin.Error
+	if errors.As(err, &o) {
+		audited.Wait = o.RetryAfter
+	}
+	d.inbox.post(audited)
 }
 
 func (d *download) compareLeaf(ctx context.Context, g *generation, a swarm.AuditLeaf) (swarm.AuditResult, error) {

@@ -19,10 +19,10 @@ const (
 	// firstBuffer is what the first connection begins with (the system makes windows of
 	// about one and a half times that). Further ones get less, since what matters is
 	// what all of them may have under way.
-	firstBuffer  = 16 << 10
-	secondBuffer = 13 << 10
-	thirdBuffer  = 5 << 10
-	leastBuffer  = 4 << 10
+	firstBuffer  = 12 << 10
+	secondBuffer = 12 << 10
+	thirdBuffer  = 10 << 10
+	leastBuffer  = 8 << 10
 
 	// On a path of longPath or more, a small window would cost time at once; what the
 	// sender has under way is then spread over the path anyway.

@@ -303,10 +303,10 @@ func (r *run) quit(p *proc) {
 	if !p.m.whole && p.m.stopping == 0 && !p.m.Helper && r.err == nil {
 		r.violate(p, "quits before its file is whole")
 	}
-	r.end(p, false)
+	r.endProcess(p, false)
 }
 
-// end takes a process away. A silent one is not heard of again; otherwise its
+// endProcess takes a process away. A silent one is not heard of again; otherwise its
 // connections are closed by its kernel.
 func (r *run) endProcess(p *proc, silent bool) {
 	p.gone = true
@@ -341,12 +341,6 @@ func (r *run) endProcess(p *proc, silent bool) {
 		}
 	}
 	r.budget.left(r, p.m)
-}
-
-func (r *run) end(p *proc, silent bool) {
-	if !p.gone {
-		r.endProcess(p, silent)
-	}
 }
 
 func sorted[K interface{ ~int | ~uint64 }, V any](m map[K]V) []K {

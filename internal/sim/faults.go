@@ -50,7 +50,7 @@ func (r *run) kill(m *member, f *Fault) {
 	if p == nil || p.gone || m.whole {
 		return // not there yet, or its file has its name: there is nothing to come back for
 	}
-	r.end(p, f.Silent)
+	r.endProcess(p, f.Silent)
 	m.dark = f.Silent
 	m.disk.crash(r, f.Kind == Wipe)
 	if f.For > 0 {

@@ -96,7 +96,6 @@ type stream struct {
 }
 
 type streamEnd struct {
-	s    *stream
 	p    *proc
 	peer *streamEnd
 	in   pipe
@@ -142,22 +141,18 @@ func (d *dial) happen(r *run) {
 	s := &stream{}
 	for k, end := range []*proc{p, q} {
 		e := &s.ends[k]
-		e.s, e.p, e.peer = s, end, &s.ends[1-k]
-		e.in = pipe{from: &r.members[e.peerOf(p, q).m.index].place, to: &end.m.place, delay: r.world.LANDelay, end: e}
+		e.p, e.peer = end, &s.ends[1-k]
+		from := p
+		if end == p {
+			from = q
+		}
+		e.in = pipe{from: &from.m.place, to: &end.m.place, delay: r.world.LANDelay, end: e}
 	}
 	p.streams[d.to] = &s.ends[0]
 	q.streams[p.m.index] = &s.ends[1]
 	r.put(&s.ends[0].in, opened{})
 	s.ends[1].told = true
 	r.step(q, swarm.PeerUp{Peer: p.m.id})
-}
-
-// peerOf returns which of the two processes of a stream is not e's own.
-func (e *streamEnd) peerOf(p, q *proc) *proc {
-	if e.p == p {
-		return q
-	}
-	return p
 }
 
 func (e *streamEnd) receive(r *run, msg any) {
@@ -184,11 +179,7 @@ func (r *run) lose(e *streamEnd) {
 		return
 	}
 	delete(e.p.streams, index)
-	if !e.told {
-		// The dial that this stream would have answered has come to nothing.
-		r.step(e.p, swarm.PeerDown{Peer: e.peer.p.m.id})
-		return
-	}
+	// Without PeerUp before it, this says that a dial has come to nothing.
 	e.told = false
 	r.step(e.p, swarm.PeerDown{Peer: e.peer.p.m.id})
 }

@@ -39,10 +39,6 @@ const (
 	// neighbours that hold them by then.
 	slowRequest = 3 * time.Second
 
-	// longPiece is the time for one piece from which on a round trip between two
-	// requests weighs little.
-	longPiece = 50 * time.Millisecond
-
 	// localRetries is how often a request that broke off is repeated before its
 	// pieces are given back.
 	localRetries = 2
@@ -143,6 +139,10 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 		n.warn(WarnOneStream)
 	}
 	if !n.pinned || n.pin != ev.Pin || n.incarnation != incarnation {
+		if n.finishing || n.finished {
+			n.bearWitness(r, ev, incarnation)
+			return
+		}
 		if n.pinned && n.tracker.up && !n.tracker.asked {
 			// Late: the pool has a pin already. This answer goes unused.
 			n.act(CancelOrigin{Request: r.id})
@@ -170,6 +170,21 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 	}
 	if n.tracker.up {
 		n.tell(Probed{Pin: ev.Pin, Incarnation: incarnation, Stream: ev.Stream, Extent: covered})
+	}
+}
+
+// bearWitness tells the tracker of another version than the one that is whole here; this
+// node fetches none of it.
+func (n *Node) bearWitness(r *originRequest, ev OriginAnswered, incarnation uint64) {
+	r.stale = true
+	n.act(CancelOrigin{Request: r.id})
+	if !n.tracker.up || !n.tracker.asked {
+		return
+	}
+	n.tracker.asked = false
+	n.tell(Probed{Pin: ev.Pin, Incarnation: incarnation, Stream: ev.Stream})
+	if ev.Stream {
+		n.tell(Returned{Failure: Passing})
 	}
 }
 
@@ -334,15 +349,14 @@ func (n *Node) cancelNeedless() {
 
 // lease takes in pieces to be fetched.
 func (n *Node) lease(extents []piece.Extent) {
-	for _, e := range extents {
-		if n.pinned && e.Valid(n.have.Len()) {
-			n.origin.leases.Add(e)
-		}
-	}
 	var held []piece.Extent
 	for _, e := range extents {
+		if !n.pinned || !e.Valid(n.have.Len()) {
+			continue
+		}
+		n.origin.leases.Add(e)
 		for i := e.First; i < e.End(); i++ {
-			if n.pinned && n.have.Has(i) {
+			if n.have.Has(i) {
 				held = append(held, piece.Extent{First: i, Count: 1})
 			}
 		}
@@ -359,7 +373,7 @@ func (n *Node) fetchFromOrigin() {
 		return
 	}
 	n.tuneConnections()
-	for o.leases.Count() > 0 && len(o.requests) < n.connections() && n.buffers() > 0 {
+	for o.leases.Count() > 0 && len(o.requests) < o.allowed && n.buffers() > 0 {
 		if wait := max(o.notBefore, o.holdUntil); n.now < wait {
 			n.checkAt = min(n.checkAt, wait)
 			return
@@ -371,22 +385,6 @@ func (n *Node) fetchFromOrigin() {
 		o.line.start(n.now)
 		n.act(FetchOrigin{Request: r.id, Extent: e})
 	}
-}
-
-// connections is how many requests may be under way. At the very end it is one, so
-// that the last pieces come one after the other and not all at the last moment: each
-// has to be passed on to everybody once it is here.
-func (n *Node) connections() int {
-	o := &n.origin
-	rate := o.line.rate(n.now)
-	if rate == 0 || len(n.swap.order) == 0 {
-		return o.allowed
-	}
-	piece := time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), rate))
-	if piece >= longPiece && n.timeLeft() <= piece*time.Duration(o.allowed) {
-		return 1
-	}
-	return o.allowed
 }
 
 // requestPieces is how many pieces the next request asks for.

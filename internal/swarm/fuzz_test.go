@@ -10,7 +10,7 @@ import (
 )
 
 // maxFuzzed bounds the bytes of one input, and so the events that are made of it.
-const maxFuzzed = 2048
+const maxFuzzed = 8192
 
 // tape makes values of the bytes of a fuzzer's input: what other nodes could have sent,
 // within the bounds that decoding lets through, and no further.
@@ -31,14 +31,25 @@ func (s *tape) member() piece.NodeID {
 	return id(string(rune('A' + s.below(6))))
 }
 
-// pin has few pieces or many, none at all, or a size that is not known.
+// pin is mostly the same one; others have few pieces or many, none at all, or a size that
+// is not known.
 func (s *tape) pin() piece.Pin {
+	if s.byte() >= 16 {
+		return piece.Pin{Size: 10 << 20, Kind: piece.StrongETag, Validator: "1"}
+	}
 	sizes := []int64{0, 1, 64 << 10, 200_000, 10 << 20, 10<<20 + 1, 300 << 20, piece.UnknownSize}
 	p := piece.Pin{Size: sizes[s.below(len(sizes))]}
 	if k := s.below(3); k > 0 {
 		p.Kind, p.Validator = piece.StrongETag, string(rune('0'+k))
 	}
 	return p
+}
+
+func (s *tape) incarnation() uint64 {
+	if s.byte() < 16 {
+		return 1
+	}
+	return 0
 }
 
 func (s *tape) index() piece.Index {
@@ -93,11 +104,14 @@ func (s *tape) failure() swarm.Failure { return swarm.Failure(s.below(3)) }
 func (s *tape) toNode() swarm.ToNode {
 	switch s.below(11) {
 	case 0:
+		if s.byte() < 8 {
+			return swarm.GiveUp{}
+		}
 		return swarm.Welcome{Number: uint32(s.byte()) << 24, Interval: s.wait()}
 	case 1:
 		return swarm.Probe{}
 	case 2, 3:
-		return swarm.Pinned{Pin: s.pin(), Incarnation: uint64(s.below(2)), Stream: s.flag()}
+		return swarm.Pinned{Pin: s.pin(), Incarnation: s.incarnation(), Stream: s.flag()}
 	case 4:
 		return swarm.Lease{Extents: s.extents()}
 	case 5:
@@ -112,10 +126,8 @@ func (s *tape) toNode() swarm.ToNode {
 		return h
 	case 8:
 		return swarm.Hold{For: s.wait()}
-	case 9:
-		return swarm.Complete{}
 	}
-	return swarm.GiveUp{}
+	return swarm.Complete{}
 }
 
 func (s *tape) toPeer() swarm.ToPeer {
@@ -126,11 +138,11 @@ func (s *tape) toPeer() swarm.ToPeer {
 		if pin.Size >= 0 && s.flag() {
 			count = pin.Layout().Count()
 		}
-		return swarm.Holds{Generation: pin.Generation(uint64(s.below(2))), Have: s.bits(count)}
+		return swarm.Holds{Generation: pin.Generation(s.incarnation()), Have: s.bits(count)}
 	case 1:
 		return swarm.Haves{Extents: s.extents()}
 	case 2:
-		m := swarm.Statement{By: s.member(), Generation: s.pin().Generation(uint64(s.below(2)))}
+		m := swarm.Statement{By: s.member(), Generation: s.pin().Generation(s.incarnation())}
 		for i, n := s.index(), s.below(32); n >= 0 && i < piece.MaxCount; i, n = i+1, n-1 {
 			m.Pieces = append(m.Pieces, i)
 			m.Digests = append(m.Digests, piece.Digest{s.byte() & 3})
@@ -149,7 +161,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 	case 0, 1:
 		m := swarm.Announce{Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), Stream: s.flag(), Leased: s.extents()}
 		if s.flag() {
-			m.Pinned, m.Fresh, m.Pin, m.Incarnation = true, s.flag(), s.pin(), uint64(s.below(2))
+			m.Pinned, m.Fresh, m.Pin, m.Incarnation = true, s.flag(), s.pin(), s.incarnation()
 			count := s.below(300)
 			if m.Pin.Size >= 0 {
 				count = m.Pin.Layout().Count()
@@ -158,7 +170,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 		}
 		return m
 	case 2:
-		m := swarm.Probed{Pin: s.pin(), Incarnation: uint64(s.below(2)), Stream: s.flag()}
+		m := swarm.Probed{Pin: s.pin(), Incarnation: s.incarnation(), Stream: s.flag()}
 		if e := s.extents(); len(e) > 0 {
 			m.Extent = e[0]
 		}
@@ -323,66 +335,70 @@ func (w *worker) play(s *tape) {
 // hold, or answer little with much.
 func FuzzNode(f *testing.F) {
 	seedFuzz(f)
-	f.Fuzz(func(t *testing.T, input []byte) {
-		s := &tape{rest: input[:min(len(input), maxFuzzed)]}
-		opts := swarm.NodeOptions{Self: id("M"), Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), KeepServing: s.flag(), Linger: time.Minute}
-		w := &worker{
-			t: t, node: swarm.NewNode(opts, rand.New(rand.NewPCG(1, 2))), now: swarm.Instant(time.Second),
-			asked: make(map[swarm.Request][]piece.Index),
-		}
-		for len(s.rest) > 0 && !w.ended {
-			w.play(s)
-		}
-	})
+	f.Fuzz(fuzzNode)
+}
+
+func fuzzNode(t *testing.T, input []byte) {
+	s := &tape{rest: input[:min(len(input), maxFuzzed)]}
+	opts := swarm.NodeOptions{Self: id("M"), Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), KeepServing: s.flag(), Linger: time.Minute}
+	w := &worker{
+		t: t, node: swarm.NewNode(opts, rand.New(rand.NewPCG(1, 2))), now: swarm.Instant(time.Second),
+		asked: make(map[swarm.Request][]piece.Index),
+	}
+	for len(s.rest) > 0 && !w.ended {
+		w.play(s)
+	}
 }
 
 // FuzzTracker plays whatever members may say to a Tracker. It must not panic, lease
 // what is not in the file, or answer little with much.
 func FuzzTracker(f *testing.F) {
 	seedFuzz(f)
-	f.Fuzz(func(t *testing.T, input []byte) {
-		s := &tape{rest: input[:min(len(input), maxFuzzed)]}
-		tracker := swarm.NewTracker(swarm.TrackerOptions{MaxMembers: 5, MeshLimit: 3, Degree: 2}, rand.New(rand.NewPCG(1, 2)))
-		now := swarm.Instant(time.Second)
-		pins := make(map[piece.NodeID]piece.Pin)
-		for len(s.rest) > 0 {
-			var ev swarm.TrackerEvent
-			switch s.below(8) {
-			case 0:
-				now = now.Add(time.Millisecond << s.below(12))
-			case 1:
-				ev = swarm.MemberGone{Pool: swarm.PoolID{s.byte() & 1}, Member: s.member()}
-			default:
-				ev = swarm.MemberSaid{Pool: swarm.PoolID{s.byte() & 1}, Member: s.member(), Message: s.toTracker()}
+	f.Fuzz(fuzzTracker)
+}
+
+func fuzzTracker(t *testing.T, input []byte) {
+	s := &tape{rest: input[:min(len(input), maxFuzzed)]}
+	tracker := swarm.NewTracker(swarm.TrackerOptions{MaxMembers: 5, MeshLimit: 3, Degree: 2}, rand.New(rand.NewPCG(1, 2)))
+	now := swarm.Instant(time.Second)
+	pins := make(map[piece.NodeID]piece.Pin)
+	for len(s.rest) > 0 {
+		var ev swarm.TrackerEvent
+		switch s.below(8) {
+		case 0:
+			now = now.Add(time.Millisecond << s.below(12))
+		case 1:
+			ev = swarm.MemberGone{Pool: swarm.PoolID{s.byte() & 1}, Member: s.member()}
+		default:
+			ev = swarm.MemberSaid{Pool: swarm.PoolID{s.byte() & 1}, Member: s.member(), Message: s.toTracker()}
+		}
+		now++
+		out := tracker.Step(now, ev, nil)
+		for _, a := range out {
+			tell, ok := a.(swarm.TellMember)
+			if !ok {
+				continue
 			}
-			now++
-			out := tracker.Step(now, ev, nil)
-			for _, a := range out {
-				tell, ok := a.(swarm.TellMember)
-				if !ok {
-					continue
-				}
-				of := tell.Member
-				of[31] = tell.Pool[0]
-				switch m := tell.Message.(type) {
-				case swarm.Pinned:
-					pins[of] = m.Pin
-				case swarm.Lease:
-					for _, e := range m.Extents {
-						if !e.Valid(pins[of].Layout().Count()) {
-							t.Fatalf("leases %v of a file of %d pieces", e, pins[of].Layout().Count())
-						}
+			of := tell.Member
+			of[31] = tell.Pool[0]
+			switch m := tell.Message.(type) {
+			case swarm.Pinned:
+				pins[of] = m.Pin
+			case swarm.Lease:
+				for _, e := range m.Extents {
+					if !e.Valid(pins[of].Layout().Count()) {
+						t.Fatalf("leases %v of a file of %d pieces", e, pins[of].Layout().Count())
 					}
 				}
 			}
-			if len(out) > 1000 {
-				t.Fatalf("%d actions in one step", len(out))
-			}
-			if at, ok := tracker.Deadline(); ok && at <= now {
-				t.Fatalf("wants to be called at %d, which is not after %d", at, now)
-			}
 		}
-	})
+		if len(out) > 1000 {
+			t.Fatalf("%d actions in one step", len(out))
+		}
+		if at, ok := tracker.Deadline(); ok && at <= now {
+			t.Fatalf("wants to be called at %d, which is not after %d", at, now)
+		}
+	}
 }
 
 // seedFuzz gives a fuzzer inputs that reach far, so that a plain test run plays them.

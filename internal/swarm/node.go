@@ -248,7 +248,8 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	n.doubted, n.rescues = piece.Extents{}, 0
 	n.swap.heard = [2]piece.Extents{}
 	n.flushAt = never
-	n.swap.strays = nil
+	n.begunAnew()
+	n.wholeAt = 0
 	if n.received.active == 0 {
 		n.received.start(n.now)
 	}

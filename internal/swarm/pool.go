@@ -30,8 +30,12 @@ type pool struct {
 
 	prober    *member // is making the first request, or looks again after a conflict
 	probeBy   Instant
-	contested bool    // a member has seen another version; prober is to decide
-	streamer  *member // reads the one stream
+	contested bool // a member has seen another version; prober is to decide
+	// refuted counts the contests in a row that came to nothing; before contestFrom there
+	// is no other, for each costs a request to the origin.
+	refuted     int
+	contestFrom Instant
+	streamer    *member // reads the one stream
 	// streamLost: the stream broke before every piece was held by somebody.
 	streamLost bool
 
@@ -83,6 +87,7 @@ type member struct {
 	wants       bool
 	whole       bool
 	streaming   bool
+	witness     bool // was asked what it sees in the present contest
 	starving    bool
 	failures    int
 	barredUntil Instant

@@ -602,6 +602,8 @@ func showToPeer(m swarm.ToPeer) string {
 		return "asks statements " + runs(m.Extents)
 	case swarm.Claim:
 		return "claims " + runs(m.Extents)
+	case swarm.Relay:
+		return "relays claims of " + runs(m.Extents)
 	}
 	return fmt.Sprintf("%T", m)
 }

@@ -147,6 +147,11 @@ func (n *Node) pinnedBy(msg Pinned) {
 	if n.pinned && n.pin == msg.Pin && n.incarnation == msg.Incarnation {
 		return
 	}
+	if n.finishing || n.finished {
+		// The file is whole in its own version, which nobody else in the pool wants now.
+		n.tracker.complete = true
+		return
+	}
 	for _, r := range n.origin.requests {
 		if r.probe && (n.pinned || !msg.Pin.Combinable()) {
 			n.act(CancelOrigin{Request: r.id}) // it brings another generation

@@ -49,6 +49,9 @@ const (
 	// send.
 	unsureTime = 3 * time.Second
 
+	// claimAgain is how long claims of one neighbour are not answered after one was.
+	claimAgain = time.Second
+
 	redialTime = 500 * time.Millisecond
 	maxDials   = 6 // attempts in a row, with doubling waits
 )
@@ -60,7 +63,8 @@ type swapSide struct {
 	asked    []*askedFor  // waiting to be served, in the order of asking
 	serving  int
 	known    map[piece.NodeID]*acquaintance
-	strays   []Request // under way to members that are no neighbours any more
+	wrong    map[piece.Index]piece.NodeID // who sent wrong bytes of a piece, the first of them
+	strays   []Request                    // under way to members that are no neighbours any more
 	seekAt   Instant
 	askAt    Instant // when the tracker may be asked for more members
 	everMet  bool
@@ -89,15 +93,16 @@ type neighbour struct {
 	claims  piece.Extents // what it fetches from the origin, while there is no tracker
 	relayed piece.Extents // what its neighbours claim
 
-	wants    []piece.Index // pieces it has that this node had not when it heard so
-	isDirty  bool
-	requests []*peerRequest
-	line     meter
-	unsure   piece.Extents  // pieces that it did not send when asked
-	asked    piece.Bitfield // pieces whose statement was asked for lately
-	failures int
-	retryAt  Instant
-	wrong    int
+	claimedTo Instant       // until when claims of it are not answered
+	wants     []piece.Index // pieces it has that this node had not when it heard so
+	isDirty   bool
+	requests  []*peerRequest
+	line      meter
+	unsure    piece.Extents  // pieces that it did not send when asked
+	asked     piece.Bitfield // pieces whose statement was asked for lately
+	failures  int
+	retryAt   Instant
+	wrong     int
 
 	unsureUntil Instant // when it is believed again to hold unsure
 
@@ -191,6 +196,21 @@ func (n *Node) tellHolds(p *neighbour) {
 	}
 }
 
+// begunAnew forgets what concerns another generation. What was asked for in it is not
+// served: it would be other bytes, or of pieces that there are no more.
+func (n *Node) begunAnew() {
+	s := &n.swap
+	s.requests -= len(s.strays)
+	s.strays = nil
+	s.wrong = make(map[piece.Index]piece.NodeID)
+	s.asked = slices.DeleteFunc(s.asked, func(a *askedFor) bool {
+		if !a.active {
+			n.act(Refuse{Request: a.id})
+		}
+		return !a.active
+	})
+}
+
 // forget makes p hold nothing of a new generation of count pieces.
 func (p *neighbour) forget(count int) {
 	p.has, p.asked = piece.NewBitfield(count), piece.NewBitfield(count)
@@ -208,7 +228,7 @@ func (n *Node) peerDown(id piece.NodeID) {
 		k.dialing, k.up = false, false
 		k.failed++
 		k.retryAt = n.now.Add(redialTime << min(k.failed-1, 5))
-		if k.failed > maxDials || k.addr.Addr == "" {
+		if !k.shunned && (k.failed > maxDials || k.addr.Addr == "") {
 			delete(n.swap.known, id)
 		}
 	}
@@ -231,6 +251,11 @@ func (n *Node) peerDown(id piece.NodeID) {
 	// Requests under way may still bring their pieces; if not, PeerEnded follows.
 	// The pieces may be had elsewhere meanwhile.
 	for _, r := range p.requests {
+		if len(r.pieces) == 0 {
+			// Nothing of it counts any more; it may be of another generation.
+			n.swap.requests--
+			continue
+		}
 		n.unask(r)
 		n.swap.strays = append(n.swap.strays, r.id)
 	}
@@ -301,7 +326,12 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		}
 		n.yieldTo(p)
 		if n.tracker.up {
-			// p has lost the tracker before this node has: it cannot know what is leased here.
+			// p has lost the tracker before this node has: it cannot know what is leased
+			// here. If it is back already it will answer likewise, so not each time.
+			if n.now < p.claimedTo {
+				return
+			}
+			p.claimedTo = n.now.Add(claimAgain)
 			n.act(TellPeer{Peer: id, Message: Claim{Extents: n.leased()}})
 		} else {
 			n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
@@ -575,8 +605,12 @@ func (n *Node) peerEnded(ev PeerEnded) {
 		if int(i) < n.have.Len() {
 			n.unhold(p, i)
 			p.unsure.Remove(piece.Extent{First: i, Count: 1})
+			if n.digests[i].IsZero() {
+				continue // it was asked for with the digest of a liar, known as such now
+			}
 			p.wrong++
 			n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
+			n.doubtDigest(i, p.id)
 		}
 	}
 	if p.wrong >= maxWrong {
@@ -592,6 +626,29 @@ func (n *Node) peerEnded(ev PeerEnded) {
 		n.act(HangUp{Peer: p.id})
 	}
 	n.dirty(p)
+}
+
+// doubtDigest has the origin decide about a piece of which two neighbours have sent other
+// bytes than was stated: most likely the statement is what is wrong.
+func (n *Node) doubtDigest(i piece.Index, from piece.NodeID) {
+	first, again := n.swap.wrong[i]
+	if !again {
+		n.swap.wrong[i] = from
+	} else if first != from && !n.have.Has(i) {
+		n.refetch(i)
+	}
+}
+
+// forgive takes those back who were left because what they sent did not match the
+// digests of a liar.
+func (n *Node) forgive() {
+	clear(n.swap.wrong)
+	for _, p := range n.swap.order {
+		p.wrong = 0
+	}
+	for _, k := range n.swap.known {
+		k.shunned = false
+	}
 }
 
 // unhold notes that a neighbour does not serve a piece it said it has.
@@ -688,7 +745,7 @@ func (n *Node) idleHolder(slow *neighbour, pieces []piece.Index) *neighbour {
 }
 
 func (n *Node) askTwice(p *neighbour, i piece.Index) {
-	if len(p.requests) >= peerRequests || n.buffers() <= 0 {
+	if len(p.requests) >= peerRequests || n.buffers() <= 0 || n.digests[i].IsZero() {
 		return
 	}
 	r := &peerRequest{id: n.request(), peer: p, pieces: []piece.Index{i}, since: n.now, doubled: true}

@@ -21,6 +21,11 @@ type TrackerOptions struct {
 	// MaxMembers bounds a pool, MaxPools the Tracker (defaults 20 000 and 10 000).
 	// Announces beyond are answered with CutMember.
 	MaxMembers, MaxPools int
+
+	// MaxPieces bounds the pieces of all pools together (default 2^24): they take
+	// memory whether anything of them is there or not. Who tells of a file that would
+	// be too much is answered with CutMember.
+	MaxPieces int
 }
 
 func (o TrackerOptions) withDefaults() TrackerOptions {
@@ -33,6 +38,7 @@ func (o TrackerOptions) withDefaults() TrackerOptions {
 	set(&o.Degree, 12)
 	set(&o.MaxMembers, 20_000)
 	set(&o.MaxPools, 10_000)
+	set(&o.MaxPieces, 1<<24)
 	if o.Silence == 0 {
 		o.Silence = 2500 * time.Millisecond
 	}
@@ -46,6 +52,7 @@ type Tracker struct {
 	opts  TrackerOptions
 	rng   *rand.Rand
 	pools map[PoolID]*pool
+	held  int            // pieces of all pools
 	due   indexed[*pool] // by wake
 	now   Instant
 	out   []TrackerAction
@@ -180,10 +187,14 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		}
 		t.topUp(p, m)
 	case a.Pinned && a.Fresh && a.Pin.Size >= 0:
+		if !t.fits(p, a.Pin) {
+			t.cut(p, m)
+			return
+		}
 		// The pool is older than this tracker. The others will announce themselves
 		// within an interval; until then what they fetch and hold is not known, so
 		// nothing is leased.
-		p.pinTo(a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
+		t.pin(p, a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
 		p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
 		p.takeHave(m, a)
 		p.adopt(m, a.Leased)
@@ -240,9 +251,14 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 	if layout.Count() > 0 && !msg.Extent.Valid(layout.Count()) && msg.Extent.Count > 0 {
 		return
 	}
-	// Whoever was asked to look again is a witness, even if it answers late.
-	reprobe := p.contested
-	if p.prober == m || p.contested {
+	if !t.fits(p, msg.Pin) {
+		t.cut(p, m)
+		return
+	}
+	// Whoever was asked to look again is a witness, even if it answers late; nobody else
+	// is, least of all the one that has seen another version.
+	reprobe := p.contested && m.witness
+	if p.prober == m || reprobe {
 		p.prober, p.contested = nil, false
 	}
 	same := p.pinned && p.pin == msg.Pin && p.incarnation == msg.Incarnation
@@ -251,7 +267,11 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 		// A second prober agrees: whoever saw another version sees it alone. Or a new
 		// stream has begun where one broke off.
 		changed := p.stream != msg.Stream
-		p.pinTo(msg.Pin, msg.Incarnation, msg.Stream)
+		t.pin(p, msg.Pin, msg.Incarnation, msg.Stream)
+		if reprobe {
+			p.refuted++
+			p.contestFrom = t.now.Add(min(time.Second<<min(p.refuted, 5), conflictBar))
+		}
 		if changed {
 			t.tellAll(p, p.pinnedMessage())
 		}
@@ -260,7 +280,8 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 		t.tell(p, m, p.pinnedMessage())
 		return
 	default:
-		p.pinTo(msg.Pin, msg.Incarnation, msg.Stream)
+		t.pin(p, msg.Pin, msg.Incarnation, msg.Stream)
+		p.refuted, p.contestFrom = 0, 0
 		for _, o := range p.order {
 			if a := o.resumed; a != nil && a.Pin == p.pin && a.Incarnation == p.incarnation {
 				p.takeHave(o, *a)
@@ -359,9 +380,16 @@ func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
 	if !p.pinned || c.Pin == p.pin || p.contested {
 		return
 	}
+	if t.now < p.contestFrom {
+		m.barredUntil = p.contestFrom
+		return
+	}
 	m.barredUntil = t.now.Add(conflictBar)
 	p.contested = true
 	p.prober = nil
+	for _, o := range p.order {
+		o.witness = false
+	}
 	witness := p.pickProber(t.now, m)
 	if witness == nil {
 		witness, m.barredUntil = m, 0
@@ -371,7 +399,25 @@ func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
 
 func (t *Tracker) startProbe(p *pool, m *member) {
 	p.prober, p.probeBy = m, t.now.Add(probeTime)
+	m.witness = p.contested
 	t.tell(p, m, Probe{})
+}
+
+// fits reports whether there is room for the pieces of a pool's pin.
+func (t *Tracker) fits(p *pool, pin piece.Pin) bool {
+	return t.held-p.layout.Count()+pin.Layout().Count() <= t.opts.MaxPieces
+}
+
+func (t *Tracker) pin(p *pool, pin piece.Pin, incarnation uint64, stream bool) {
+	t.held -= p.layout.Count()
+	p.pinTo(pin, incarnation, stream)
+	t.held += p.layout.Count()
+}
+
+// cut takes a member out and closes its session.
+func (t *Tracker) cut(p *pool, m *member) {
+	t.out = append(t.out, CutMember{Pool: p.id, Member: m.id})
+	t.depart(p, m)
 }
 
 // depart takes a member out: its leases go back at once, and what only it held is
@@ -403,8 +449,7 @@ func (t *Tracker) remove(p *pool, m *member) {
 // wake does what has come due in a pool.
 func (t *Tracker) wake(p *pool) {
 	for m := p.quietest(); m != nil && m.heardAt.Add(t.opts.Silence) <= t.now; m = p.quietest() {
-		t.out = append(t.out, CutMember{Pool: p.id, Member: m.id})
-		t.depart(p, m)
+		t.cut(p, m)
 	}
 	for len(p.limbo) > 0 && p.limbo[0].until <= t.now {
 		l := p.limbo[0]
@@ -431,6 +476,7 @@ func (t *Tracker) settle(p *pool) {
 	if len(p.members) == 0 {
 		t.due.remove(p)
 		delete(t.pools, p.id)
+		t.held -= p.layout.Count()
 		return
 	}
 	if p.pinned && p.stream && p.streamer == nil && t.now >= p.holdUntil && p.missing() {

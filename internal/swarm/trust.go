@@ -88,11 +88,19 @@ func (n *Node) takeStatement(s *Statement) {
 		return
 	}
 	news := false
-	for _, i := range s.Pieces {
-		if int(i) >= n.have.Len() {
+	for k, i := range s.Pieces {
+		if int(i) >= n.have.Len() || s.Digests[k].IsZero() {
 			return
 		}
-		news = news || n.stater[i] == 0
+		if n.stater[i] != 0 {
+			continue
+		}
+		news = true
+		if !n.digests[i].IsZero() && n.digests[i] != s.Digests[k] {
+			// It says otherwise than this node's own reading of the origin, or its
+			// journal: not what is to be believed or passed on.
+			return
+		}
 	}
 	if !news {
 		return
@@ -101,10 +109,6 @@ func (n *Node) takeStatement(s *Statement) {
 		if n.digests[i].IsZero() {
 			n.digests[i] = s.Digests[k]
 			n.wake(i)
-		} else if n.stater[i] == 0 && n.digests[i] != s.Digests[k] {
-			// It says otherwise than this node's own reading of the origin, or its
-			// journal: not what is to be passed on.
-			return
 		}
 	}
 	n.record(s)
@@ -260,6 +264,7 @@ func (n *Node) contradicted(i piece.Index) {
 		return
 	}
 	n.trust.distrusted[liar] = true
+	n.forgive()
 	n.act(Warn{Code: WarnWrongStatement, Peer: liar})
 	for k, st := range n.trust.statements {
 		if st.By != liar {
