@@ -244,7 +244,7 @@ func (x *exchange) partial() (contentRange, *Error) {
 
 func (x *exchange) encoded() *Error {
 	e := x.bad("it packed the file with a Content-Encoding that nobody asked for")
-	e.hint = "nothing is unpacked here; try another address of the file with --mirror"
+	e.hint = "nothing is unpacked here; try another address of the file"
 	return e
 }
 

@@ -161,7 +161,7 @@ var statusHints = map[Kind]string{
 	Forbidden: "give what it asks for with --header-file, --netrc or --cookies, or ask whoever runs it",
 	Throttled: "it is asked again when that time is over; fewer connections (-x) may help",
 	Server:    "it is asked again in a while",
-	BadAnswer: "the server or a proxy on the way is broken; try another address of the file with --mirror",
+	BadAnswer: "the server or a proxy on the way is broken; try another address of the file",
 	Status:    "open the address in a browser to see what it wants",
 }
 

@@ -39,6 +39,10 @@ const (
 	// neighbours that hold them by then.
 	slowRequest = 3 * time.Second
 
+	// longPiece is the time for one piece from which on a round trip between two
+	// requests weighs little.
+	longPiece = 50 * time.Millisecond
+
 	// localRetries is how often a request that broke off is repeated before its
 	// pieces are given back.
 	localRetries = 2
@@ -373,7 +377,7 @@ func (n *Node) fetchFromOrigin() {
 		return
 	}
 	n.tuneConnections()
-	for o.leases.Count() > 0 && len(o.requests) < o.allowed && n.buffers() > 0 {
+	for o.leases.Count() > 0 && len(o.requests) < n.connections() && n.buffers() > 0 {
 		if wait := max(o.notBefore, o.holdUntil); n.now < wait {
 			n.checkAt = min(n.checkAt, wait)
 			return
@@ -385,6 +389,22 @@ func (n *Node) fetchFromOrigin() {
 		o.line.start(n.now)
 		n.act(FetchOrigin{Request: r.id, Extent: e})
 	}
+}
+
+// connections is how many requests may be under way. Near the end it is one where a
+// piece takes long, so that the last pieces come one after the other: two that share the
+// line both take twice as long, and what is under way cannot be given to another member.
+func (n *Node) connections() int {
+	o := &n.origin
+	rate := o.line.rate(n.now)
+	if rate == 0 || len(n.swap.order) == 0 {
+		return o.allowed
+	}
+	took := time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), rate))
+	if took >= longPiece && n.timeLeft() <= 2*took*time.Duration(o.allowed) {
+		return 1
+	}
+	return o.allowed
 }
 
 // requestPieces is how many pieces the next request asks for.
