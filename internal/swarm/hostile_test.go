@@ -370,3 +370,33 @@ func TestTracker_boundsThePiecesOfAllPools(t *testing.T) {
 		}
 	}
 }
+
+func TestNode_doesNotWaitForOneThatBringsNothing(t *testing.T) {
+	t.Parallel()
+	v := pinnedVictim()
+	all := make([]piece.Index, 16)
+	for i := range all {
+		all[i] = piece.Index(i)
+	}
+	v.hear(said("A", stated("A", digestOf, all...)))
+	out := v.hear(said("A", holds(hostilePin)))
+	out = append(out, v.hear(said("B", holds(hostilePin)))...)
+	from := v.now
+	for have := v.Have(); have.Count() < len(all); have = v.Have() {
+		if v.now.Sub(from) > 5*time.Second {
+			t.Fatalf("has %d of %d pieces after 5 s, for A brings nothing", have.Count(), len(all))
+		}
+		var next []swarm.Action
+		for _, f := range only[swarm.FetchPeer](out) {
+			if f.Peer == id("B") {
+				for _, i := range f.Pieces {
+					next = append(next, v.hear(swarm.PeerStored{Request: f.Request, Piece: i})...)
+				}
+				next = append(next, v.hear(swarm.PeerEnded{Request: f.Request})...)
+			}
+		}
+		if out = next; len(out) == 0 {
+			out = v.after(250 * time.Millisecond)
+		}
+	}
+}

@@ -115,7 +115,7 @@ type peerRequest struct {
 	peer    *neighbour
 	pieces  []piece.Index // not stored yet
 	since   Instant       // when the last piece came
-	doubled bool          // pieces that another neighbour was asked for as well
+	doubled bool          // for pieces that another neighbour was asked for before
 }
 
 // askedFor is a request of a neighbour.
@@ -717,10 +717,12 @@ func (n *Node) endgame() {
 			if len(r.pieces) == 0 || r.doubled || n.now.Sub(r.since) < endgameTime {
 				continue
 			}
-			if p := n.idleHolder(slow, r.pieces); p != nil {
-				r.doubled = true
-				for _, i := range r.pieces {
-					if p.has.Has(i) && !n.have.Has(i) && n.asking[i] == 1 {
+			// Those of a request that brings nothing go to others a few at a time, as fast
+			// as they bring them.
+			once := slices.DeleteFunc(slices.Clone(r.pieces), func(i piece.Index) bool { return n.asking[i] != 1 || n.digests[i].IsZero() })
+			if p := n.idleHolder(slow, once); p != nil {
+				for _, i := range once {
+					if p.has.Has(i) && !n.have.Has(i) {
 						n.askTwice(p, i)
 					}
 				}
@@ -745,7 +747,7 @@ func (n *Node) idleHolder(slow *neighbour, pieces []piece.Index) *neighbour {
 }
 
 func (n *Node) askTwice(p *neighbour, i piece.Index) {
-	if len(p.requests) >= peerRequests || n.buffers() <= 0 || n.digests[i].IsZero() {
+	if len(p.requests) >= peerRequests || n.buffers() <= 0 {
 		return
 	}
 	r := &peerRequest{id: n.request(), peer: p, pieces: []piece.Index{i}, since: n.now, doubled: true}
