@@ -113,7 +113,11 @@ func (c *config) parse(text string, root *cobra.Command) error {
 		}
 		field := words[strings.ReplaceAll(key, "-", "_")]
 		if field == nil {
-			return fmt.Errorf("no key %s%s", key, didYouMean("", nearest(key, known)))
+			near := nearest(key, known)
+			if near == "" {
+				near = nearestInTables(key, commands)
+			}
+			return fmt.Errorf("no key %s%s", key, didYouMean("", near))
 		}
 		s, ok := value.(string)
 		if !ok {
@@ -127,6 +131,17 @@ func (c *config) parse(text string, root *cobra.Command) error {
 		}
 	}
 	return nil
+}
+
+// nearestInTables returns the key near to one that stands outside the table of its
+// command, with that table.
+func nearestInTables(key string, commands map[string]*cobra.Command) string {
+	for _, name := range []string{"get", "up"} {
+		if flag := nearest(strings.ReplaceAll(key, "_", "-"), flagNames(commands[name])); flag != "" {
+			return strings.ReplaceAll(flag, "-", "_") + " under [" + name + "]"
+		}
+	}
+	return ""
 }
 
 func checkTable(name string, table map[string]any, cmd *cobra.Command) error {

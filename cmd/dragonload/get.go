@@ -3,7 +3,9 @@ package main
 import (
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -58,6 +60,8 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	}
 
 	if g.output == "-" {
+		// A reader that went away is an error of writing, so that the work is put away.
+		signal.Ignore(syscall.SIGPIPE)
 		std.out = std.err // the file itself goes to standard output
 	}
 	people := newPeople(specs, std)

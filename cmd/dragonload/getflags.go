@@ -171,7 +171,7 @@ func checkSource(source string) error {
 	case strings.HasPrefix(lower, "dragon:"):
 		return usagef("links to content (dragon://) are not in this version yet; give the http or https URL itself")
 	case strings.HasPrefix(lower, "magnet:"), hasSuffix(lower, ".torrent", ".meta4", ".metalink") && (err != nil || u.Scheme == ""):
-		return usagef("%s: torrents and Metalinks are not in this version yet; give the http or https URL itself", safeText(source))
+		return usagef("%s: torrents and Metalinks are not in this version yet; give the http or https URL itself", shownSource(source))
 	case err != nil:
 		return usagef("a SOURCE is no URL that can be read; check its %% signs, host and port")
 	case u.Scheme == "http" || u.Scheme == "https":
@@ -182,9 +182,18 @@ func checkSource(source string) error {
 	case strings.Contains(source, "://"):
 		return usagef("%s://: dragonload speaks http and https", safeText(u.Scheme))
 	case strings.ContainsAny(source, "./:"):
-		return usagef("%s is no URL; write https:// in front of it", safeText(source))
+		return usagef("%s is no URL; write https:// in front of it", shownSource(source))
 	}
-	return usagef("%s is no URL, and names in a room are not in this version yet", safeText(source))
+	return usagef("%s is no URL, and names in a room are not in this version yet", shownSource(source))
+}
+
+// shownSource is a SOURCE that is no URL, without what would be user-info, query and
+// fragment if it were one, which may be secret.
+func shownSource(source string) string {
+	if i := strings.IndexAny(source, "?#"); i >= 0 {
+		source = source[:i]
+	}
+	return strings.TrimSuffix(safeText(source[strings.LastIndexByte(source, '@')+1:]), ":")
 }
 
 func hasSuffix(s string, suffixes ...string) bool {

@@ -15,23 +15,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 )
 
-// The live heap is small, a few MiB and the pieces under way, so collecting it four
-// times less often costs little memory and saves a tenth of the CPU time of a room on
-// a small machine. From softLimit on memory counts for more.
-const (
-	gcPercent = 400
-	softLimit = 96 << 20
-)
-
-func main() {
-	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(softLimit)
-	os.Exit(int(run(os.Args[1:])))
-}
+func main() { os.Exit(int(run(os.Args[1:]))) }
 
 // streams are the three standard streams of the process. Tests of single parts give
 // others.

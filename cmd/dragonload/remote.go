@@ -100,10 +100,20 @@ func (r *remoteNode) Download(ctx context.Context, spec node.Spec, tell func(nod
 	switch {
 	case err != nil && ctx.Err() != nil:
 		r.awaitPause(ctx, path)
+	case err != nil && failed == nil && !r.answers(ctx):
+		return failf(exitOther, "the dragonload that worked on it has ended; what has come is kept, and the same command goes on from there")
 	case err != nil && failed == nil:
 		return failf(exitOther, "%w; what has come is kept, and the same command goes on from there", err)
 	}
 	return err
+}
+
+// answers reports whether the node is still there.
+func (r *remoteNode) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, pauseWithin)
+	defer cancel()
+	_, err := r.client.Status(ctx)
+	return err == nil
 }
 
 const (

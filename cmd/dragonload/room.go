@@ -218,6 +218,7 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 	if err != nil {
 		return nil, usagef("%w", err)
 	}
+	// Whether it has just ended is for the authority to say, by its own clock.
 	if time.Now().After(invite.Expires.Add(room.ClockTolerance)) {
 		return nil, failf(exitNoAccess, "%w", room.ErrInviteExpired)
 	}

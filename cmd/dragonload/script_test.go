@@ -67,8 +67,12 @@ func TestScripts(t *testing.T) {
 }
 
 func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
-	server := httptest.NewServer(&scriptServer{dir: ts.MkAbs("srv")})
-	ts.Defer(server.Close)
+	ending := make(chan struct{})
+	server := httptest.NewServer(&scriptServer{dir: ts.MkAbs("srv"), ending: ending})
+	ts.Defer(func() {
+		close(ending) // Close waits for every handler, and one that stalls may miss its client's end
+		server.Close()
+	})
 	ts.Setenv("ORIGIN", server.URL)
 	ts.Setenv("HOSTPORT", strings.TrimPrefix(server.URL, "http://"))
 }
@@ -83,7 +87,10 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/header/FILE      wants the header X-Token: secret
 //	/stall/FILE       sends the first half of the file and never the second
 //	/agent            the User-Agent as a file
-type scriptServer struct{ dir string }
+type scriptServer struct {
+	dir    string
+	ending <-chan struct{}
+}
 
 func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
@@ -126,7 +133,7 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "stall":
 		var start int
 		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start)
-		w = &stallWriter{ResponseWriter: w, left: max(len(data)/2-start, 0), done: r.Context().Done()}
+		w = &stallWriter{ResponseWriter: w, left: max(len(data)/2-start, 0), done: r.Context().Done(), ending: s.ending}
 	}
 	w.Header().Set("ETag", fmt.Sprintf(`"%d"`, len(data)))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
@@ -135,8 +142,8 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stallWriter sends a part and then waits for the client to give up.
 type stallWriter struct {
 	http.ResponseWriter
-	left int
-	done <-chan struct{}
+	left         int
+	done, ending <-chan struct{}
 }
 
 func (s *stallWriter) Write(p []byte) (int, error) {
@@ -144,7 +151,10 @@ func (s *stallWriter) Write(p []byte) (int, error) {
 	s.left -= n
 	if s.left == 0 {
 		http.NewResponseController(s.ResponseWriter).Flush()
-		<-s.done
+		select {
+		case <-s.done:
+		case <-s.ending:
+		}
 		return n, io.ErrClosedPipe
 	}
 	return n, err

@@ -230,6 +230,9 @@ func (d *download) open(ctx context.Context, target string) error {
 		return storeProblem(err)
 	}
 	d.target, d.file = target, file
+	if file.Foreign() && !o.Restart {
+		d.warn("part-replaced", fmt.Sprintf("%s is not known to be of this download; it is replaced and the download begins anew", d.keptIn()))
+	}
 	return nil
 }
 
@@ -251,7 +254,10 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		return &Error{Problem: Problem{Code: "origin-changes", Exit: ExitChanged,
 			Message: "the file changed at the origin after part of it had gone to standard output; run the command again"}}
 	}
-	if a.Anew && d.spec.Continue && d.resumed > 0 && !a.Pin.Combinable() {
+	d.originMu.Lock()
+	stream := d.said.stream
+	d.originMu.Unlock()
+	if d.spec.Continue && d.resumed > 0 && (stream || a.Anew && !a.Pin.Combinable()) {
 		return &Error{Problem: Problem{Code: "cannot-resume", Exit: ExitNoResume,
 			Message: fmt.Sprintf("the origin cannot go on with the %d bytes that %s.part holds; leave --continue out to begin anew", d.resumed, d.target)}}
 	}
@@ -340,11 +346,19 @@ func (d *download) shownPath() string {
 	return d.target
 }
 
+// kept tells what becomes of unfinished work.
+func (d *download) kept() string {
+	switch {
+	case d.stdout():
+		return "nothing is kept of what goes to standard output"
+	case d.generation() == nil && d.resumed == 0:
+		return "there is nothing to keep yet"
+	}
+	return "what came so far is kept in " + d.keptIn()
+}
+
 // keptIn names the file in which unfinished work is kept.
 func (d *download) keptIn() string {
-	if d.target == "" {
-		return "nothing yet"
-	}
 	if part := d.node.partOf(d.target); part != "" {
 		return part
 	}

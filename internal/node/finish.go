@@ -147,6 +147,11 @@ func (d *download) check(g *generation, basis swarm.Basis, sums store.Finished) 
 		if kind.hash == crypto.SHA256 {
 			got = sums.SHA256[:]
 		}
+		if hex.EncodeToString(got) != c.Hex && d.stdout() {
+			return "", &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum,
+				Message: fmt.Sprintf("%s differs: expected %s, what went to standard output has %x; throw it away; "+
+					"to take it all the same run again with --checksum %s=%x", c.Algorithm, c.Hex, got, c.Algorithm, got)}}
+		}
 		if hex.EncodeToString(got) != c.Hex {
 			return "", &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum,
 				Message: fmt.Sprintf("%s differs: expected %s, the file that came has %x; nothing was saved under the final name, what came is kept in %s; "+

@@ -69,7 +69,7 @@ func (d *download) turn() {
 		case <-stop:
 			stop = nil
 			if d.saved == nil && d.failure == nil {
-				d.failure = problem("stopped", ExitStopped, errors.New("stopped; what came so far is kept in "+d.keptIn()))
+				d.failure = problem("stopped", ExitStopped, errors.New("stopped; "+d.kept()))
 			}
 			d.step(swarm.Stopping{})
 		case <-late:
@@ -217,7 +217,7 @@ func (d *download) carryOut(action swarm.Action) {
 		last := d.lastError
 		d.originMu.Unlock()
 		if d.failure == nil {
-			d.failure = failProblem(a.Code, last, d.keptIn(), d.spec.GiveUpAfter)
+			d.failure = failProblem(a.Code, last, d.kept(), d.spec.GiveUpAfter)
 		}
 	case swarm.Quit:
 		d.quit = true

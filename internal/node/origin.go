@@ -12,6 +12,7 @@ import (
 
 	"dragonload/internal/origin"
 	"dragonload/internal/piece"
+	"dragonload/internal/store"
 	"dragonload/internal/swarm"
 )
 
@@ -65,7 +66,7 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		flow = nil
 	}
 	d.originMu.Lock()
-	d.said = said{pin, answer.Name, answer.ReprSHA256, answer.ReprSHA512, answer.Unproven}
+	d.said = said{pin, answer.Name, answer.ReprSHA256, answer.ReprSHA512, answer.Unproven, answer.Stream}
 	d.originMu.Unlock()
 	defer d.expectHead(pin, held)()
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Bytes: held.Len()})
@@ -98,6 +99,7 @@ type said struct {
 	name                   string
 	reprSHA256, reprSHA512 []byte // of the whole file; else nil
 	unproven               bool   // nothing proved the end of the stream
+	stream                 bool   // the origin cannot be read in ranges
 }
 
 // reach asks the origin, and again after short waits if it cannot be reached at all
@@ -403,6 +405,10 @@ func (d *download) spool(body io.Reader, f *flow) (*spool, error) {
 		f.moved(n)
 		if _, werr := file.Write(buf[:n]); werr != nil {
 			s.close()
+			if store.IsDiskFull(werr) {
+				return nil, fmt.Errorf("%w: %s has no room for more than the first %d bytes of a file whose length the origin does not tell; make room and run the same command again",
+					store.ErrDiskFull, d.folder(), s.size)
+			}
 			return nil, fmt.Errorf("write a stream of unknown length: %w", werr)
 		}
 		s.size += int64(n)

@@ -132,7 +132,7 @@ var originCodes = map[origin.Kind]originCode{
 
 // failProblem is what the user is told when the machine gives a download up. last is
 // the last error that this node met at the origin; it may be nil.
-func failProblem(code swarm.FailCode, last *origin.Error, part string, giveUpAfter time.Duration) *Error {
+func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAfter time.Duration) *Error {
 	because := ""
 	var cause error
 	if last != nil {
@@ -144,7 +144,7 @@ func failProblem(code swarm.FailCode, last *origin.Error, part string, giveUpAft
 			Message: "the file keeps changing at the origin while it is fetched; try again when it has settled" + because}}
 	case swarm.FailSilence:
 		return &Error{Err: cause, Problem: Problem{Code: "no-progress", Exit: ExitTimeout,
-			Message: fmt.Sprintf("no new byte has come for %v%s; what came is kept in %s and the same command goes on from there", giveUpAfter, because, part)}}
+			Message: fmt.Sprintf("no new byte has come for %v%s; %s; run the same command again to go on", giveUpAfter, because, kept)}}
 	}
 	if last != nil {
 		return originProblem(last)

@@ -49,6 +49,10 @@ func (e *DiskFullError) Error() string {
 	return fmt.Sprintf("the disk of %s is full: %s needed, %s free; make room and run the same command again", e.Folder, bytesText(e.Need), bytesText(e.Free))
 }
 
+// IsDiskFull reports whether err, of writing to any file, means that the disk or what
+// the user may have of it is full.
+func IsDiskFull(err error) bool { return isFull(err) }
+
 // Is makes a DiskFullError ErrDiskFull.
 func (e *DiskFullError) Is(target error) bool { return target == ErrDiskFull }
 

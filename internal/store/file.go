@@ -46,6 +46,14 @@ func (f *File) Resumed() (Resume, bool) {
 	}, true
 }
 
+// Foreign reports whether Begin will replace a partial file that is not known to be of
+// this download.
+func (f *File) Foreign() bool {
+	f.ops.Lock()
+	defer f.ops.Unlock()
+	return f.left != nil && f.left.foreign
+}
+
 // Begin fixes which generation the File is of. What an earlier run, or an earlier
 // Begin, stored of the same generation is gone on with; with anew, or if it is of
 // another generation, it is discarded. Begin again with the same generation and

@@ -119,6 +119,7 @@ type leftover struct {
 	unclean  bool
 	dropped  int
 	recorded bool // the journal has something under the target
+	foreign  bool // there is a partial file, which is not known to be of this download
 }
 
 // leftover finds what can be continued; its data is nil if there is nothing.
@@ -143,6 +144,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		return none, nil
 	case !k.readable || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
 		f.o.Log.Warn("the partial file is not known to be of this download; starting over", "part", f.o.Part)
+		none.foreign = true
 		return none, nil
 	}
 	data, err := f.journal.openRegular(f.o.Part, true)
