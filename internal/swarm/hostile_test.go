@@ -248,7 +248,7 @@ func TestNode_forgivesThoseWhomAWrongStatementAccused(t *testing.T) {
 		}
 		for _, h := range only[swarm.HangUp](out) {
 			hungUp[h.Peer] = true
-			out = append(out, v.hear(swarm.PeerDown{Peer: h.Peer})...)
+			out = append(out, v.hear(swarm.PeerDown(h))...)
 		}
 		fetched = only[swarm.FetchOrigin](out)
 	}
