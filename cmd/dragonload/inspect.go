@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dragonload/internal/node"
 	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
@@ -74,9 +75,6 @@ func inspectInvite(text string, out io.Writer) error {
 	fmt.Fprintf(out, "expires   %s\n", expires)
 	return nil
 }
-
-// journalFile is where the node keeps its journal, in the state folder.
-const journalFile = "downloads.db"
 
 func inspectFile(ctx context.Context, stateDir, path string, out io.Writer) error {
 	target := strings.TrimSuffix(path, ".part")
@@ -146,7 +144,7 @@ func inspectRunning(ctx context.Context, client *rpc.LocalClient, target string,
 // journalRecord looks a path up, as that of the target and as that of the partial
 // file.
 func journalRecord(stateDir, path, target string) (store.Record, bool, error) {
-	file := filepath.Join(stateDir, journalFile)
+	file := filepath.Join(stateDir, node.JournalFile)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return store.Record{}, false, nil // opening it would make it
 	}

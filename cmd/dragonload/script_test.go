@@ -21,6 +21,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"dragonload/internal/node"
 	"dragonload/internal/store"
 )
 
@@ -195,7 +196,7 @@ func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptLock(ts *testscript.TestScript, _ bool, args []string) {
-	journal, err := store.OpenJournal(filepath.Join(ts.MkAbs(args[0]), journalFile))
+	journal, err := store.OpenJournal(filepath.Join(ts.MkAbs(args[0]), node.JournalFile))
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(journal.Close()) })
 }

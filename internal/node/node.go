@@ -19,8 +19,8 @@ import (
 	"dragonload/internal/swarm"
 )
 
-// journalFile is the journal's name in the state folder.
-const journalFile = "downloads.db"
+// JournalFile is the journal's name in the state folder.
+const JournalFile = "downloads.db"
 
 // DefaultListen is where members reach a node whose user names no address.
 const DefaultListen = ":4100"
@@ -101,7 +101,7 @@ func New(o Options) (*Node, error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	journal, err := store.OpenJournal(filepath.Join(o.StateDir, journalFile))
+	journal, err := store.OpenJournal(filepath.Join(o.StateDir, JournalFile))
 	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("%s: %w", o.StateDir, ErrRunning)
 	}
