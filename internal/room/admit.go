@@ -63,7 +63,7 @@ func (r *Room) Admit(ctx context.Context, token, csr []byte, now time.Time, a Ad
 	if err != nil {
 		return nil, fmt.Errorf("admit to room %s: %w", r.Name, err)
 	}
-	if removed {
+	if removed || r.Removals.Has(key) {
 		return nil, ErrRemoved
 	}
 	leaf, err := r.Authority.sign(r.caKey, key, name, now)

@@ -125,9 +125,9 @@ func (a *Authority) verify(leaf *x509.Certificate, now time.Time) (piece.NodeID,
 	at := now
 	switch {
 	case now.After(leaf.NotAfter.Add(ClockTolerance)):
-		return none, fmt.Errorf("%w: the certificate ended on %s (is the clock right?)", ErrNotMember, leaf.NotAfter.Format(time.DateTime))
+		return none, clockError("ended", leaf.NotAfter, now)
 	case now.Before(leaf.NotBefore.Add(-ClockTolerance)):
-		return none, fmt.Errorf("%w: the certificate begins on %s (is the clock right?)", ErrNotMember, leaf.NotBefore.Format(time.DateTime))
+		return none, clockError("begins", leaf.NotBefore, now)
 	case now.After(leaf.NotAfter):
 		at = leaf.NotAfter
 	case now.Before(leaf.NotBefore):
@@ -146,6 +146,27 @@ func (a *Authority) verify(leaf *x509.Certificate, now time.Time) (piece.NodeID,
 		return none, fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
 	return key, nil
+}
+
+// clockError says that a certificate is not valid now, and both times, for it may be the
+// clock that is wrong.
+func clockError(what string, edge, now time.Time) error {
+	return fmt.Errorf("%w: %w: it %s on %s UTC and this machine's clock says %s UTC: this machine's clock differs by %s; is it right?",
+		ErrNotMember, ErrClock, what, edge.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime), roughly(now.Sub(edge).Abs()))
+}
+
+// roughly writes a difference of clocks as people say it.
+func roughly(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{365 * day, "years"}, {day, "days"}, {time.Hour, "hours"}} {
+		if d >= 2*u.unit {
+			return fmt.Sprintf("%d %s", d/u.unit, u.name)
+		}
+	}
+	return fmt.Sprintf("%d minutes", d/time.Minute)
 }
 
 func keyOf(leaf *x509.Certificate) (piece.NodeID, error) {

@@ -23,10 +23,16 @@ var (
 
 	// ErrRemoved: the key was shut out of the room.
 	ErrRemoved = errors.New("this node was removed from the room")
+	// ErrCreator: the machine that holds the room's authority cannot be removed.
+	ErrCreator = errors.New("nobody else could remove or admit members then")
+	// ErrManyRemoved: the list of removals is full.
+	ErrManyRemoved = fmt.Errorf("%d members were removed within %d days and no more can be; make a new room", MaxRemovals, int(keepRemoved.Hours()/24))
 	// ErrFull: the room has MaxMembers members.
 	ErrFull = fmt.Errorf("the room has %d members and takes no more", MaxMembers)
 	// ErrNoAuthority: only the room's creator can admit, renew and invite.
 	ErrNoAuthority = errors.New("the room's authority is not on this node; ask on the machine that created the room")
+	// ErrClock: a certificate is not valid at what the clock says; it is ErrNotMember too.
+	ErrClock = errors.New("the certificate or the clock is out of date")
 	// ErrNotMember: the other side showed no certificate that the room accepts.
 	ErrNotMember = errors.New("not a member of the room")
 	// ErrWrongPeer: the other side is a member, but not the one that was expected.

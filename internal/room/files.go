@@ -8,23 +8,25 @@ import (
 	"path/filepath"
 )
 
-// maxFile bounds what is read of any file of a state folder; the longest, room.json,
-// has a few hundred bytes.
+// maxFile bounds what is read of any file of a state folder but the list of removals;
+// the longest, room.json, has a few hundred bytes.
 const maxFile = 64 << 10
 
 // readFile reads a small file.
-func readFile(path string) ([]byte, error) {
+func readFile(path string) ([]byte, error) { return readAtMost(path, maxFile) }
+
+func readAtMost(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxFile)
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
 	}
 	return data, nil
 }

@@ -20,6 +20,7 @@ const (
 	authorityFile = "ca.pem"
 	authorityKey  = "ca.key" // at the room's creator only
 	certFile      = "cert.pem"
+	removalsFile  = "removals" // if anybody was ever removed
 
 	roomFormat = 1
 )
@@ -178,6 +179,9 @@ func (f *Folder) read(name string) (*Room, error) {
 		Name: name, ID: a.ID, Trackers: record.Trackers, Created: record.Created,
 		Authority: a, Cert: cert, identity: f.identity,
 	}
+	if r.Removals, err = readRemovals(dir, a); err != nil {
+		return nil, err
+	}
 	if r.Created {
 		if r.caKey, err = readKey(filepath.Join(dir, authorityKey)); err != nil {
 			return nil, err
@@ -275,6 +279,46 @@ func (f *Folder) Save(r *Room) error {
 	}
 	if err != nil {
 		return fmt.Errorf("save room %s: %w", r.Name, err)
+	}
+	return nil
+}
+
+// readRemovals reads the list of a room's folder; nil if there is none.
+func readRemovals(dir string, a *Authority) (*Removals, error) {
+	data, err := readAtMost(filepath.Join(dir, removalsFile), MaxRemovalsSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := ParseRemovals(data)
+	if err == nil {
+		err = a.CheckRemovals(l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w); delete it, and the room's members give it again", filepath.Join(dir, removalsFile), err)
+	}
+	return l, nil
+}
+
+// SaveRemovals stores the list of removals that r has, unless a newer one is stored
+// already; durable on return. ErrNoRoom if the room was left in the meantime.
+func (f *Folder) SaveRemovals(r *Room) error {
+	if r.Removals == nil {
+		return nil
+	}
+	dir := filepath.Join(f.dir, r.Name)
+	// One that cannot be read is replaced.
+	if stored, err := readRemovals(dir, r.Authority); err == nil && stored.Number() >= r.Removals.Epoch {
+		return nil
+	}
+	err := replaceFile(filepath.Join(dir, removalsFile), r.Removals.Encode())
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.noRoom(r.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("save who was removed from room %s: %w", r.Name, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"dragonload/internal/piece"
 )
@@ -13,10 +14,10 @@ import (
 // Keyring is the set of rooms that a running node is in. All methods may be called by
 // many goroutines at once. The zero Keyring is empty and ready.
 type Keyring struct {
-	// Removed reports whether a member was shut out of a room. It is asked in every
-	// handshake in both directions and must be quick; nil is nobody. It is set before
-	// the Keyring is used.
-	Removed func(room [32]byte, key piece.NodeID) bool
+	// changing is held while a room is put in or a list of removals taken in, until the
+	// watchers have heard of it: they hear of lists in the order of their epochs.
+	changing sync.Mutex
+	watchers []func(*Room) error // guarded by changing
 
 	mu    sync.RWMutex
 	rooms map[string]*keyringRoom // by serverName
@@ -28,9 +29,41 @@ type keyringRoom struct {
 	join tls.Certificate // with the authority's, which a joining node cannot have yet
 }
 
+// Watch has f called with a room whenever a newer list of removals is known of it, which
+// f stores, or acts on. It is called by whoever brought the list, one call at a time,
+// and after the list holds; f must not put rooms or lists into the Keyring.
+func (k *Keyring) Watch(f func(*Room) error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	k.watchers = append(k.watchers, f)
+}
+
 // Add puts a room into the set, in place of one with the same id: what a renewed
-// certificate needs. Connections that are open stay.
+// certificate needs. Of two lists of removals the newer one stays, and the watchers hear
+// of it. Connections that are open stay.
 func (k *Keyring) Add(r *Room) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	old, ok := k.Get(r.ID)
+	if !ok || old.Removals == nil && r.Removals == nil {
+		k.put(r)
+		return
+	}
+	both := *r
+	if old.Removals != nil {
+		var err error
+		if both.Removals, err = r.merge(old.Removals, time.Now()); err != nil {
+			both.Removals = old.Removals // the list is full, and both are
+		}
+	}
+	k.put(&both)
+	if !both.Removals.Equal(old.Removals) || !both.Removals.Equal(r.Removals) {
+		_ = k.tell(&both) // who could not store it logs that, and hears of the next one
+	}
+}
+
+// put makes a room the one of its id.
+func (k *Keyring) put(r *Room) {
 	entry := &keyringRoom{Room: r, join: r.Cert}
 	entry.join.Certificate = [][]byte{r.Cert.Certificate[0], r.Authority.Cert.Raw}
 	k.mu.Lock()
@@ -39,6 +72,66 @@ func (k *Keyring) Add(r *Room) {
 		k.rooms = make(map[string]*keyringRoom)
 	}
 	k.rooms[serverName(r.ID)] = entry
+}
+
+// tell tells the watchers of a room's list. It needs k.changing.
+func (k *Keyring) tell(r *Room) error {
+	var errs []error
+	for _, f := range k.watchers {
+		errs = append(errs, f(r))
+	}
+	return errors.Join(errs...)
+}
+
+// Learn takes in a list of removals, from wherever it came. One that is not signed by
+// the authority of a room of the set is an error; one that is not new does nothing.
+// From then on the members on it are refused in every handshake. If News is true, the
+// watchers have heard of it, and the error is theirs.
+func (k *Keyring) Learn(l *Removals) (news bool, err error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	r, ok := k.Get(l.Room)
+	if !ok {
+		return false, ErrNoRoom
+	}
+	now := time.Now()
+	if l.Epoch <= r.Removals.Number() && r.Removals.covers(l, now) {
+		return false, nil // whoever made it
+	}
+	if err := r.Authority.CheckRemovals(l); err != nil {
+		return false, err
+	}
+	both := *r
+	if both.Removals, err = r.merge(l, now); err != nil || both.Removals == r.Removals {
+		return false, err
+	}
+	k.put(&both)
+	return true, k.tell(&both)
+}
+
+// ShutOut removes a member from a room made here, and returns the list that says so,
+// after the watchers have stored it; an error means that it may be forgotten, so that
+// it has to be done again. ErrNoAuthority, ErrCreator, ErrManyRemoved, ErrNoRoom.
+func (k *Keyring) ShutOut(room [32]byte, key piece.NodeID) (*Removals, error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	r, ok := k.Get(room)
+	if !ok {
+		return nil, ErrNoRoom
+	}
+	both := *r
+	var err error
+	if both.Removals, err = r.shutOut(key, time.Now()); err != nil {
+		return nil, err
+	}
+	k.put(&both)
+	return both.Removals, k.tell(&both)
+}
+
+// Removed reports whether a member is known to be shut out of a room.
+func (k *Keyring) Removed(room [32]byte, key piece.NodeID) bool {
+	r, ok := k.Get(room)
+	return ok && r.Removals.Has(key)
 }
 
 // Remove takes a room out of the set; new connections in it are refused.

@@ -40,6 +40,7 @@ type Room struct {
 	Created   bool     // made here: the authority's key is here
 	Authority *Authority
 	Cert      tls.Certificate // this member's, with its private key
+	Removals  *Removals       // who was shut out, as far as is known here; nil: nobody
 
 	identity *Identity
 	caKey    ed25519.PrivateKey // nil unless Created
@@ -56,8 +57,12 @@ func (r *Room) Member() (key piece.NodeID, name string) {
 	return r.identity.ID, r.Cert.Leaf.Subject.CommonName
 }
 
-// Valid reports why this node's certificate does not do at the moment now.
+// Valid reports why this node is no member at the moment now: ErrRemoved, or ErrClock
+// or another ErrNotMember because of its certificate.
 func (r *Room) Valid(now time.Time) error {
+	if r.Removals.Has(r.identity.ID) {
+		return fmt.Errorf("room %s: %w; ask who runs the room", r.Name, ErrRemoved)
+	}
 	if _, err := r.Authority.verify(r.Cert.Leaf, now); err != nil {
 		return fmt.Errorf("room %s: %w; join again with a new invite", r.Name, err)
 	}
@@ -75,7 +80,7 @@ func (r *Room) Request() ([]byte, error) {
 
 // Renew signs a member's request again, as DER in and PEM out. The peer must have
 // proved by its connection that the key in the request is its own, and that it is a
-// member still. Only the room's creator can: ErrNoAuthority.
+// member. Only the room's creator can: ErrNoAuthority. ErrRemoved if it is shut out.
 func (r *Room) Renew(csr []byte, peer piece.NodeID, now time.Time) ([]byte, error) {
 	if r.caKey == nil {
 		return nil, ErrNoAuthority
@@ -86,6 +91,9 @@ func (r *Room) Renew(csr []byte, peer piece.NodeID, now time.Time) ([]byte, erro
 	}
 	if key != peer {
 		return nil, fmt.Errorf("%w: the certificate request is for another key", ErrNotMember)
+	}
+	if r.Removals.Has(key) {
+		return nil, ErrRemoved
 	}
 	leaf, err := r.Authority.sign(r.caKey, key, name, now)
 	if err != nil {

@@ -45,13 +45,13 @@ func base() *tls.Config {
 }
 
 // ClientTLS returns the configuration for connecting to a member of the room, the one
-// with the key peer or, if that is zero, any. See Keyring.ClientTLS for one that knows
-// of removed members too.
+// with the key peer or, if that is zero, any. Members that r knows to be removed are
+// refused; see Keyring.ClientTLS for one that also knows who is removed later.
 func (r *Room) ClientTLS(alpn string, peer piece.NodeID) *tls.Config {
-	return r.clientTLS(alpn, peer, nil)
+	return r.clientTLS(alpn, peer, func(_ [32]byte, key piece.NodeID) bool { return r.Removals.Has(key) })
 }
 
-func (r *Room) clientTLS(alpn string, peer piece.NodeID, removed func(room [32]byte, key piece.NodeID) bool) *tls.Config {
+func (r *Room) clientTLS(alpn string, peer piece.NodeID, removed removedFunc) *tls.Config {
 	c := base()
 	c.ServerName = serverName(r.ID)
 	c.NextProtos = []string{alpn}
@@ -72,8 +72,12 @@ func (r *Room) clientTLS(alpn string, peer piece.NodeID, removed func(room [32]b
 	return c
 }
 
+// removedFunc reports whether a member was shut out of a room. It is asked in every
+// handshake, also of a resumed session, and must be quick.
+type removedFunc func(room [32]byte, key piece.NodeID) bool
+
 // verifyMember checks the other side of a connection in a room, in either direction.
-func verifyMember(r *Room, cs tls.ConnectionState, removed func(room [32]byte, key piece.NodeID) bool) (piece.NodeID, error) {
+func verifyMember(r *Room, cs tls.ConnectionState, removed removedFunc) (piece.NodeID, error) {
 	if len(cs.PeerCertificates) == 0 {
 		return piece.NodeID{}, fmt.Errorf("%w: no certificate", ErrNotMember)
 	}
@@ -81,7 +85,7 @@ func verifyMember(r *Room, cs tls.ConnectionState, removed func(room [32]byte, k
 	if err != nil {
 		return key, err
 	}
-	if removed != nil && removed(r.ID, key) {
+	if removed(r.ID, key) {
 		return key, ErrRemoved
 	}
 	return key, nil

@@ -321,7 +321,9 @@ func TestTLS_removedMemberIsRefusedInBothDirections(t *testing.T) {
 	member := join(t, lab, newRegister())
 	own, _ := member.Member()
 	k := keyring(lab)
-	k.Removed = func(room [32]byte, key piece.NodeID) bool { return room == lab.ID && key == own }
+	if _, err := k.ShutOut(lab.ID, own); err != nil {
+		t.Fatal(err)
+	}
 	_, _, cErr, sErr := meet(t, member.ClientTLS(ALPNData, piece.NodeID{}), k.ServerTLS(all()...))
 	if !errors.Is(sErr, ErrRemoved) || !errors.Is(RefusedBy(cErr), ErrNotMember) {
 		t.Errorf("client: %v, server: %v", cErr, sErr)
@@ -345,9 +347,7 @@ func TestTLS_resumptionDoesNotBypassTheCheck(t *testing.T) {
 	lab := create(t, place(t), "lab")
 	member := join(t, lab, newRegister())
 	own, _ := member.Member()
-	out := false
 	k := keyring(lab)
-	k.Removed = func(_ [32]byte, key piece.NodeID) bool { return out && key == own }
 
 	plain := member.ClientTLS(ALPNData, piece.NodeID{})
 	plain.ClientSessionCache = tls.NewLRUClientSessionCache(4)
@@ -376,7 +376,9 @@ func TestTLS_resumptionDoesNotBypassTheCheck(t *testing.T) {
 			t.Fatalf("connection %d: %v, %v, resumed %v", n, cErr, sErr, c.ConnectionState().DidResume)
 		}
 	}
-	out = true
+	if _, err := k.ShutOut(lab.ID, own); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, _, sErr := meet(t, client, server); !errors.Is(sErr, ErrRemoved) {
 		t.Errorf("resumed after the removal: %v, want ErrRemoved", sErr)
 	}

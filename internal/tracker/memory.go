@@ -19,10 +19,10 @@ type Memory struct {
 }
 
 type memoryRoom struct {
-	members map[piece.NodeID]Member
-	numbers uint32                             // the last one given
-	uses    map[[16]byte]map[piece.NodeID]bool // by invite
-	epoch   uint64
+	members  map[piece.NodeID]Member
+	numbers  uint32                             // the last one given
+	uses     map[[16]byte]map[piece.NodeID]bool // by invite
+	removals *room.Removals
 }
 
 var _ State = (*Memory)(nil)
@@ -114,31 +114,33 @@ func (m *Memory) SetName(ctx context.Context, id [32]byte, key piece.NodeID, nam
 	return nil
 }
 
-// Remove implements State.
-func (m *Memory) Remove(ctx context.Context, id [32]byte, key piece.NodeID) (uint64, error) {
+// SetRemovals implements State.
+func (m *Memory) SetRemovals(ctx context.Context, list *room.Removals) error {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.at(id)
-	member := r.members[key]
-	if !member.Removed {
-		member.Key, member.Removed = key, true
-		r.members[key] = member
-		r.epoch++
+	r := m.at(list.Room)
+	for _, one := range list.List {
+		member := r.members[one.Key]
+		member.Key, member.Removed = one.Key, true
+		r.members[one.Key] = member
 	}
-	return r.epoch, nil
+	if list.Epoch > r.removals.Number() {
+		r.removals = list
+	}
+	return nil
 }
 
-// Epoch implements State.
-func (m *Memory) Epoch(ctx context.Context, id [32]byte) (uint64, error) {
+// Removals implements State.
+func (m *Memory) Removals(ctx context.Context, id [32]byte) (*room.Removals, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if r := m.rooms[id]; r != nil {
-		return r.epoch, ctx.Err()
+		return r.removals, ctx.Err()
 	}
-	return 0, ctx.Err()
+	return nil, ctx.Err()
 }
 
 // Members implements State.

@@ -356,7 +356,8 @@ func TestService_refusesRemovedMembers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, tracker.Options{})
 	h := s.join(s.home.room, "b")
-	if _, err := s.state.Remove(t.Context(), s.home.room.ID, h.folder.Identity().ID); err != nil {
+	list := &room.Removals{Room: s.home.room.ID, Epoch: 1, List: []room.Removal{{Key: h.folder.Identity().ID}}}
+	if err := s.state.SetRemovals(t.Context(), list); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.client(h).Open(t.Context(), swarm.PoolID{1}); !errors.Is(err, rpc.ErrRemoved) {

@@ -44,12 +44,14 @@ type State interface {
 	// number, and writes nothing if the name is known.
 	SetName(ctx context.Context, room [32]byte, key piece.NodeID, name string) error
 
-	// Remove shuts a key out for ever, whether it was ever in the room or not, and
-	// returns the room's epoch after that. Removing a key again changes nothing.
-	Remove(ctx context.Context, room [32]byte, key piece.NodeID) (epoch uint64, err error)
+	// SetRemovals keeps a room's signed list of removals, which the caller has checked,
+	// and shuts out who is on it for ever, whether they were ever in the room or not:
+	// they stay so when a later list has no place for them any more. A list that is not
+	// of a higher epoch than the one that is kept does not take its place.
+	SetRemovals(ctx context.Context, list *room.Removals) error
 
-	// Epoch returns how many keys were removed from the room: it grows with each.
-	Epoch(ctx context.Context, room [32]byte) (uint64, error)
+	// Removals returns the list that SetRemovals has kept, nil if there is none.
+	Removals(ctx context.Context, room [32]byte) (*room.Removals, error)
 
 	// Members returns all keys that were ever in the room, removed ones included, by
 	// number.

@@ -5,7 +5,7 @@
 // Layout: a bucket "meta" with the key "format"; a bucket "rooms" with one bucket for
 // each room, named by its id, and in that
 //
-//	"epoch"    key: number of removals, 8 bytes, big endian
+//	"removals" key: the signed list, as room.Removals encodes it
 //	"members"  bucket, whose sequence is the last number given:
 //	           key (32) -> number (4, big endian), 1 if removed else 0 (1), name
 //	"uses"     bucket: invite (16), key (32) -> when the invite expires, seconds (8)
@@ -44,7 +44,7 @@ var (
 	metaBucket  = []byte("meta")
 	formatKey   = []byte("format")
 	roomsBucket = []byte("rooms")
-	epochKey    = []byte("epoch")
+	removalsKey = []byte("removals")
 	members     = []byte("members")
 	usesBucket  = []byte("uses")
 )
@@ -284,46 +284,52 @@ func (s *State) SetName(ctx context.Context, id [32]byte, key piece.NodeID, name
 	})
 }
 
-// Remove implements tracker.State.
-func (s *State) Remove(ctx context.Context, id [32]byte, key piece.NodeID) (epoch uint64, err error) {
-	err = s.change(ctx, id, func(r, members *bbolt.Bucket) error {
-		m, _, err := find(r, key)
-		if err != nil {
+// SetRemovals implements tracker.State.
+func (s *State) SetRemovals(ctx context.Context, list *room.Removals) error {
+	return s.change(ctx, list.Room, func(r, members *bbolt.Bucket) error {
+		for _, one := range list.List {
+			m, _, err := find(r, one.Key)
+			if err != nil {
+				return err
+			}
+			if m.Removed {
+				continue
+			}
+			m.Key, m.Removed = one.Key, true
+			if err := putMember(members, m); err != nil {
+				return err
+			}
+		}
+		if kept, err := readRemovals(r); err != nil || kept.Number() >= list.Epoch {
 			return err
 		}
-		if epoch, err = readEpoch(r); err != nil || m.Removed {
-			return err
-		}
-		m.Key, m.Removed = key, true
-		epoch++
-		return errors.Join(putMember(members, m), r.Put(epochKey, binary.BigEndian.AppendUint64(nil, epoch)))
+		return r.Put(removalsKey, list.Encode())
 	})
-	if err != nil {
-		return 0, err
-	}
-	return epoch, nil
 }
 
-// Epoch implements tracker.State.
-func (s *State) Epoch(ctx context.Context, id [32]byte) (epoch uint64, err error) {
+// Removals implements tracker.State.
+func (s *State) Removals(ctx context.Context, id [32]byte) (list *room.Removals, err error) {
 	err = s.look(ctx, id, func(r *bbolt.Bucket) error {
-		epoch, err = readEpoch(r)
+		list, err = readRemovals(r)
 		return err
 	})
-	return epoch, err
+	return list, err
 }
 
-func readEpoch(r *bbolt.Bucket) (uint64, error) {
+// readRemovals returns the list in a room's bucket, which may be nil.
+func readRemovals(r *bbolt.Bucket) (*room.Removals, error) {
 	if r == nil {
-		return 0, nil
+		return nil, nil
 	}
-	switch value := r.Get(epochKey); len(value) {
-	case 0:
-		return 0, nil
-	case 8:
-		return binary.BigEndian.Uint64(value), nil
+	value := r.Get(removalsKey)
+	if value == nil {
+		return nil, nil
 	}
-	return 0, errors.New("the tracker's state holds a damaged epoch")
+	list, err := room.ParseRemovals(value)
+	if err != nil {
+		return nil, fmt.Errorf("the tracker's state holds a damaged %w", err)
+	}
+	return list, nil
 }
 
 // Members implements tracker.State.

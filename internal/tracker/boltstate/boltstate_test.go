@@ -132,7 +132,7 @@ func TestState_reportsDamagedRecords(t *testing.T) {
 	s.Close()
 	edit(t, place, func(tx *bbolt.Tx) error {
 		r := tx.Bucket([]byte("rooms")).Bucket(id[:])
-		return errors.Join(r.Put([]byte("epoch"), []byte{1}), r.Bucket([]byte("members")).Put(key[:], binary.BigEndian.AppendUint16(nil, 1)))
+		return errors.Join(r.Put([]byte("removals"), []byte{1}), r.Bucket([]byte("members")).Put(key[:], binary.BigEndian.AppendUint16(nil, 1)))
 	})
 	s = open(t, place)
 	defer s.Close()
@@ -142,8 +142,8 @@ func TestState_reportsDamagedRecords(t *testing.T) {
 	if _, err := s.Removed(t.Context(), id, key); err == nil {
 		t.Error("Removed believed a damaged record")
 	}
-	if _, err := s.Epoch(t.Context(), id); err == nil {
-		t.Error("Epoch believed a damaged one")
+	if _, err := s.Removals(t.Context(), id); err == nil {
+		t.Error("Removals believed a damaged list")
 	}
 }
 

@@ -116,11 +116,9 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 	})
 
 	t.Run("numbersAreNotGivenAgain", func(t *testing.T) {
-		s, ctx := start(t)
+		s, _ := start(t)
 		first := number(t, s, lab, 1)
-		if _, err := s.Remove(ctx, lab, key(1)); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, s, 1, 1)
 		if got := number(t, s, lab, 2); got == first {
 			t.Errorf("the number %d of a removed member went to another", got)
 		}
@@ -148,9 +146,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		s, ctx := start(t)
 		use(t, s, 1, 0, nil)
 		for _, n := range []int{1, 2} { // one that is a member, one that never was
-			if _, err := s.Remove(ctx, lab, key(n)); err != nil {
-				t.Fatal(err)
-			}
+			remove(t, s, uint64(n), n)
 			use(t, s, n, 0, room.ErrRemoved)
 			use(t, s, n, 5, room.ErrRemoved)
 			if _, err := s.Number(ctx, lab, key(n)); !errors.Is(err, room.ErrRemoved) {
@@ -171,11 +167,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		var wg sync.WaitGroup
 		for n := range 6 {
 			wg.Go(func() { _ = s.UseInvite(ctx, lab, invite, key(n), 0, expires) }) // either answer is right
-			wg.Go(func() {
-				if _, err := s.Remove(ctx, lab, key(n)); err != nil {
-					t.Error(err)
-				}
-			})
+			wg.Go(func() { remove(t, s, uint64(n+1), n) })
 		}
 		wg.Wait()
 		for n := range 6 {
@@ -183,32 +175,35 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		}
 	})
 
-	t.Run("epochGrowsWithEachRemoval", func(t *testing.T) {
+	t.Run("newestListOfRemovalsIsKept", func(t *testing.T) {
 		s, ctx := start(t)
-		last, err := s.Epoch(ctx, lab)
-		if err != nil || last != 0 {
-			t.Fatalf("epoch at first is %d, %v", last, err)
+		if got, err := s.Removals(ctx, lab); got != nil || err != nil {
+			t.Fatalf("list at first is %v, %v", got, err)
 		}
-		for n := range 3 {
-			epoch, err := s.Remove(ctx, lab, key(n))
-			if err != nil || epoch <= last {
-				t.Errorf("epoch %d after %d, %v", epoch, last, err)
+		first, later := listOf(2, 1, 2), listOf(5, 2, 3) // the later one has no place for 1
+		for _, l := range []*room.Removals{first, later, later, first} {
+			if err := s.SetRemovals(ctx, l); err != nil {
+				t.Error(err)
 			}
-			if again, err := s.Remove(ctx, lab, key(n)); err != nil || again != epoch {
-				t.Errorf("removing twice: epoch %d, %v, want %d", again, err, epoch)
-			}
-			if now, err := s.Epoch(ctx, lab); err != nil || now != epoch {
-				t.Errorf("Epoch is %d, %v, want %d", now, err, epoch)
-			}
-			last = epoch
 		}
-		if other, err := s.Epoch(ctx, home); err != nil || other != 0 {
-			t.Errorf("epoch of another room is %d, %v", other, err)
+		if got, err := s.Removals(ctx, lab); err != nil || !got.Equal(later) {
+			t.Errorf("kept %v, %v, want that of epoch 5", got, err)
+		}
+		if err := s.SetRemovals(ctx, listOf(4, 7)); err != nil { // who is on an older list is out all the same
+			t.Error(err)
+		}
+		for _, n := range []int{1, 2, 3, 7} {
+			if !removed(t, s, lab, n) {
+				t.Errorf("key %d is not removed", n)
+			}
+		}
+		if got, err := s.Removals(ctx, home); got != nil || err != nil {
+			t.Errorf("list of another room is %v, %v", got, err)
 		}
 	})
 
 	t.Run("membersAreNamedAndInOrder", func(t *testing.T) {
-		s, ctx := start(t)
+		s, _ := start(t)
 		for n := range 3 {
 			number(t, s, lab, n)
 			name(t, s, n, fmt.Sprintf("host-%d", n))
@@ -216,9 +211,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		name(t, s, 1, "renamed")
 		name(t, s, 2, strings.Repeat("x", 200))
 		name(t, s, 9, "nobody")
-		if _, err := s.Remove(ctx, lab, key(0)); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, s, 1, 0)
 		want := []tracker.Member{
 			{Key: key(0), Number: 1, Name: "host-0", Removed: true},
 			{Key: key(1), Number: 2, Name: "renamed"},
@@ -239,8 +232,8 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		if err := s.UseInvite(ended, lab, invite, key(1), 1, expires); !errors.Is(err, context.Canceled) {
 			t.Errorf("UseInvite: %v", err)
 		}
-		if _, err := s.Remove(ended, lab, key(1)); !errors.Is(err, context.Canceled) {
-			t.Errorf("Remove: %v", err)
+		if err := s.SetRemovals(ended, listOf(1, 1)); !errors.Is(err, context.Canceled) {
+			t.Errorf("SetRemovals: %v", err)
 		}
 		use(t, s, 2, 1, nil)
 		if removed(t, s, lab, 1) {
@@ -259,10 +252,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		use(t, s, 2, 2, nil)
 		name(t, s, 1, "one")
 		three := number(t, s, lab, 3)
-		epoch, err := s.Remove(t.Context(), lab, key(2))
-		if err != nil {
-			t.Fatal(err)
-		}
+		remove(t, s, 9, 2)
 		before := members(t, s, lab)
 		shut(t, s)
 
@@ -277,8 +267,8 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		if got := number(t, s, lab, 3); got != three {
 			t.Errorf("number %d became %d", three, got)
 		}
-		if got, err := s.Epoch(t.Context(), lab); err != nil || got != epoch {
-			t.Errorf("epoch %d became %d, %v", epoch, got, err)
+		if got, err := s.Removals(t.Context(), lab); err != nil || !got.Equal(listOf(9, 2)) {
+			t.Errorf("the list of removals became %v, %v", got, err)
 		}
 	})
 }
@@ -294,6 +284,22 @@ func use(t *testing.T, s tracker.State, n, uses int, want error) {
 	t.Helper()
 	if err := s.UseInvite(t.Context(), lab, invite, key(n), uses, expires); !errors.Is(err, want) {
 		t.Errorf("key %d uses an invite for %d: got %v, want %v", n, uses, err, want)
+	}
+}
+
+// listOf returns a list for lab. Its signature is the matter of who stores it.
+func listOf(epoch uint64, keys ...int) *room.Removals {
+	l := &room.Removals{Room: lab, Epoch: epoch, Signature: [64]byte{byte(epoch)}}
+	for _, n := range keys {
+		l.List = append(l.List, room.Removal{Key: key(n), At: int64(n)})
+	}
+	return l
+}
+
+func remove(t *testing.T, s tracker.State, epoch uint64, n int) {
+	t.Helper()
+	if err := s.SetRemovals(t.Context(), listOf(epoch, n)); err != nil {
+		t.Errorf("remove key %d: %v", n, err)
 	}
 }
 
