@@ -128,6 +128,7 @@ var originCodes = map[origin.Kind]originCode{
 	origin.NoRange:     {"origin-no-ranges", ExitBadAnswer},
 	origin.BadRedirect: {"origin-bad-redirect", ExitBadAnswer},
 	origin.Status:      {"origin-status", ExitBadAnswer},
+	origin.Blocked:     {"origin-blocked", ExitBadAnswer},
 }
 
 // failProblem is what the user is told when the machine gives a download up. last is

@@ -50,6 +50,11 @@ type Options struct {
 	ConnectTimeout time.Duration // for resolving, connecting and TLS together; 0 means 10 s
 	MaxConnections int           // requests open at a time, others wait; 0 means 16
 
+	// Guard, if not nil, makes this a client that fetches for others. It sends nothing of
+	// anybody's own: Header, UserAgent, Netrc, Cookies and DialContext must be unset,
+	// and cookies that an origin sets are not returned.
+	Guard *Guard
+
 	Limiter *rate.Limiter // charged a token per body byte, in portions; nil for no limit
 	Log     *slog.Logger  // nil for none
 
@@ -74,8 +79,10 @@ type Client struct {
 	limiter                 *rate.Limiter
 	log                     *slog.Logger
 	transport               *http.Transport
-	proxy                   string        // host of the proxy, for messages; "" without one
-	slots                   chan struct{} // one token per open request
+	guard                   *Guard          // nil unless for others
+	outer                   *http.Transport // with guard: for chains that have been outside; goes nowhere else
+	proxy                   string          // host of the proxy, for messages; "" without one
+	slots                   chan struct{}   // one token per open request
 
 	life context.Context // ends with Close
 	stop context.CancelCauseFunc
@@ -83,6 +90,7 @@ type Client struct {
 	mu    sync.Mutex // guards what follows
 	jar   jar
 	via   *url.URL  // end of the redirects of the last accepted answer; nil: ask url
+	far   bool      // with guard: they led outside
 	seen  *known    // what the last accepted answer said of its version
 	quiet time.Time // the origin asked for no request before this time
 }
@@ -120,6 +128,15 @@ func New(o Options) (*Client, error) {
 	if err != nil || u.Host == "" || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, errors.New("the source is not a valid http or https URL")
 	}
+	if o.Guard != nil {
+		if err := o.checkGuarded(); err != nil {
+			return nil, err
+		}
+		if u, err = o.Guard.admit(u); err != nil {
+			return nil, err
+		}
+		c.guard = o.Guard
+	}
 	if c.secret, err = loadSecrets(o, u); err != nil {
 		return nil, err
 	}
@@ -127,6 +144,11 @@ func New(o Options) (*Client, error) {
 	c.url, c.host = u, hostOf(u)
 	if c.transport, err = c.newTransport(o); err != nil {
 		return nil, err
+	}
+	if c.guard != nil && o.Proxy == "" {
+		c.outer = c.transport.Clone()
+		c.transport.DialContext = c.dialGuarded(false)
+		c.outer.DialContext = c.dialGuarded(true)
 	}
 	c.life, c.stop = context.WithCancelCause(context.Background())
 	return c, nil
@@ -136,6 +158,9 @@ func New(o Options) (*Client, error) {
 func (c *Client) Close() {
 	c.stop(ErrClosed)
 	c.transport.CloseIdleConnections()
+	if c.outer != nil {
+		c.outer.CloseIdleConnections()
+	}
 }
 
 // Redacted returns the URL without user-info, query and fragment: the form for logs,

@@ -13,6 +13,9 @@
 // that is scheme, host and port, and go nowhere else; so do cookies that an origin
 // sets. Redirects are followed by the package's own rule, see follow.
 //
+// A Client with a Guard fetches for others: it connects only to addresses that the Guard
+// admits, checked at every dial, and sends nothing of anybody's own.
+//
 // The package asks once. When to ask again, on how many connections and for what is
 // decided in package swarm; Error says what there is to know for it.
 //

@@ -56,11 +56,13 @@ const (
 	BadRedirect
 	// Status: any other status that waiting does not mend.
 	Status
+	// Blocked: Options.Guard does not let the request go there.
+	Blocked
 )
 
 var kindNames = [...]string{
 	"cancelled", "resolve", "refused", "network", "tls", "silent", "not-found", "forbidden", "throttled", "server", "short",
-	"bad-answer", "changed", "no-range", "bad-redirect", "status",
+	"bad-answer", "changed", "no-range", "bad-redirect", "status", "blocked",
 }
 
 // String returns a stable word for the kind.
@@ -234,6 +236,9 @@ func (x *exchange) failure(u *url.URL, err error, body bool) *Error {
 		return e
 	}
 
+	if errors.Is(err, ErrBlocked) {
+		return blocked(u, err)
+	}
 	var (
 		dns     *net.DNSError
 		op      *net.OpError

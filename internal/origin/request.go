@@ -33,7 +33,9 @@ type exchange struct {
 
 	resp *http.Response // the answer, once there is one
 	url  *url.URL       // who gave it
-	hops int            // redirects on the way
+	// outside, with a guard, says that the chain has come to the public internet.
+	outside atomic.Bool
+	hops    int // redirects on the way
 }
 
 // ask sends a GET for r (the whole file where r is nil) and hands the answer to
@@ -61,6 +63,9 @@ func (c *Client) askAt(ctx context.Context, u *url.URL, r *piece.Range, accept f
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	x.outside.Store(u == c.via && c.far)
+	c.mu.Unlock()
 	if err := x.run(u, r); err != nil {
 		x.close()
 		return nil, err
@@ -73,7 +78,7 @@ func (c *Client) askAt(ctx context.Context, u *url.URL, r *piece.Range, accept f
 	}
 	if x.hops > 0 {
 		c.mu.Lock()
-		c.via = x.url
+		c.via, c.far = x.url, x.outside.Load()
 		c.mu.Unlock()
 	}
 	return a, nil
@@ -127,9 +132,12 @@ func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 		if err != nil {
 			return x.failure(u, err, false)
 		}
-		x.client.mu.Lock()
-		newCookie := x.client.jar.take(u, resp, time.Now())
-		x.client.mu.Unlock()
+		newCookie := false
+		if x.client.guard == nil {
+			x.client.mu.Lock()
+			newCookie = x.client.jar.take(u, resp, time.Now())
+			x.client.mu.Unlock()
+		}
 		switch resp.StatusCode {
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 			next, why := follow(u, resp.Header)
@@ -141,6 +149,11 @@ func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 				return &Error{
 					Kind: BadRedirect, Host: hostOf(u), Status: resp.StatusCode,
 					what: "its redirect is not followed: " + why, hint: "open the address in a browser and give the one where that ends",
+				}
+			}
+			if g := x.client.guard; g != nil {
+				if next, err = g.admit(next); err != nil {
+					return blocked(u, err)
 				}
 			}
 			u = next
@@ -189,7 +202,14 @@ func follow(from *url.URL, h http.Header) (next *url.URL, why string) {
 // of the answer is there.
 func (x *exchange) roundTrip(u *url.URL, r *piece.Range) (*http.Response, error) {
 	c := x.client
-	req, err := http.NewRequestWithContext(x.watch.trace(x.ctx, c.connectTimeout, c.timeout), http.MethodGet, u.String(), nil)
+	ctx, transport := x.watch.trace(x.ctx, c.connectTimeout, c.timeout), c.transport
+	if c.outer != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { x.look(i.Conn) }})
+		if x.outside.Load() {
+			transport = c.outer
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +229,7 @@ func (x *exchange) roundTrip(u *url.URL, r *piece.Range) (*http.Response, error)
 	}
 	x.watch.start(c.connectTimeout)
 	defer x.watch.rest()
-	return c.transport.RoundTrip(req)
+	return transport.RoundTrip(req)
 }
 
 // watchdog ends a request on which nothing moves. It is idle between its calls, so that

@@ -63,7 +63,12 @@ func (g *gentle) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	size := [...]int{firstBuffer, secondBuffer, thirdBuffer, leastBuffer}[min(g.small-1, 3)]
 	g.mu.Unlock()
 	d := g.dialer
-	d.ControlContext = func(_ context.Context, network, _ string, raw syscall.RawConn) error {
+	d.ControlContext = func(ctx context.Context, network, address string, raw syscall.RawConn) error {
+		if before := g.dialer.ControlContext; before != nil {
+			if err := before(ctx, network, address, raw); err != nil {
+				return err
+			}
+		}
 		return setReceiveBuffer(network, raw, size)
 	}
 	c, err := d.DialContext(ctx, network, addr)
