@@ -3,6 +3,9 @@ package node_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net"
@@ -281,6 +284,60 @@ func TestDownload_originDigest(t *testing.T) {
 	saved := download(t, t.Context(), n, s.spec(t)).result(t)
 	if saved.Checked != "origin-digest" {
 		t.Errorf("checked=%s, want origin-digest", saved.Checked)
+	}
+}
+
+func TestDownload_originDigestsOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	whole := func(name string, sum []byte) string { return name + base64.StdEncoding.EncodeToString(sum) }
+	data := fileOf(3 << 20)
+	s256, s512, wrong := sha256.Sum256(data), sha512.Sum512(data), sha512.Sum512(nil)
+	for _, c := range []struct {
+		name, field, value string
+		checked            string // "": the file is refused
+	}{
+		{"sha-512", "Repr-Digest", whole("sha-512=:", s512[:]) + ":", "origin-digest"},
+		{"both", "Repr-Digest", whole("sha-256=:", s256[:]) + ":, " + whole("sha-512=:", s512[:]) + ":", "origin-digest"},
+		{"wrong sha-512", "Repr-Digest", whole("sha-512=:", wrong[:]) + ":", ""},
+		{"only the sha-512 wrong", "Repr-Digest", whole("sha-256=:", s256[:]) + ":, " + whole("sha-512=:", wrong[:]) + ":", ""},
+		{"legacy", "Digest", whole("SHA-256=", s256[:]), "origin-digest"},
+		{"legacy sha-512", "Digest", "MD5=x, " + whole("sha-512=", s512[:]), "origin-digest"},
+		{"legacy wrong", "Digest", whole("SHA-512=", wrong[:]), ""},
+		{"legacy weak", "Digest", "MD5=sQqNsWTgdUEFt6mb5y4/5Q==", "origin"},
+	} {
+		s := newSite(t, len(data))
+		s.set(func() {
+			s.handle = func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("ETag", `"v1"`)
+				w.Header().Set(c.field, c.value)
+				http.ServeContent(w, r, "", s.time(), bytes.NewReader(s.data))
+			}
+		})
+		r := download(t, t.Context(), start(t, node.Options{}), s.spec(t))
+		if c.checked == "" {
+			if e := r.failure(t, node.ExitBadAnswer); e.Code != "origin-digest" {
+				t.Errorf("%s: got code %s, want origin-digest", c.name, e.Code)
+			}
+		} else if saved := r.result(t); saved.Checked != c.checked {
+			t.Errorf("%s: checked=%s, want %s", c.name, saved.Checked, c.checked)
+		}
+	}
+}
+
+// Some origins put the digest of each part where that of the whole belongs.
+func TestDownload_digestsOfPartsAreNoneOfTheWhole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3<<20)
+	s.set(func() {
+		s.handle = func(w http.ResponseWriter, r *http.Request) {
+			part := sha256.Sum256([]byte(r.Header.Get("Range")))
+			w.Header().Set("ETag", `"v1"`)
+			w.Header().Set("Digest", "SHA-256="+base64.StdEncoding.EncodeToString(part[:]))
+			http.ServeContent(w, r, "", s.time(), bytes.NewReader(s.data))
+		}
+	})
+	if saved := download(t, t.Context(), start(t, node.Options{}), s.spec(t)).result(t); saved.Checked != "origin" {
+		t.Errorf("checked=%s, want origin", saved.Checked)
 	}
 }
 

@@ -91,6 +91,8 @@ type download struct {
 	lastError *origin.Error // guarded by originMu, as are those below
 	strikes   int           // answers in a row that broke the rules
 	said      said
+	heard     digests                // what further answers said of the whole file
+	heardOf   *generation            // that these were about
 	heads     map[piece.Index][]byte // beginnings of pieces that came without their ends
 	coming    chan struct{}          // closed when the head of comingOf has come; nil before the first probe
 	comingOf  piece.Index

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"dragonload/internal/origin"
 	"dragonload/internal/piece"
 	"dragonload/internal/store"
 	"dragonload/internal/swarm"
@@ -88,7 +89,11 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 	if err != nil {
 		return nil, storeProblem(err)
 	}
-	checked, err := d.check(g, basis, sums)
+	said := d.wholeDigests(g)
+	if err := addSHA512(ctx, g, said, &sums); err != nil {
+		return nil, storeProblem(err)
+	}
+	checked, err := d.check(g, basis, said, sums)
 	if err != nil {
 		return nil, err
 	}
@@ -108,20 +113,58 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 	return &Saved{Path: path, Size: g.layout.Size, SHA256: hex.EncodeToString(sums.SHA256[:]), Checked: checked, Reread: sums.Reread}, nil
 }
 
+// wholeDigests returns the digests of the whole file that the origin has stated for g.
+func (d *download) wholeDigests(g *generation) digests {
+	var whole digests
+	whole.sha256, whole.sha512 = origin.ReprDigests(g.pin)
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	if d.said.pin == g.pin {
+		whole = whole.agree(d.said.digests)
+	}
+	if d.heardOf == g {
+		whole = whole.agree(d.heard)
+	}
+	return whole
+}
+
+// addSHA512 computes the SHA-512 of the whole file if the origin has stated one and
+// that was not known when the file was begun: most origins name SHA-256 or nothing, so
+// that the pass over the file is for few.
+func addSHA512(ctx context.Context, g *generation, whole digests, sums *store.Finished) error {
+	if len(whole.sha512) == 0 || sums.Sums[crypto.SHA512] != nil {
+		return nil
+	}
+	h, buf := crypto.SHA512.New(), make([]byte, readChunk)
+	for at := int64(0); at < g.layout.Size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := g.file.ReadAt(buf[:min(readChunk, g.layout.Size-at)], at)
+		if n == 0 && err != nil {
+			return err
+		}
+		h.Write(buf[:n])
+		at += int64(n)
+	}
+	if sums.Sums == nil {
+		sums.Sums = make(map[crypto.Hash][]byte)
+	}
+	sums.Sums[crypto.SHA512] = h.Sum(nil)
+	return nil
+}
+
 // check compares the file with what was said about it and returns what it rests on:
 // the first that holds of checksum, origin-digest, origin, audited, unproven.
-func (d *download) check(g *generation, basis swarm.Basis, sums store.Finished) (string, error) {
+func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums store.Finished) (string, error) {
 	d.originMu.Lock()
-	said := d.said
+	unproven := d.said.unproven
 	d.originMu.Unlock()
-	if said.pin != g.pin {
-		said.reprSHA256, said.reprSHA512 = nil, nil // of another version
-	}
-	unproven := said.unproven || g.pin.Kind == piece.NoValidator && d.counts.spooled.Load() > 0
+	unproven = unproven || g.pin.Kind == piece.NoValidator && d.counts.spooled.Load() > 0
 	reprs := []struct {
 		algorithm string
 		sum, got  []byte
-	}{{"sha-256", said.reprSHA256, sums.SHA256[:]}, {"sha-512", said.reprSHA512, sums.Sums[crypto.SHA512]}}
+	}{{"sha-256", whole.sha256, sums.SHA256[:]}, {"sha-512", whole.sha512, sums.Sums[crypto.SHA512]}}
 
 	checked := "unproven"
 	switch {
@@ -131,7 +174,7 @@ func (d *download) check(g *generation, basis swarm.Basis, sums store.Finished) 
 		checked = "audited"
 	}
 	for _, r := range reprs {
-		if r.sum == nil || r.got == nil {
+		if len(r.sum) == 0 {
 			continue
 		}
 		if !bytes.Equal(r.sum, r.got) {

@@ -66,7 +66,7 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		flow = nil
 	}
 	d.originMu.Lock()
-	d.said = said{pin, answer.Name, answer.ReprSHA256, answer.ReprSHA512, answer.Unproven, answer.Stream}
+	d.said = said{pin: pin, name: answer.Name, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
 	d.originMu.Unlock()
 	defer d.expectHead(pin, held)()
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Bytes: held.Len()})
@@ -86,6 +86,7 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 	r.Start += d.headLen(ctx, a.Extent.First)
 	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
 	if err == nil {
+		d.hear(g, digestsOf(answer))
 		// It may be shorter than what was asked for; the body then ends with an error.
 		err = d.receive(ctx, g, a.Request, &flow{d: d, req: a.Request}, answer.Range, answer.Body)
 		answer.Body.Close()
@@ -95,11 +96,42 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 
 // said is what the last probe's answer said about the file.
 type said struct {
-	pin                    piece.Pin
-	name                   string
-	reprSHA256, reprSHA512 []byte // of the whole file; else nil
-	unproven               bool   // nothing proved the end of the stream
-	stream                 bool   // the origin cannot be read in ranges
+	pin      piece.Pin
+	name     string
+	digests  digests
+	unproven bool // nothing proved the end of the stream
+	stream   bool // the origin cannot be read in ranges
+}
+
+// digests are of a whole file, nil where they are not known.
+type digests struct{ sha256, sha512 []byte }
+
+func digestsOf(a *origin.Answer) digests { return digests{a.ReprSHA256, a.ReprSHA512} }
+
+// agree returns what both say or only one of them says. What they contradict each other
+// in is worth nothing: some origins send the digest of a part where that of the whole
+// belongs.
+func (s digests) agree(t digests) digests {
+	one := func(a, b []byte) []byte {
+		switch {
+		case a == nil:
+			return b
+		case b == nil || bytes.Equal(a, b):
+			return a
+		}
+		return []byte{}
+	}
+	return digests{one(s.sha256, t.sha256), one(s.sha512, t.sha512)}
+}
+
+// hear takes in what a further answer for g says of the whole file.
+func (d *download) hear(g *generation, more digests) {
+	d.originMu.Lock()
+	defer d.originMu.Unlock()
+	if d.heardOf != g {
+		d.heardOf, d.heard = g, digests{}
+	}
+	d.heard = d.heard.agree(more)
 }
 
 // reach asks the origin, and again after short waits if it cannot be reached at all

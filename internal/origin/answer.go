@@ -26,7 +26,7 @@ type Answer struct {
 	Unproven bool
 
 	Name                   string // what the file should be called; usable as a file name on every system
-	ReprSHA256, ReprSHA512 []byte // of the whole file, as the origin states them in Repr-Digest; else nil
+	ReprSHA256, ReprSHA512 []byte // of the whole file, as the origin states them in Repr-Digest or Digest; else nil
 
 	// Body delivers exactly Range.Len() bytes and then io.EOF, or an *Error; with an
 	// unknown size all bytes up to the proven end (but see Unproven). If Range is less
@@ -285,7 +285,7 @@ func (x *exchange) accepted(a *Answer, rest int64) *Answer {
 		x.close()
 		a.Body = http.NoBody
 	} else {
-		a.ReprSHA256, a.ReprSHA512 = reprDigest(v.sha256), reprDigest(v.sha512)
+		a.ReprSHA256, a.ReprSHA512 = v.digests()
 		a.Body = &body{x: x, left: a.Range.Len(), rest: rest}
 	}
 	x.client.mu.Lock()

@@ -3,6 +3,7 @@ package origin
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -150,6 +151,27 @@ func FuzzContentRange(f *testing.F) {
 			t.Errorf("%q prints as %q, which is read as %+v", s, r, again)
 		}
 	})
+}
+
+func TestParseDigest(t *testing.T) {
+	t.Parallel()
+	a, b := strings.Repeat("A", 43)+"=", strings.Repeat("A", 86)+"=="
+	for _, c := range []struct {
+		fields []string
+		want   map[string]string
+	}{
+		{[]string{"SHA-256=" + a}, map[string]string{"sha-256": "sha-256=:" + a + ":"}},
+		{[]string{"md5=x,sha-256=" + a + " ,\tsha-512=" + b}, map[string]string{"sha-256": "sha-256=:" + a + ":", "sha-512": "sha-512=:" + b + ":"}},
+		{[]string{"sha-256=" + a, "sha-512=" + b}, map[string]string{"sha-256": "sha-256=:" + a + ":", "sha-512": "sha-512=:" + b + ":"}},
+		{[]string{"sha-256=" + a, "SHA-256=" + a}, map[string]string{}},
+		{[]string{"sha-256=" + b, "sha-512=:" + b + ":", "sha-256"}, map[string]string{}},
+		{[]string{strings.Repeat("x", 5000)}, nil},
+		{nil, nil},
+	} {
+		if got := parseDigest(c.fields); !maps.Equal(got, c.want) {
+			t.Errorf("%q: got %v, want %v", c.fields, got, c.want)
+		}
+	}
 }
 
 func FuzzRetryAfter(f *testing.F) {

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
@@ -22,6 +23,11 @@ type version struct {
 	sha512   string
 	modified string // Last-Modified
 	settled  bool   // modified is strong by this answer's own Date
+
+	// These are the digests of a Digest field (RFC 3230). Some servers put that of the
+	// part there that they send, so that it neither identifies a version nor speaks
+	// against one; a digest that is the same in every answer is as good as Repr-Digest.
+	legacy256, legacy512 string // in the form of Repr-Digest
 }
 
 func versionOf(h http.Header) version {
@@ -36,6 +42,8 @@ func versionOf(h http.Header) version {
 	if d := digests["sha-512"]; len(d) == sha512.Size {
 		v.sha512 = formatReprDigest("sha-512", d)
 	}
+	legacy := parseDigest(h.Values("Digest"))
+	v.legacy256, v.legacy512 = legacy["sha-256"], legacy["sha-512"]
 	if s, ok := only(h, "Last-Modified"); ok {
 		if at, err := http.ParseTime(s); err == nil {
 			v.modified = s
@@ -223,6 +231,51 @@ func reprDigest(s string) []byte {
 		return nil
 	}
 	return raw
+}
+
+// ReprDigests returns the digests of the whole file that a pin names, nil where it names
+// none.
+func ReprDigests(pin piece.Pin) (sum256, sum512 []byte) {
+	if pin.Kind != piece.ReprDigest {
+		return nil, nil
+	}
+	sum := reprDigest(pin.Validator)
+	if strings.HasPrefix(pin.Validator, "sha-512=") && len(sum) == sha512.Size {
+		return nil, sum
+	}
+	if strings.HasPrefix(pin.Validator, "sha-256=") && len(sum) == sha256.Size {
+		return sum, nil
+	}
+	return nil, nil
+}
+
+// digests returns the digests of the whole file that an answer names.
+func (v version) digests() (sum256, sum512 []byte) {
+	return reprDigest(cmp.Or(v.sha256, v.legacy256)), reprDigest(cmp.Or(v.sha512, v.legacy512))
+}
+
+// parseDigest reads the SHA-256 and SHA-512 of Digest fields, as RFC 3230 and its
+// successors spelled them, and returns them in the form of Repr-Digest; what is malformed
+// or named twice is left out.
+func parseDigest(fields []string) map[string]string {
+	sizes := map[string]int{"sha-256": sha256.Size, "sha-512": sha512.Size}
+	text := strings.Join(fields, ",")
+	if text == "" || len(text) > 4096 {
+		return nil
+	}
+	digests, seen := map[string]string{}, map[string]bool{}
+	for member := range strings.SplitSeq(text, ",") {
+		name, value, _ := strings.Cut(strings.Trim(member, " \t"), "=")
+		name = strings.ToLower(name)
+		sum, err := base64.StdEncoding.DecodeString(value)
+		if seen[name] || err != nil || sizes[name] == 0 || len(sum) != sizes[name] {
+			delete(digests, name)
+		} else {
+			digests[name] = formatReprDigest(name, sum)
+		}
+		seen[name] = true
+	}
+	return digests
 }
 
 // parser walks over a header field.
