@@ -166,16 +166,35 @@ func (c checksums) of(source, output string) ([]node.Checksum, error) {
 		name = filepath.Base(output)
 	}
 	for _, list := range c.lists {
-		i := slices.IndexFunc(list.entries, func(e checksumEntry) bool {
-			return path.Base(filepath.ToSlash(e.name)) == name
-		})
-		if i < 0 && len(list.entries) == 1 && c.one {
-			i = 0
+		named := list.named(name)
+		if len(named) == 0 && len(list.entries) == 1 && c.one {
+			named = list.entries
 		}
-		if i < 0 {
+		if len(named) == 0 {
 			return nil, usagef("--checksum: %s has no line for %q; name the output with -o as the list does", list.path, name)
 		}
-		sums = append(sums, list.entries[i].sum)
+		for k, e := range named {
+			for _, before := range named[:k] {
+				if before.sum.Algorithm == e.sum.Algorithm && before.sum != e.sum {
+					return nil, usagef("--checksum: %s has two lines for %q, %s and %s, with different digests; give the right one as %s=HEX",
+						list.path, name, safeText(before.name), safeText(e.name), e.sum.Algorithm)
+				}
+			}
+			if !slices.Contains(sums, e.sum) {
+				sums = append(sums, e.sum)
+			}
+		}
 	}
 	return sums, nil
+}
+
+// named returns the lines whose file has this name, in whatever folder.
+func (l checksumList) named(name string) []checksumEntry {
+	var found []checksumEntry
+	for _, e := range l.entries {
+		if path.Base(filepath.ToSlash(e.name)) == name {
+			found = append(found, e)
+		}
+	}
+	return found
 }

@@ -23,8 +23,8 @@ import (
 func newInspect(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE|INVITE",
-		Short: "what a partial download or an invite holds",
-		Long: `Of a partial download, named by its .part file or by its final name: how much of it
+		Short: "what a partial download, a Metalink or an invite holds",
+		Long: `Of a Metalink (.meta4): its files, their digests and addresses. Of a partial download, named by its .part file or by its final name: how much of it
 is here, of which version of which size. Of an invite: the room, where its trackers
 are, how often and how long it may be used; never its secret.`,
 		Args: exactArgs("a FILE or an INVITE"),
@@ -35,6 +35,9 @@ are, how often and how long it may be used; never its secret.`,
 					return err
 				}
 				return inspectInvite(text, std.out)
+			}
+			if isMetalink(args[0]) {
+				return inspectMetalink(args[0], std.out)
 			}
 			cfg, err := loadConfig(cmd)
 			if err != nil {

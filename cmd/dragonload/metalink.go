@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"dragonload/internal/manifest"
+)
+
+// isMetalink reports whether a SOURCE or FILE is a Metalink, by its name.
+func isMetalink(name string) bool {
+	return !strings.Contains(name, "://") && hasSuffix(strings.ToLower(name), ".meta4", ".metalink")
+}
+
+func readMetalink(path string) (*manifest.Metalink, error) {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, failf(exitNotFound, "there is no file %s", safeText(path))
+	case err != nil:
+		return nil, failf(exitFileIO, "%w", err)
+	}
+	defer f.Close()
+	m, err := manifest.ReadMetalink(f)
+	switch {
+	case errors.Is(err, manifest.ErrMetalink):
+		return nil, usagef("%s: %w", safeText(path), err)
+	case err != nil:
+		return nil, failf(exitFileIO, "read %s: %w", safeText(path), err)
+	}
+	return m, nil
+}
+
+func inspectMetalink(path string, out io.Writer) error {
+	m, err := readMetalink(path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "metalink of %s\n", counted(len(m.Files), "file"))
+	if m.Generator != "" {
+		fmt.Fprintf(out, "written   by %s\n", safeText(m.Generator))
+	}
+	if !m.Published.IsZero() {
+		fmt.Fprintf(out, "published %s\n", m.Published.UTC().Format(time.RFC3339))
+	}
+	for _, f := range m.Files {
+		fmt.Fprintf(out, "file      %s\n", safeText(f.Name))
+		if f.Size >= 0 {
+			fmt.Fprintf(out, "size      %d bytes (%s)\n", f.Size, formatBytes(f.Size))
+		} else {
+			fmt.Fprintf(out, "size      not said\n")
+		}
+		for _, h := range f.Hashes {
+			weak := ""
+			if h.Algorithm == "md5" || h.Algorithm == "sha-1" {
+				weak = " (shows errors only)"
+			}
+			fmt.Fprintf(out, "%-9s %x%s\n", h.Algorithm, h.Sum, weak)
+		}
+		if len(f.Pieces) > 0 {
+			fmt.Fprintf(out, "pieces    sha-256 of %d, of %s each\n", len(f.Pieces), formatBytes(f.PieceLength))
+		}
+		for _, u := range f.URLs {
+			fmt.Fprintf(out, "url       %s\n", safeText(redacted(u)))
+		}
+	}
+	return nil
+}
