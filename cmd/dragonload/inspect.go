@@ -151,7 +151,7 @@ func journalRecord(stateDir, path, target string) (store.Record, bool, error) {
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 		return store.Record{}, false, nil // opening it would make it
 	}
-	journal, err := store.OpenJournal(file)
+	journal, err := store.OpenJournal(file, store.JournalOptions{})
 	if errors.Is(err, store.ErrLocked) {
 		return store.Record{}, false, failf(exitOther, "the dragonload that runs here keeps the journal to itself, and does not work on %s now; stop it and ask again", target)
 	}

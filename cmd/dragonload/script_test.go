@@ -196,7 +196,7 @@ func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptLock(ts *testscript.TestScript, _ bool, args []string) {
-	journal, err := store.OpenJournal(filepath.Join(ts.MkAbs(args[0]), node.JournalFile))
+	journal, err := store.OpenJournal(filepath.Join(ts.MkAbs(args[0]), node.JournalFile), store.JournalOptions{})
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(journal.Close()) })
 }

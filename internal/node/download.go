@@ -38,23 +38,25 @@ type generation struct {
 // download is one Spec being carried out. The fields above the line belong to the
 // loop; workers read those below it.
 type download struct {
-	machine  *swarm.Node
-	private  *swarm.Tracker // plays the tracker while there is no room; else nil
-	actions  []swarm.Action
-	pending  []swarm.Event // caused by carrying actions out, stepped before anything else
-	cancels  map[swarm.Request]context.CancelFunc
-	waiters  map[swarm.Request]*waiter // requests of neighbours that wait for Serve or Refuse
-	links    map[piece.NodeID]*link    // neighbours that are up
-	target   string                    // final path; "" until it is known
-	file     *store.File               // nil until the target is known
-	resumed  int64                     // bytes that an earlier run left
-	copying  bool                      // to standard output
-	saved    *Saved
-	checking bool
-	failure  *Error // set once: why the download ends without the file
-	quit     bool   // the machine has ended
-	meter    meter
-	last     Progress // as last emitted
+	machine   *swarm.Node
+	private   *swarm.Tracker // plays the tracker while there is no room; else nil
+	actions   []swarm.Action
+	pending   []swarm.Event // caused by carrying actions out, stepped before anything else
+	cancels   map[swarm.Request]context.CancelFunc
+	waiters   map[swarm.Request]*waiter // requests of neighbours that wait for Serve or Refuse
+	links     map[piece.NodeID]*link    // neighbours that are up
+	target    string                    // final path; "" until it is known
+	file      *store.File               // nil until the target is known
+	resumed   int64                     // bytes that an earlier run left
+	copying   bool                      // to standard output
+	saved     *Saved
+	checking  bool
+	failure   *Error // set once: why the download ends without the file
+	quit      bool   // the machine has ended
+	harm      harm
+	pausedFor error // why nothing can be stored, as told last; nil once something was
+	meter     meter
+	last      Progress // as last emitted
 
 	// ---
 
@@ -94,6 +96,7 @@ type download struct {
 	heard     digests                // what further answers said of the whole file
 	heardOf   *generation            // that these were about
 	heads     map[piece.Index][]byte // beginnings of pieces that came without their ends
+	pause     *pause                 // nil while pieces can be stored
 	coming    chan struct{}          // closed when the head of comingOf has come; nil before the first probe
 	comingOf  piece.Index
 }
@@ -202,9 +205,7 @@ func (d *download) prepare(ctx context.Context) error {
 			if r.Pin.Size >= 0 {
 				d.resumed = heldBytes(r.Pin.Layout(), &r.Have)
 			}
-			if r.Dropped > 0 {
-				d.warn("dropped", fmt.Sprintf("%d pieces of %s that an earlier run left did not match when they were read again; they are fetched anew", r.Dropped, d.target))
-			}
+			d.tellResumed(r, r.Pin.Layout())
 		}
 	}
 	d.machine = swarm.NewNode(opts, newRand())
@@ -222,7 +223,7 @@ func (d *download) open(ctx context.Context, target string) error {
 	o := store.Options{
 		Target: target, Part: d.node.partOf(target), Source: d.source, Overwrite: d.spec.Overwrite, Restart: d.spec.Restart,
 		Hashes: hashesOf(d.spec.Checksums), Log: d.log,
-		Damaged: d.damaged,
+		Damaged: d.damaged, Unsure: d.unsure,
 	}
 	if d.stdout() {
 		o.Overwrite, o.Restart = true, true
@@ -232,9 +233,6 @@ func (d *download) open(ctx context.Context, target string) error {
 		return storeProblem(err)
 	}
 	d.target, d.file = target, file
-	if file.Foreign() && !o.Restart {
-		d.warn("part-replaced", fmt.Sprintf("%s is not known to be of this download; it is replaced and the download begins anew", d.keptIn()))
-	}
 	return nil
 }
 
@@ -318,17 +316,26 @@ func (d *download) awaitGeneration(ctx context.Context, pin piece.Pin) (*generat
 }
 
 // write stores a piece whose bytes match digest, unless g is no longer the present
-// generation.
-func (d *download) write(g *generation, i piece.Index, data []byte, digest piece.Digest, fromOrigin bool) error {
+// generation. While nothing can be stored it waits, and the caller with it.
+func (d *download) write(ctx context.Context, g *generation, i piece.Index, data []byte, digest piece.Digest, fromOrigin bool) error {
+	for {
+		err := d.writeNow(g, i, data, digest, fromOrigin)
+		if !store.Passing(err) {
+			return err
+		}
+		if err := d.hold(ctx, g.file, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *download) writeNow(g *generation, i piece.Index, data []byte, digest piece.Digest, fromOrigin bool) error {
 	d.genMu.RLock()
 	defer d.genMu.RUnlock()
 	if d.gen != g {
 		return errSuperseded
 	}
-	if err := g.file.Write(i, data, digest, fromOrigin); err != nil {
-		return err
-	}
-	return nil
+	return g.file.Write(i, data, digest, fromOrigin)
 }
 
 // heldBytes returns how many bytes the pieces of have are.

@@ -38,7 +38,7 @@ func (d *download) fetchPeer(ctx context.Context, g *generation, a swarm.FetchPe
 			}
 			return nil
 		}
-		if broken = d.write(g, i, data, want, false); broken != nil {
+		if broken = d.write(ctx, g, i, data, want, false); broken != nil {
 			return broken
 		}
 		d.dropHead(i)
@@ -49,10 +49,10 @@ func (d *download) fetchPeer(ctx context.Context, g *generation, a swarm.FetchPe
 	var err error
 	if !ok {
 		err = errNoAddress
-	} else {
+	} else if err = d.rest(ctx); err == nil {
 		err = d.peers.Fetch(ctx, addr, a.Peer, d.pool, g.layout, a.Pieces, got)
 	}
-	if broken != nil && !errors.Is(broken, errSuperseded) {
+	if broken != nil && !errors.Is(broken, errSuperseded) && ctx.Err() == nil {
 		d.abort(storeProblem(broken))
 	}
 	if err != nil && ctx.Err() == nil {

@@ -59,6 +59,9 @@ func hashesOf(all []Checksum) []crypto.Hash {
 // and the origin said it would be.
 func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis) {
 	saved, err := d.publish(ctx, g, basis)
+	for store.Passing(err) && d.hold(ctx, g.file, err) == nil {
+		saved, err = d.publish(ctx, g, basis)
+	}
 	var lacks *store.IncompleteError
 	if errors.As(err, &lacks) {
 		// The piece was damaged after it had been stored: it is fetched again.
@@ -79,6 +82,9 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		saved.Took = time.Since(d.started)
 		d.saved = saved
 		d.isSaved.Store(true)
+		if n := d.harm.parts; n > 0 {
+			d.warn("repaired", fmt.Sprintf("%d parts of %s were damaged on this disk and repaired", n, d.target))
+		}
 		d.emitNow(Event{Saved: saved})
 		d.step(swarm.Finished{})
 	})

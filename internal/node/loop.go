@@ -149,6 +149,8 @@ func (d *download) stepOne(ev swarm.Event) {
 		delete(d.cancels, ev.Request)
 	case swarm.Audited:
 		delete(d.cancels, ev.Request)
+	case swarm.OriginStored, swarm.PeerStored:
+		d.pausedFor = nil
 	case swarm.TrackerSaid:
 		if h, ok := ev.Message.(swarm.Handout); ok && d.room != nil {
 			d.room.learn(h.Peers)
@@ -211,12 +213,19 @@ func (d *download) carryOut(action swarm.Action) {
 		d.progress()
 		d.work.Go(func() { d.finish(d.ctx, g, a.Basis) })
 	case swarm.Warn:
+		if a.Code == swarm.WarnNothingForAWhile && d.pausedFor != nil {
+			return // the user knows why
+		}
 		d.emitNow(Event{Warning: warning(a)})
 	case swarm.Fail:
 		d.originMu.Lock()
 		last := d.lastError
 		d.originMu.Unlock()
-		if d.failure == nil {
+		switch {
+		case d.failure != nil:
+		case a.Code == swarm.FailSilence && d.pausedFor != nil:
+			d.failure = storeProblem(d.pausedFor)
+		default:
 			d.failure = failProblem(a.Code, last, d.kept(), d.spec.GiveUpAfter)
 		}
 	case swarm.Quit:
@@ -341,7 +350,7 @@ func (d *download) progress() {
 		p.State = "checking"
 	case p.Size < 0 && p.Have == 0:
 		p.State = "connecting"
-	case len(d.cancels) == 0:
+	case len(d.cancels) == 0, d.paused() != nil:
 		p.State = "waiting"
 	default:
 		p.State = "downloading"

@@ -101,12 +101,16 @@ func New(o Options) (*Node, error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	journal, err := store.OpenJournal(filepath.Join(o.StateDir, JournalFile))
+	journal, err := store.OpenJournal(filepath.Join(o.StateDir, JournalFile), store.JournalOptions{})
 	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("%s: %w", o.StateDir, ErrRunning)
 	}
 	if err != nil {
 		return nil, err
+	}
+	// Nobody goes on with what was meant for the standard output of a run that was killed.
+	if err := journal.Sweep(o.StateDir, stdoutPrefix); err != nil {
+		o.Log.Warn("remove what a killed run left", "err", err)
 	}
 	n := &Node{
 		opts: o, log: o.Log, epoch: time.Now(), journal: journal, buffers: newBuffers(),

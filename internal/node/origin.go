@@ -82,6 +82,10 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 
 // fetchOrigin carries out FetchOrigin: one request for one extent.
 func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.FetchOrigin) {
+	if err := d.rest(ctx); err != nil {
+		d.originEnded(ctx, a.Request, err)
+		return
+	}
 	r := g.layout.Bytes(a.Extent)
 	r.Start += d.headLen(ctx, a.Extent.First)
 	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
@@ -245,7 +249,7 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 	}
 	d.struck(false)
 	digest := g.layout.Sum(i, buf)
-	if err := d.write(g, i, buf, digest, true); err != nil {
+	if err := d.write(ctx, g, i, buf, digest, true); err != nil {
 		return end, err
 	}
 	d.inbox.post(swarm.OriginStored{Request: req, Piece: i, Digest: digest})

@@ -82,6 +82,10 @@ var causes = []struct {
 	exit  int
 }{
 	{store.ErrDiskFull, "disk-full", ExitDiskFull},
+	{store.ErrReadOnly, "disk-read-only", ExitFile},
+	{store.ErrFolderGone, "folder-gone", ExitFile},
+	{store.ErrDiskFailing, "disk-failing", ExitFile},
+	{store.ErrReplaced, "part-replaced", ExitCannotCreate},
 	{store.ErrExists, "file-exists", ExitExists},
 	{store.ErrInUse, "in-use", ExitExists},
 	{store.ErrCannotCreate, "cannot-create", ExitCannotCreate},

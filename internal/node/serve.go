@@ -132,18 +132,23 @@ func (c *content) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 	}
 	data, err := c.g.file.ReadPiece(i, buf)
 	if errors.Is(err, store.ErrDamaged) {
-		c.d.damaged(i)
+		c.d.damaged(i, err)
 	}
 	return data, err
 }
 
 // damaged takes a piece whose bytes on disk have changed back. A finished file belongs
 // to its user, who may have written to it: it is served no more.
-func (d *download) damaged(i piece.Index) {
+func (d *download) damaged(i piece.Index, why error) {
 	if d.isSaved.Load() {
 		d.log.Info("the finished file has changed on disk and is served no more", "url", d.client.Redacted())
 		d.stop()
 		return
 	}
-	d.inbox.post(swarm.Unreadable{Piece: i})
+	d.inbox.do(func() {
+		if d.machine.Have().Has(i) {
+			d.spoiled(i, why)
+		}
+		d.step(swarm.Unreadable{Piece: i})
+	})
 }

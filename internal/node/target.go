@@ -14,6 +14,9 @@ import (
 	"dragonload/internal/manifest"
 )
 
+// stdoutPrefix begins the names, in the state folder, of what goes to standard output.
+const stdoutPrefix = "stdout-"
+
 // maxRenames bounds the numbers that AutoRename tries.
 const maxRenames = 10_000
 
@@ -22,7 +25,7 @@ const maxRenames = 10_000
 func (d *download) earlyTarget() (string, bool, error) {
 	switch {
 	case d.stdout():
-		return filepath.Join(d.node.opts.StateDir, fmt.Sprintf("stdout-%s-%d", d.source[:16], os.Getpid())), true, nil
+		return filepath.Join(d.node.opts.StateDir, fmt.Sprintf("%s%s-%d", stdoutPrefix, d.source[:16], os.Getpid())), true, nil
 	case d.spec.Output != "":
 		target, err := d.unused(d.spec.Output)
 		return target, err == nil, err
@@ -36,7 +39,31 @@ func (d *download) earlyTarget() (string, bool, error) {
 			return target, true, nil
 		}
 	}
+	if target, ok := d.orphan(); ok {
+		return target, true, nil
+	}
 	return "", false, nil
+}
+
+// orphan returns the target of a partial file that says itself that it is of this
+// download: the journal that knew of it is lost.
+func (d *download) orphan() (string, bool) {
+	folder := d.node.opts.PartialDir
+	if folder == "" {
+		folder = d.spec.Dir
+	}
+	for _, part := range d.node.journal.Partials(folder, d.source) {
+		target := strings.TrimSuffix(part, ".part")
+		if d.node.opts.PartialDir != "" {
+			name := filepath.Base(target)
+			target = filepath.Join(d.spec.Dir, name[:max(0, strings.LastIndexByte(name, '-'))])
+			if d.node.partOf(target) != part {
+				continue
+			}
+		}
+		return target, true
+	}
+	return "", false
 }
 
 // lateTarget returns the final path from the name that the origin gave, or else from

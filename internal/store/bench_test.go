@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,7 @@ func BenchmarkWrite(b *testing.B) {
 func benchmarkOne(b *testing.B, layout piece.Layout, data []byte, digests []piece.Digest, writers int, random bool) {
 	b.StopTimer()
 	dir := b.TempDir()
-	j, err := OpenJournal(filepath.Join(dir, "state", "journal.db"))
+	j, err := OpenJournal(filepath.Join(dir, "state", "journal.db"), JournalOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -58,12 +59,16 @@ func benchmarkOne(b *testing.B, layout piece.Layout, data []byte, digests []piec
 	if err := o.validate(); err != nil {
 		b.Fatal(err)
 	}
-	handle, err := j.create(o.Part)
+	handle, err := j.disk.Create(o.Part)
+	if err != nil {
+		b.Fatal(err)
+	}
+	folder, err := os.Stat(dir)
 	if err != nil {
 		b.Fatal(err)
 	}
 	f := &File{journal: j, o: o}
-	f.install(newPartial(j, &f.o, record{part: o.Part, source: "s", pin: piece.Pin{Size: layout.Size}, layout: layout}, handle))
+	f.install(newPartial(j, &f.o, folder, record{part: o.Part, source: "s", pin: piece.Pin{Size: layout.Size}, layout: layout}, handle))
 	order := make([]int, layout.Count())
 	for i := range order {
 		order[i] = i

@@ -9,30 +9,70 @@ import (
 	"path/filepath"
 )
 
-// handle is an open partial or finished file.
-type handle interface {
+// Disk is everything that the store asks of the file system. Tests put one in its
+// place that records, fails, or loses what a power cut may lose (storetest).
+type Disk interface {
+	Lstat(path string) (fs.FileInfo, error)
+	Stat(path string) (fs.FileInfo, error)
+
+	// Open opens the regular file at path, which is not a link, for reading, and for
+	// writing with write. ErrInUse if another process fills it.
+	Open(path string, write bool) (Handle, error)
+	// Create makes a new file for its owner alone and opens it; path must be free.
+	Create(path string) (Handle, error)
+
+	Remove(path string) error
+	Rename(from, to string) error          // replaces what has the name to
+	RenameExclusive(from, to string) error // fs.ErrExist if there is something
+	SyncFolder(folder string) error        // makes the names in it durable
+
+	// Free returns how many bytes may still be written in folder, if that is known.
+	Free(folder string) (int64, bool)
+
+	// Journal runs change, which opens or changes the database file at path and
+	// syncs it by its own means: the pages first, then what makes them valid.
+	Journal(path string, change func() error) error
+}
+
+// Handle is an open partial or finished file.
+type Handle interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	Datasync() error // what was written is on the device when it returns
+	Truncate(size int64) error
+	Datasync() error // what was written, and the size, are on the device when it returns
+	Uncached()       // reads come from the device from now on, as far as the system lets
 	Stat() (fs.FileInfo, error)
-	Chmod(fs.FileMode) error
+	Chmod(mode fs.FileMode) error
 }
+
+// OS is the Disk of the operating system.
+var OS Disk = osDisk{}
+
+type osDisk struct{}
 
 type osHandle struct{ *os.File }
 
 func (h osHandle) Datasync() error { return datasync(h.File) }
+func (h osHandle) Uncached()       { dropCache(h.File) }
 
-// openRegular opens the regular file at path for reading, and for writing with write.
-// A link, a device or a folder of that name is ErrCannotCreate and left alone; a file
-// that another process fills is ErrInUse.
-func (j *Journal) openRegular(path string, write bool) (handle, error) {
+func (osDisk) Lstat(path string) (fs.FileInfo, error) { return os.Lstat(path) }
+func (osDisk) Stat(path string) (fs.FileInfo, error)  { return os.Stat(path) }
+func (osDisk) Remove(path string) error               { return os.Remove(path) }
+func (osDisk) Rename(from, to string) error           { return os.Rename(from, to) }
+func (osDisk) RenameExclusive(from, to string) error  { return renameExclusive(from, to) }
+func (osDisk) SyncFolder(folder string) error         { return syncFolder(folder) }
+func (osDisk) Free(folder string) (int64, bool)       { return freeSpace(folder) }
+
+func (osDisk) Journal(_ string, change func() error) error { return change() }
+
+func (osDisk) Open(path string, write bool) (Handle, error) {
 	before, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is not a regular file and is not touched; move it away", ErrCannotCreate, path)
+		return nil, notRegular(path)
 	}
 	flag := os.O_RDONLY
 	if write {
@@ -54,42 +94,42 @@ func (j *Journal) openRegular(path string, write bool) (handle, error) {
 		file.Close()
 		return nil, err
 	}
-	return j.wrapped(file), nil
+	return osHandle{file}, nil
 }
 
-// create makes the partial file, private to its owner and sparse; path must be free.
-func (j *Journal) create(path string) (handle, error) {
+// Create makes the file sparse too, so that pieces can be written in any order.
+func (osDisk) Create(path string) (Handle, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	lock(file)
 	makeSparse(file)
-	return j.wrapped(file), nil
+	return osHandle{file}, nil
 }
 
-func (j *Journal) wrapped(file *os.File) handle {
-	if j.wrap != nil {
-		return j.wrap(osHandle{file})
-	}
-	return osHandle{file}
+// notRegular refuses a link, a device or a folder that has the partial file's name.
+func notRegular(path string) error {
+	return fmt.Errorf("%w: %s is a link or a folder, not the file that was begun; move it away and run the same command again", ErrReplaced, path)
 }
 
-// createError tells why the partial file at path could not be made.
-func createError(path string, err error) error {
+// createError tells why the file at path could not be made or opened for writing.
+func (j *Journal) createError(path string, err error) error {
 	switch {
-	case errors.Is(err, ErrCannotCreate), errors.Is(err, ErrInUse), errors.Is(err, ErrDiskFull):
+	case errors.Is(err, ErrReplaced), errors.Is(err, ErrInUse), Passing(err):
 		return err
 	case isFull(err):
-		return diskFull(path, 1)
+		return j.diskFull(path, 1)
+	case isReadOnly(err):
+		return readOnly(path)
 	}
 	return fmt.Errorf("%w: %w", ErrCannotCreate, err)
 }
 
 // diskFull returns the error for need bytes that path's disk has no room for.
-func diskFull(path string, need int64) error {
+func (j *Journal) diskFull(path string, need int64) error {
 	folder := filepath.Dir(path)
-	free, ok := freeSpace(folder)
+	free, ok := j.disk.Free(folder)
 	if !ok {
 		free = -1
 	}
@@ -98,11 +138,27 @@ func diskFull(path string, need int64) error {
 
 // checkRoom reports a DiskFullError if a file of size bytes at path, of which there
 // are allocated ones, will not fit.
-func checkRoom(path string, size, allocated int64) error {
+func (j *Journal) checkRoom(path string, size, allocated int64) error {
 	folder := filepath.Dir(path)
-	free, ok := freeSpace(folder)
+	free, ok := j.disk.Free(folder)
 	if need := size - allocated; ok && need > free {
 		return &DiskFullError{Folder: folder, Need: need, Free: free}
 	}
 	return nil
+}
+
+// writeError gives an error of writing the file at path, that still needs room for
+// missing bytes, the name that callers branch on.
+func (j *Journal) writeError(path string, missing int64, err error) error {
+	switch {
+	case isFull(err):
+		return j.diskFull(path, missing)
+	case isReadOnly(err):
+		return readOnly(path)
+	}
+	return err
+}
+
+func readOnly(path string) error {
+	return fmt.Errorf("%w: nothing can be written in %s; mount it for writing", ErrReadOnly, filepath.Dir(path))
 }

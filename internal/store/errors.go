@@ -19,10 +19,16 @@ var (
 	// ErrCannotCreate: the partial file cannot be made, or what has its name is not
 	// a file that may be written to.
 	ErrCannotCreate = errors.New("cannot create the file")
-	// ErrReplaced: the partial file is no longer the one that was opened.
-	ErrReplaced = errors.New("the partial file was replaced by something else")
+	// ErrReplaced: what has the partial file's name is not the partial file of this
+	// download. It is neither followed nor changed.
+	ErrReplaced = errors.New("the partial file was replaced; not touching it")
 	// ErrDiskFull: see DiskFullError. Trying again can help once there is room.
 	ErrDiskFull = errors.New("the disk is full")
+	// ErrReadOnly: the disk takes no writes. Passing.
+	ErrReadOnly = errors.New("the disk is read-only")
+	// ErrFolderGone: the folder of the download was moved, removed or unmounted.
+	// Nothing is written to what may be in its place. Passing.
+	ErrFolderGone = errors.New("the folder is gone")
 	// ErrDiskFailing: the disk has failed to keep data more than once. The File takes
 	// no more pieces; what the journal has recorded is kept.
 	ErrDiskFailing = errors.New("the disk is failing")
@@ -44,9 +50,15 @@ type DiskFullError struct {
 
 func (e *DiskFullError) Error() string {
 	if e.Free < 0 {
-		return fmt.Sprintf("the disk of %s is full: %s more needed; make room and run the same command again", e.Folder, bytesText(e.Need))
+		return fmt.Sprintf("the disk is full: needs %s more on the disk of %s; make room there", Bytes(e.Need), e.Folder)
 	}
-	return fmt.Sprintf("the disk of %s is full: %s needed, %s free; make room and run the same command again", e.Folder, bytesText(e.Need), bytesText(e.Free))
+	return fmt.Sprintf("the disk is full: needs %s, %s free on the disk of %s; make room there", Bytes(e.Need), Bytes(e.Free), e.Folder)
+}
+
+// Passing reports whether err says only that nothing can be stored for now: the disk is
+// full or read-only, or the folder is gone. File.Ready tells when it is over.
+func Passing(err error) bool {
+	return errors.Is(err, ErrDiskFull) || errors.Is(err, ErrReadOnly) || errors.Is(err, ErrFolderGone)
 }
 
 // IsDiskFull reports whether err, of writing to any file, means that the disk or what
@@ -68,8 +80,8 @@ func (e *IncompleteError) Error() string {
 // Is makes an IncompleteError ErrIncomplete.
 func (e *IncompleteError) Is(target error) bool { return target == ErrIncomplete }
 
-// bytesText writes n with three digits and a decimal unit.
-func bytesText(n int64) string {
+// Bytes writes n with three digits and a decimal unit.
+func Bytes(n int64) string {
 	units := []string{"bytes", "kB", "MB", "GB", "TB", "PB"}
 	v, u := float64(n), 0
 	for v >= 999.5 && u < len(units)-1 {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"dragonload/internal/piece"
@@ -16,7 +17,8 @@ import (
 type File struct {
 	journal *Journal
 	o       Options
-	left    *leftover // what Open found; nil once Begin has used it or thrown it away
+	folder  fs.FileInfo // of the partial file, when Open looked
+	left    *leftover   // what Open found; nil once Begin has used it or thrown it away
 
 	// ops lets one of Begin, Finish, Close and Discard run at a time.
 	ops sync.Mutex
@@ -42,16 +44,8 @@ func (f *File) Resumed() (Resume, bool) {
 		Pin: l.rec.pin, Incarnation: l.rec.incarnation,
 		Have: l.claims.have.Clone(), Origin: l.claims.origin.Clone(),
 		Digests: append([]piece.Digest(nil), l.claims.digests...),
-		Unclean: l.unclean, Dropped: l.dropped,
+		Unclean: l.unclean, Dropped: l.dropped, Rebuilt: l.rebuilt, Again: l.again,
 	}, true
-}
-
-// Foreign reports whether Begin will replace a partial file that is not known to be of
-// this download.
-func (f *File) Foreign() bool {
-	f.ops.Lock()
-	defer f.ops.Unlock()
-	return f.left != nil && f.left.foreign
 }
 
 // Begin fixes which generation the File is of. What an earlier run, or an earlier
@@ -91,11 +85,11 @@ func (f *File) goOn(l *leftover) error {
 	if err != nil {
 		return fmt.Errorf("begin %s: %w", f.o.Part, err)
 	}
-	p := newPartial(f.journal, &f.o, l.rec, l.data)
+	p := newPartial(f.journal, &f.o, f.folder, l.rec, l.data)
 	p.adopt(l)
 	// A file system that compresses allocates less than it has taken in.
 	stored := max(allocated(info), l.rec.layout.Size-p.missingBytes())
-	if err := checkRoom(f.o.Part, l.rec.layout.Size, stored); err != nil {
+	if err := f.journal.checkRoom(f.o.Part, l.rec.layout.Size, stored); err != nil {
 		return err
 	}
 	if p.rec.clean {
@@ -113,16 +107,16 @@ func (f *File) goOn(l *leftover) error {
 // startOver discards what there is and makes a new partial file.
 func (f *File) startOver(rec record) error {
 	var gone int64 // bytes of the disk that come free
-	info, err := os.Lstat(f.o.Part)
+	info, err := f.journal.disk.Lstat(f.o.Part)
 	switch {
 	case err == nil && !info.Mode().IsRegular():
-		return fmt.Errorf("%w: %s is not a regular file and is not touched; move it away", ErrCannotCreate, f.o.Part)
+		return notRegular(f.o.Part)
 	case err == nil:
 		gone = allocated(info)
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", ErrCannotCreate, err)
 	}
-	if err := checkRoom(f.o.Part, rec.layout.Size, gone); err != nil {
+	if err := f.journal.checkRoom(f.o.Part, rec.layout.Size, gone); err != nil {
 		return err
 	}
 
@@ -150,28 +144,31 @@ func (f *File) startOver(rec record) error {
 			return err
 		}
 	}
-	data, err := f.journal.create(f.o.Part)
-	if err != nil {
-		return createError(f.o.Part, err)
+	if err := f.journal.mark(&f.o); err != nil {
+		return f.journal.createError(f.journal.path, err)
 	}
-	f.install(newPartial(f.journal, &f.o, rec, data))
+	data, err := f.journal.disk.Create(f.o.Part)
+	if err != nil {
+		return f.journal.createError(f.o.Part, err)
+	}
+	f.install(newPartial(f.journal, &f.o, f.folder, rec, data))
 	return nil
 }
 
 // removePart removes the partial file, unless another process fills it or it is no
 // regular file.
 func (f *File) removePart() error {
-	old, err := f.journal.openRegular(f.o.Part, true)
+	old, err := f.journal.disk.Open(f.o.Part, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return createError(f.o.Part, err)
+		return f.journal.createError(f.o.Part, err)
 	}
 	// Windows removes nothing that is open; elsewhere the lock goes with the handle.
 	old.Close()
-	if err := os.Remove(f.o.Part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return createError(f.o.Part, err)
+	if err := f.journal.disk.Remove(f.o.Part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.journal.createError(f.o.Part, err)
 	}
 	return nil
 }
@@ -394,13 +391,14 @@ func (f *File) Discard() error {
 // drop removes the partial file and its record; its workers have ended.
 func (f *File) drop(p *partial) error {
 	var err error
+	f.journal.unmark(f.o.Target)
 	if p.recorded {
 		err = f.journal.remove(f.o.Target)
 	}
-	same := f.samePart(p.data)
+	same := p.samePart()
 	p.data.Close()
 	if same {
-		if e := os.Remove(f.o.Part); err == nil {
+		if e := f.journal.disk.Remove(f.o.Part); err == nil {
 			err = e
 		}
 	}
@@ -436,12 +434,32 @@ func (f *File) shut() (p *partial, ok bool) {
 	return nil, true
 }
 
-// samePart reports whether the partial file's name still leads to data.
-func (f *File) samePart(data handle) bool {
-	named, err := os.Lstat(f.o.Part)
+// Ready reports whether pieces can be stored: nil, or why not. While it is Passing,
+// nothing is lost by asking again later. A disk that was full must have some room to
+// spare.
+func (f *File) Ready() error {
+	f.life.RLock()
+	defer f.life.RUnlock()
+	p, err := f.present("look at")
 	if err != nil {
-		return false
+		return err
 	}
-	open, err := data.Stat()
-	return err == nil && os.SameFile(named, open)
+	p.mu.Lock()
+	err = p.err
+	if err == nil {
+		err = p.stuck
+	}
+	missing := p.missingBytes()
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if free, ok := f.journal.disk.Free(filepath.Dir(f.o.Part)); ok && free < min(missing, roomToSpare) {
+		return f.journal.diskFull(f.o.Part, missing)
+	}
+	return p.placed()
 }
+
+// roomToSpare is how much must be free before a disk that was full is written to again,
+// if so much is missing.
+const roomToSpare = 64 << 20

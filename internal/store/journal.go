@@ -21,23 +21,23 @@ import (
 // disk. It is one bbolt file with a bucket for each target path.
 type Journal struct {
 	path  string
+	disk  Disk
 	db    *bbolt.DB
 	aside string // where a damaged journal was put; "" if there was none
 
 	mu    sync.Mutex
 	inUse map[string]bool // targets and partial files of open Files; guarded by mu
 
-	// wrap, if set, stands between a File and its handle: tests make disks fail.
-	wrap func(handle) handle
 	// checkAgain is how long a piece that was compared with its digest is served
 	// without being hashed again: members fetch what is new within seconds of each
 	// other, and hashing it for each of them costs a tenth of a transfer's CPU time.
 	// Receivers compare what they get in any case.
 	checkAgain time.Duration
 
-	// batchBytes and batchDelay are how much and how long data waits to be synced.
+	// As in JournalOptions.
 	batchBytes int64
 	batchDelay time.Duration
+	retryDelay time.Duration // after the disk took no writes
 }
 
 var (
@@ -50,32 +50,76 @@ func chunkKey(n int) []byte { return binary.BigEndian.AppendUint32([]byte("chunk
 // errJournalDamaged: the journal's file is not what bbolt wrote.
 var errJournalDamaged = errors.New("the journal is damaged")
 
+// JournalOptions say how a journal works. Zero values mean the defaults.
+type JournalOptions struct {
+	Disk Disk // OS
+
+	// BatchBytes and BatchDelay are how much and how long data waits to be synced and
+	// recorded: 64 MiB, a second.
+	BatchBytes int64
+	BatchDelay time.Duration
+	// RetryDelay is how long after the disk took no writes that is tried again: 2 s.
+	RetryDelay time.Duration
+}
+
 // OpenJournal opens the journal at path, and makes it (0600) and its folder (0700) at
 // first use. While another process has it open, the error is ErrLocked, within 100 ms.
 //
-// A damaged journal is put aside as path.damaged and a new one is begun: what was
-// recorded in it is fetched again.
-func OpenJournal(path string) (*Journal, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", path, err)
+// A damaged journal is put aside as path.damaged and a new one is begun: the progress
+// that was recorded in it is read from the partial files themselves.
+func OpenJournal(path string, o JournalOptions) (*Journal, error) {
+	if o.Disk == nil {
+		o.Disk = OS
 	}
-	j := &Journal{path: path, inUse: make(map[string]bool), batchBytes: 64 << 20, batchDelay: time.Second, checkAgain: 10 * time.Second}
-	err := j.open()
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = 64 << 20
+	}
+	if o.BatchDelay <= 0 {
+		o.BatchDelay = time.Second
+	}
+	if o.RetryDelay <= 0 {
+		o.RetryDelay = 2 * time.Second
+	}
+	j := &Journal{
+		path: path, disk: o.Disk, inUse: make(map[string]bool), checkAgain: 10 * time.Second,
+		batchBytes: o.BatchBytes, batchDelay: o.BatchDelay, retryDelay: o.RetryDelay,
+	}
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = j.open()
+	}
 	if errors.Is(err, errJournalDamaged) {
 		j.aside = path + ".damaged"
-		if err = os.Rename(path, j.aside); err == nil {
+		if err = j.disk.Rename(path, j.aside); err == nil {
 			err = j.open()
 		}
 	}
+	if err == nil {
+		err = j.keepName()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", path, err)
+		return nil, fmt.Errorf("open journal %s: %w", path, j.writeError(path, 1<<20, err))
 	}
 	return j, nil
 }
 
+// keepName makes the name of the journal durable, and that of its folder. It is done at
+// each start: who knows whether the first got that far.
+func (j *Journal) keepName() error {
+	folder := filepath.Dir(j.path)
+	err := j.disk.SyncFolder(folder)
+	if err == nil {
+		err = j.disk.SyncFolder(filepath.Dir(folder))
+	}
+	if err != nil {
+		_ = j.Close()
+	}
+	return err
+}
+
 func (j *Journal) open() (err error) {
 	var file *os.File
-	err = j.guard(func() error {
+	err = j.change(func() error {
 		var err error
 		j.db, err = bbolt.Open(j.path, 0o600, &bbolt.Options{
 			Timeout:      100 * time.Millisecond,
@@ -129,6 +173,11 @@ func (j *Journal) walk() error {
 			})
 		})
 	})
+}
+
+// change is guard for what writes to the journal.
+func (j *Journal) change(f func() error) error {
+	return j.disk.Journal(j.path, func() error { return j.guard(f) })
 }
 
 // guard runs f, which touches bbolt's pages, and returns the panics of bbolt over
@@ -206,6 +255,7 @@ type known struct {
 	claims   claims
 	exists   bool // there is something
 	readable bool // and it can be understood
+	torn     bool // though not all of it
 }
 
 // load returns what is known of a target.
@@ -238,7 +288,7 @@ func (k *known) read(b *bbolt.Bucket) {
 	k.claims, k.readable = newClaims(k.rec.layout.Count()), true
 	for n := range chunks(k.rec.layout.Count()) {
 		if value := b.Get(chunkKey(n)); value != nil && k.claims.decode(n, value) != nil {
-			k.rec.clean = false
+			k.rec.clean, k.torn = false, true
 		}
 	}
 }
@@ -247,7 +297,7 @@ func (k *known) read(b *bbolt.Bucket) {
 // transaction that is on disk when save returns. With anew, what there was of the
 // target goes first.
 func (j *Journal) save(target string, anew bool, rec *record, values map[int][]byte) error {
-	err := j.guard(func() error {
+	err := j.change(func() error {
 		return j.db.Update(func(tx *bbolt.Tx) error {
 			all, err := tx.CreateBucketIfNotExists(downloadsBucket)
 			if err != nil {
@@ -280,7 +330,7 @@ func (j *Journal) save(target string, anew bool, rec *record, values map[int][]b
 
 // remove forgets a target. That there is nothing to forget is no error.
 func (j *Journal) remove(target string) error {
-	err := j.guard(func() error {
+	err := j.change(func() error {
 		return j.db.Update(func(tx *bbolt.Tx) error {
 			all := tx.Bucket(downloadsBucket)
 			if all == nil || all.Bucket([]byte(target)) == nil {
@@ -293,17 +343,10 @@ func (j *Journal) remove(target string) error {
 }
 
 func (j *Journal) wrapError(op string, err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case isFull(err):
-		free, known := freeSpace(filepath.Dir(j.path))
-		if !known {
-			free = -1
-		}
-		return fmt.Errorf("%s journal: %w", op, &DiskFullError{Folder: filepath.Dir(j.path), Need: 1 << 20, Free: free})
 	}
-	return fmt.Errorf("%s journal %s: %w", op, j.path, err)
+	return fmt.Errorf("%s journal %s: %w", op, j.path, j.writeError(j.path, 1<<20, err))
 }
 
 // claim registers the paths of a File that is about to open; release undoes it.

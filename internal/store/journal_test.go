@@ -15,23 +15,25 @@ import (
 func TestOpenJournal_isForOneProcess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "journal.db")
-	j, err := OpenJournal(path)
+	j, err := OpenJournal(path, JournalOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenJournal(path); !errors.Is(err, ErrLocked) {
+	if _, err := OpenJournal(path, JournalOptions{}); !errors.Is(err, ErrLocked) {
 		t.Errorf("a second time: %v", err)
 	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if j, err = OpenJournal(path); err != nil {
+	if j, err = OpenJournal(path, JournalOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	j.Close()
 }
 
-func TestOpenJournal_putsADamagedOneAside(t *testing.T) {
+// Row 13 of the fault table: whatever becomes of the journal, progress is rebuilt from
+// the partial file.
+func TestFault13JournalDamagedOrDeleted(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 40<<20)
 	f := b.begun()
@@ -39,7 +41,7 @@ func TestOpenJournal_putsADamagedOneAside(t *testing.T) {
 	if err := errors.Join(f.Close(), b.journal.Close()); err != nil {
 		t.Fatal(err)
 	}
-	good := b.read(b.journalPath())
+	good, part := b.read(b.journalPath()), b.read(b.part())
 	r := rand.New(rand.NewPCG(5, 6))
 	damage := map[string]func() []byte{
 		"empty":     func() []byte { return nil },
@@ -48,9 +50,10 @@ func TestOpenJournal_putsADamagedOneAside(t *testing.T) {
 		"half":      func() []byte { return good[:len(good)/2] },
 		"zeros":     func() []byte { return make([]byte, len(good)) },
 		"zero tail": func() []byte { return append(append([]byte(nil), good[:8192]...), make([]byte, len(good)-8192)...) },
+		"deleted":   nil,
 		"text":      func() []byte { return []byte("this is no journal\n") },
 	}
-	for range 40 {
+	for range 16 {
 		damage["flips "+string(rune('A'+len(damage)))] = func() []byte {
 			bad := append([]byte(nil), good...)
 			for range 1 + r.IntN(20) {
@@ -59,16 +62,26 @@ func TestOpenJournal_putsADamagedOneAside(t *testing.T) {
 			return bad
 		}
 	}
-	for name, make := range damage {
+	for name, spoiled := range damage {
 		t.Run(name, func(t *testing.T) {
 			b := &bed{t: t, dir: t.TempDir(), data: b.data, pin: b.pin, layout: b.layout}
 			if err := os.MkdirAll(filepath.Dir(b.journalPath()), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			b.put(b.journalPath(), make())
-			b.put(b.part(), b.data[:600<<16])
+			if spoiled != nil {
+				b.put(b.journalPath(), spoiled())
+			}
+			b.put(b.part(), part)
 			b.openJournal()
+			if spoiled == nil {
+				if got := b.journal.Partials(b.dir, "source"); len(got) != 1 || got[0] != b.part() {
+					t.Errorf("partial files of the source: %q", got)
+				}
+			}
 			f := b.begun()
+			if n := f.p.have.Count(); n != 600 {
+				t.Errorf("%d of 600 pieces are rebuilt", n)
+			}
 			for i, ok := f.p.have.Next(0); ok; i, ok = f.p.have.Next(i + 1) {
 				if f.p.digests[i] != b.digest(i) {
 					t.Errorf("piece %d is claimed with a wrong digest", i)

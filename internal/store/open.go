@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -32,7 +31,11 @@ type Options struct {
 	// after a failed sync. The piece is not held any more and should be fetched again.
 	// Damaged is called from goroutines of the File, and must neither block nor call
 	// the File.
-	Damaged func(piece.Index)
+	Damaged func(i piece.Index, why error)
+
+	// Unsure, if not nil, is told that the disk failed to keep what was written last:
+	// so many pieces are read again, compared, and written once more. As Damaged.
+	Unsure func(pieces int, why error)
 
 	Log *slog.Logger // nil: no log
 }
@@ -62,6 +65,8 @@ type Resume struct {
 	Origin      piece.Bitfield // pieces that this member read from the origin itself
 	Unclean     bool           // the earlier run did not close; every piece was hashed again
 	Dropped     int            // pieces that the journal claimed and that did not match
+	Rebuilt     bool           // the journal did not know of it, or not all: the partial file did
+	Again       int64          // bytes that were on disk already and are not held, about
 }
 
 // Open opens the download to o.Target and looks at what an earlier run left of it.
@@ -92,13 +97,16 @@ func (j *Journal) Open(ctx context.Context, o Options) (*File, error) {
 // checkTarget refuses names that Finish could not give.
 func (f *File) checkTarget() error {
 	for _, folder := range []string{filepath.Dir(f.o.Target), filepath.Dir(f.o.Part)} {
-		if info, err := os.Stat(folder); err != nil {
+		info, err := f.journal.disk.Stat(folder)
+		switch {
+		case err != nil:
 			return fmt.Errorf("%w: %w", ErrCannotCreate, err)
-		} else if !info.IsDir() {
+		case !info.IsDir():
 			return fmt.Errorf("%w: %s is not a folder", ErrCannotCreate, folder)
 		}
+		f.folder = info // the last is the partial file's
 	}
-	switch info, err := os.Lstat(f.o.Target); {
+	switch info, err := f.journal.disk.Lstat(f.o.Target); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
@@ -113,13 +121,14 @@ func (f *File) checkTarget() error {
 
 // leftover is what an earlier run left: its partial file, open, and what of it holds.
 type leftover struct {
-	data     handle
+	data     Handle
 	rec      record
 	claims   claims
 	unclean  bool
 	dropped  int
 	recorded bool // the journal has something under the target
-	foreign  bool // there is a partial file, which is not known to be of this download
+	rebuilt  bool // from the partial file's trail
+	again    int64
 }
 
 // leftover finds what can be continued; its data is nil if there is nothing.
@@ -129,7 +138,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		return nil, fmt.Errorf("read journal %s: %w", f.journal.path, err)
 	}
 	none := &leftover{recorded: k.exists}
-	info, err := os.Lstat(f.o.Part)
+	info, err := f.journal.disk.Lstat(f.o.Part)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if k.exists && !f.o.Restart {
@@ -139,23 +148,31 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrCannotCreate, err)
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: %s is not a regular file and is not touched; move it away", ErrCannotCreate, f.o.Part)
+		return nil, notRegular(f.o.Part)
 	case f.o.Restart:
 		return none, nil
-	case !k.readable || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
-		f.o.Log.Warn("the partial file is not known to be of this download; starting over", "part", f.o.Part)
-		none.foreign = true
-		return none, nil
 	}
-	data, err := f.journal.openRegular(f.o.Part, true)
+	data, err := f.journal.disk.Open(f.o.Part, true)
 	if err != nil {
-		return nil, createError(f.o.Part, err)
+		return nil, f.journal.createError(f.o.Part, err)
 	}
-	l := &leftover{data: data, rec: k.rec, claims: k.claims, recorded: true}
+	l := &leftover{data: data, recorded: k.exists, rebuilt: f.rebuild(&k, data)}
+	l.rec, l.claims = k.rec, k.claims
+	switch {
+	case !k.readable && (info.Size() == 0 || f.journal.marked(&f.o)):
+		// Nothing was recorded yet.
+		data.Close()
+		return none, nil
+	case !k.readable || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
+		err = fmt.Errorf("%w: %s is not known to be of this download; pass --restart to begin anew in its place, or name another file", ErrReplaced, f.o.Part)
+		data.Close()
+		return nil, err
+	}
 	if info, err = data.Stat(); err == nil {
 		l.unclean = !l.rec.clean || l.rec.size != info.Size() || l.rec.modified != info.ModTime().UnixNano()
 		if l.unclean {
 			l.dropped, err = rehash(ctx, data, l.rec.layout, &l.claims)
+			l.again = max(0, min(allocated(info), l.rec.layout.Size)-l.claims.bytes(l.rec.layout))
 		}
 	}
 	if err != nil {
@@ -168,9 +185,40 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 	return l, nil
 }
 
+// rebuild adds to what the journal knows what the partial file knows of itself, if the
+// journal's part is missing or torn. It reports whether there was something.
+func (f *File) rebuild(k *known, data Handle) bool {
+	if k.readable && (!k.torn || k.rec.source != f.o.Source) {
+		return false
+	}
+	said, ok := readTrail(data)
+	switch {
+	case !ok || said.rec.source != f.o.Source:
+		return false
+	case !k.readable:
+		k.rec, k.claims, k.readable = said.rec, said.claims, true
+		k.rec.part = f.o.Part
+	case k.rec.pin == said.rec.pin && k.rec.incarnation == said.rec.incarnation && k.rec.layout == said.rec.layout:
+		k.claims.add(&said.claims)
+	default:
+		return false
+	}
+	f.o.Log.Warn("rebuilding progress from the partial file: the journal does not know it", "part", f.o.Part, "pieces", k.claims.have.Count())
+	return true
+}
+
+// bytes returns how many bytes the claimed pieces have.
+func (c *claims) bytes(layout piece.Layout) int64 {
+	n := int64(0)
+	for i, ok := c.have.Next(0); ok; i, ok = c.have.Next(i + 1) {
+		n += layout.Length(i)
+	}
+	return n
+}
+
 // rehash reads every claimed piece and drops those that do not match their digest or
 // cannot be read. It returns how many those were.
-func rehash(ctx context.Context, data handle, layout piece.Layout, c *claims) (int, error) {
+func rehash(ctx context.Context, data Handle, layout piece.Layout, c *claims) (int, error) {
 	var (
 		work    sync.WaitGroup
 		next    atomic.Int64
@@ -209,7 +257,7 @@ func rehash(ctx context.Context, data handle, layout piece.Layout, c *claims) (i
 
 // matches reads piece i into buf, which has room for it, and reports ErrDamaged if it
 // cannot be read or has not the digest d.
-func matches(data handle, layout piece.Layout, i piece.Index, buf []byte, d piece.Digest) error {
+func matches(data Handle, layout piece.Layout, i piece.Index, buf []byte, d piece.Digest) error {
 	r := layout.Range(i)
 	buf = buf[:r.Len()]
 	if n, err := data.ReadAt(buf, r.Start); n < len(buf) {

@@ -11,7 +11,7 @@ import (
 func datasync(f *os.File) error { return f.Sync() }
 
 // dropCache is left to the system: a new handle is all that it offers.
-func dropCache(handle) {}
+func dropCache(*os.File) {}
 
 // renameNew renames a file to a name that must be free, in one step. The error is
 // errors.ErrUnsupported if the system or its file system has no such step.

@@ -27,18 +27,19 @@ func datasync(f *os.File) error {
 }
 
 // dropCache asks the system to read f from the device from now on.
-func dropCache(h handle) {
-	if f, ok := h.(osHandle); ok {
-		if conn, err := f.SyscallConn(); err == nil {
-			_ = conn.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) })
-		}
+func dropCache(f *os.File) {
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_DONTNEED) })
 	}
 }
 
 // renameNew renames a file to a name that must be free, in one step. The error is
 // errors.ErrUnsupported if the system or its file system has no such step.
 func renameNew(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	var err error
+	for again := true; again; again = errors.Is(err, unix.EINTR) {
+		err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	}
 	switch {
 	case err == nil:
 		return nil

@@ -16,7 +16,7 @@ const (
 
 func datasync(f *os.File) error { return f.Sync() }
 
-func dropCache(handle) {}
+func dropCache(*os.File) {}
 
 func lock(*os.File) bool { return true }
 
@@ -29,6 +29,8 @@ func freeSpace(string) (int64, bool) { return 0, false }
 func allocated(info fs.FileInfo) int64 { return info.Size() }
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+
+func isReadOnly(err error) bool { return errors.Is(err, syscall.EROFS) }
 
 func isOtherDisk(err error) bool { return errors.Is(err, syscall.EXDEV) }
 

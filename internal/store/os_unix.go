@@ -56,6 +56,8 @@ func allocated(info fs.FileInfo) int64 {
 
 func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+
 func isOtherDisk(err error) bool { return errors.Is(err, unix.EXDEV) }
 
 // syncFolder makes the names in folder durable. File systems that have no such step

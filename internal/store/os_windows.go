@@ -16,7 +16,7 @@ const (
 func datasync(f *os.File) error { return f.Sync() }
 
 // dropCache is left to the system: a new handle is all that it offers.
-func dropCache(handle) {}
+func dropCache(*os.File) {}
 
 // lock: Windows itself lets nobody rename or remove a file that is open.
 func lock(*os.File) bool { return true }
@@ -68,6 +68,8 @@ func allocated(info fs.FileInfo) int64 { return info.Size() }
 func isFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
+
+func isReadOnly(err error) bool { return errors.Is(err, windows.ERROR_WRITE_PROTECT) }
 
 func isOtherDisk(err error) bool { return errors.Is(err, windows.ERROR_NOT_SAME_DEVICE) }
 

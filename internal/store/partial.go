@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -18,15 +19,23 @@ type partial struct {
 	o       *Options
 	rec     record
 	layout  piece.Layout
-	data    handle // exchanged by Finish, with File.life held for writing
+	folder  fs.FileInfo // of the partial file, when it was opened
+	data    Handle      // exchanged by Finish, with File.life held for writing
 
 	// finished, once the file has its final name; set with File.life held.
 	finished bool
 	// recorded: the journal has something under the target. It belongs to the syncer
 	// while that runs.
 	recorded bool
-	// syncFailed: the disk has failed to keep data once. As recorded.
-	syncFailed bool
+	// syncFailed: the disk has failed to keep data once. saveFailed: and so has the
+	// journal's, just before. As recorded.
+	syncFailed, saveFailed bool
+	// trailed: see trail. unnamed: the folder was not synced since the partial file
+	// was made. As recorded.
+	trailed trailState
+	unnamed bool
+	// again: the journal is to write everything of the target anew. As recorded.
+	again bool
 
 	wake    chan struct{} // tells the syncer to look
 	stop    chan struct{} // ends it; set by start
@@ -49,6 +58,7 @@ type partial struct {
 	old           piece.Bitfield   // left by an earlier run
 	strikes       map[piece.Index]int
 	err           error // final: nothing is stored any more
+	stuck         error // Passing: nothing can be stored for now
 	halted        bool  // the workers are to end
 	ended         bool  // the File is closed, or went on to another generation
 
@@ -62,17 +72,17 @@ type partial struct {
 	sums    *sums       // belongs to whoever set hashing
 }
 
-func newPartial(j *Journal, o *Options, rec record, data handle) *partial {
+func newPartial(j *Journal, o *Options, folder fs.FileInfo, rec record, data Handle) *partial {
 	count := rec.layout.Count()
 	p := &partial{
-		journal: j, o: o, rec: rec, layout: rec.layout, data: data,
+		journal: j, o: o, rec: rec, layout: rec.layout, folder: folder, data: data,
 		wake: make(chan struct{}, 1),
 		have: piece.NewBitfield(count), origin: piece.NewBitfield(count),
 		digests: make([]piece.Digest, count),
 		writing: piece.NewBitfield(count), unsynced: piece.NewBitfield(count), durable: piece.NewBitfield(count),
 		doubtful: piece.NewBitfield(count), old: piece.NewBitfield(count),
 		stale: make(map[int]struct{}), strikes: make(map[piece.Index]int),
-		sums: newSums(o.Hashes),
+		sums: newSums(o.Hashes), unnamed: true,
 	}
 	p.changed = sync.NewCond(&p.mu)
 	return p
@@ -86,11 +96,18 @@ func (p *partial) adopt(l *leftover) {
 	if !l.unclean {
 		p.doubtful = p.have.Clone()
 	}
-	if l.dropped > 0 {
-		for n := range chunks(p.layout.Count()) {
-			p.stale[n] = struct{}{}
-		}
+	p.trailed, p.unnamed = trailSome, false
+	if l.dropped > 0 || l.rebuilt {
+		p.outdateAll()
 	}
+}
+
+// outdateAll marks every chunk as behind; p.mu must be held, or p be new.
+func (p *partial) outdateAll() {
+	for n := range chunks(p.layout.Count()) {
+		p.stale[n] = struct{}{}
+	}
+	p.wakeSyncer()
 }
 
 // start starts the two workers; halt ends them and waits. Both may be called again.
@@ -178,10 +195,7 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 	if err != nil {
 		missing := p.missingBytes()
 		p.mu.Unlock()
-		if isFull(err) {
-			return diskFull(p.o.Part, missing)
-		}
-		return fmt.Errorf("write piece %d: %w", i, err)
+		return fmt.Errorf("write piece %d: %w", i, p.journal.writeError(p.o.Part, missing, err))
 	}
 	p.have.Set(i)
 	p.digests[i] = d
@@ -230,6 +244,8 @@ func (p *partial) reserve(i piece.Index, d piece.Digest, fromOrigin bool) (held 
 	switch {
 	case p.err != nil:
 		return false, p.err
+	case p.stuck != nil:
+		return false, p.stuck
 	case p.finished:
 		return false, fmt.Errorf("write %s: %w", p.o.Target, os.ErrClosed)
 	}
@@ -325,13 +341,15 @@ func (p *partial) lose(i piece.Index, why error) {
 		return
 	}
 	p.forgetLocked(i)
-	p.strikes[i]++
+	if !isFull(why) {
+		p.strikes[i]++
+	}
 	if p.strikes[i] >= 3 && p.err == nil {
 		p.err = fmt.Errorf("%s, piece %d: %w: %w", p.o.Part, i, ErrDiskFailing, why)
 	}
 	p.mu.Unlock()
 	p.o.Log.Warn("a piece is damaged on disk and is fetched again", "part", p.o.Part, "piece", i, "error", why)
 	if p.o.Damaged != nil {
-		p.o.Damaged(i)
+		p.o.Damaged(i, why)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Finish gives the file its final name. All pieces must have been stored. It waits for
@@ -44,9 +45,12 @@ func (f *File) Finish(ctx context.Context) (Finished, error) {
 			return Finished{}, fmt.Errorf("finish %s: %w", f.o.Target, err)
 		}
 	}
-	if err := syncFolder(filepath.Dir(f.o.Target)); err != nil {
-		return Finished{}, fmt.Errorf("finish %s: sync its folder: %w", f.o.Target, err)
+	for _, folder := range slices.Compact([]string{filepath.Dir(f.o.Target), filepath.Dir(f.o.Part)}) {
+		if err := f.journal.disk.SyncFolder(folder); err != nil {
+			return Finished{}, fmt.Errorf("finish %s: sync the folder %s: %w", f.o.Target, folder, err)
+		}
 	}
+	f.journal.unmark(f.o.Target)
 	if p.recorded {
 		if err := f.journal.remove(f.o.Target); err != nil {
 			f.o.Log.Warn("the record of a finished download stays in the journal", "target", f.o.Target, "error", err)
@@ -61,11 +65,11 @@ var errUnsettled = errors.New("pieces have changed since the file was hashed")
 
 // publish syncs and renames; the workers of p have ended.
 func (f *File) publish(ctx context.Context, p *partial, done Finished) error {
-	if err := p.flush(); err != nil {
+	if err := p.placed(); err != nil {
 		return err
 	}
-	if !f.samePart(p.data) {
-		return fmt.Errorf("%w: %s is not touched", ErrReplaced, f.o.Part)
+	if err := p.flush(); err != nil {
+		return err
 	}
 	err := f.exchange(p, func() error { return f.rename(f.o.Part) })
 	if !isOtherDisk(err) {
@@ -77,9 +81,9 @@ func (f *File) publish(ctx context.Context, p *partial, done Finished) error {
 		return err
 	}
 	if err := f.exchange(p, func() error { return f.rename(staged) }); err != nil {
-		return errors.Join(err, os.Remove(staged))
+		return errors.Join(err, f.journal.disk.Remove(staged))
 	}
-	return os.Remove(f.o.Part)
+	return f.journal.disk.Remove(f.o.Part)
 }
 
 // exchange closes the partial file, so that an error of closing shows before it has
@@ -103,7 +107,7 @@ func (f *File) exchange(p *partial, rename func() error) error {
 	if err != nil {
 		path = f.o.Part
 	}
-	data, e := f.journal.openRegular(path, err != nil)
+	data, e := f.journal.disk.Open(path, err != nil)
 	if e != nil {
 		return errors.Join(err, e)
 	}
@@ -122,16 +126,16 @@ func (f *File) exchange(p *partial, rename func() error) error {
 func (p *partial) settled() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.have.All() && int(p.prefix) == p.layout.Count() && p.unsynced.Count() == 0
+	return p.have.All() && int(p.prefix) == p.layout.Count() && p.unsynced.Count() == 0 && p.trailed == trailNone
 }
 
 // rename gives the file at from the final name.
 func (f *File) rename(from string) error {
 	var err error
 	if f.o.Overwrite {
-		err = os.Rename(from, f.o.Target)
+		err = f.journal.disk.Rename(from, f.o.Target)
 	} else {
-		err = renameExclusive(from, f.o.Target)
+		err = f.journal.disk.RenameExclusive(from, f.o.Target)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; what was downloaded is kept in %s", ErrExists, f.o.Part)
@@ -177,21 +181,22 @@ func renameOverEmpty(from, to string) error {
 
 // stage copies the partial file to path, on the disk of the target, and compares.
 func (f *File) stage(ctx context.Context, p *partial, path string, want [sha256.Size]byte) error {
-	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+	disk := f.journal.disk
+	if info, err := disk.Lstat(path); err == nil && info.Mode().IsRegular() {
 		// Of a copy that was interrupted.
-		if err := os.Remove(path); err != nil {
-			return createError(path, err)
+		if err := disk.Remove(path); err != nil {
+			return f.journal.createError(path, err)
 		}
 	}
-	if err := checkRoom(path, p.layout.Size, 0); err != nil {
+	if err := f.journal.checkRoom(path, p.layout.Size, 0); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
+	out, err := disk.Create(path)
 	if err != nil {
-		return createError(path, err)
+		return f.journal.createError(path, err)
 	}
 	sum := sha256.New()
-	err = copyAll(ctx, io.MultiWriter(out, sum), io.NewSectionReader(p.data, 0, p.layout.Size))
+	err = copyAll(ctx, io.MultiWriter(io.NewOffsetWriter(out, 0), sum), io.NewSectionReader(p.data, 0, p.layout.Size))
 	if err == nil && !bytes.Equal(sum.Sum(nil), want[:]) {
 		err = ErrDamaged
 	}
@@ -199,20 +204,16 @@ func (f *File) stage(ctx context.Context, p *partial, path string, want [sha256.
 		err = out.Chmod(fileMode)
 	}
 	if err == nil {
-		err = datasync(out)
+		err = out.Datasync()
 	}
 	if e := out.Close(); err == nil {
 		err = e
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case isFull(err):
-		err = diskFull(path, p.layout.Size)
-	default:
-		err = fmt.Errorf("copy to %s: %w", path, err)
 	}
-	return errors.Join(err, os.Remove(path))
+	err = fmt.Errorf("copy to %s: %w", path, f.journal.writeError(path, p.layout.Size, err))
+	return errors.Join(err, disk.Remove(path))
 }
 
 func copyAll(ctx context.Context, w io.Writer, r io.Reader) error {

@@ -60,7 +60,7 @@ func randomBytes(size int, seed uint64) []byte {
 
 func (b *bed) openJournal() {
 	b.t.Helper()
-	j, err := OpenJournal(b.journalPath())
+	j, err := OpenJournal(b.journalPath(), JournalOptions{})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -144,11 +144,15 @@ func (b *bed) crash(f *File) {
 	b.t.Helper()
 	f.p.halt()
 	journal, part := b.read(b.journalPath()), b.read(b.part())
+	mark, _ := os.ReadFile(b.journal.markPath(b.target()))
 	if err := errors.Join(f.Close(), b.journal.Close()); err != nil {
 		b.t.Fatal(err)
 	}
 	b.put(b.journalPath(), journal)
 	b.put(b.part(), part)
+	if mark != nil {
+		b.put(b.journal.markPath(b.target()), mark)
+	}
 	b.openJournal()
 }
 
@@ -372,7 +376,7 @@ func TestFile_findsDamageDoneWhileItWasClosed(t *testing.T) {
 		}
 		damaged := make(chan piece.Index, 1)
 		o := b.options()
-		o.Damaged = func(i piece.Index) { damaged <- i }
+		o.Damaged = func(i piece.Index, _ error) { damaged <- i }
 		f := b.openWith(o)
 		if r, ok := f.Resumed(); !ok || r.Unclean || r.Have.Count() != 3 {
 			t.Fatalf("resumed %v: %+v", ok, r)
@@ -403,10 +407,9 @@ func TestFile_startsOver(t *testing.T) {
 		anew        bool
 		resumed     bool
 	}{
-		"for another source":      {change: func(_ *bed, o *Options) { o.Source = "other" }},
+		"for another source":      {change: func(_ *bed, o *Options) { o.Source, o.Restart = "other", true }},
 		"when told to":            {change: func(_ *bed, o *Options) { o.Restart = true }},
 		"without its file":        {change: func(b *bed, _ *Options) { os.Remove(b.part()) }},
-		"without its journal":     {change: func(b *bed, _ *Options) { b.journal.Close(); os.Remove(b.journalPath()); b.openJournal() }},
 		"for another generation":  {pin: &other, resumed: true},
 		"for another incarnation": {incarnation: 7, resumed: true},
 		"anew":                    {anew: true, resumed: true},
@@ -485,9 +488,16 @@ func TestOpen_refuses(t *testing.T) {
 		"a link as partial file": {func(b *bed, _ *Options) {
 			b.put(filepath.Join(b.dir, "precious"), []byte("precious"))
 			os.Symlink("precious", b.part())
-		}, ErrCannotCreate},
-		"a folder as partial file": {func(b *bed, _ *Options) { os.Mkdir(b.part(), 0o700) }, ErrCannotCreate},
-		"the same target twice":    {func(b *bed, _ *Options) { b.open() }, ErrInUse},
+		}, ErrReplaced},
+		"a folder as partial file":        {func(b *bed, _ *Options) { os.Mkdir(b.part(), 0o700) }, ErrReplaced},
+		"what is no partial file of ours": {func(b *bed, _ *Options) { b.put(b.part(), []byte("precious")) }, ErrReplaced},
+		"the partial file of another source": {func(b *bed, o *Options) {
+			f := b.begun()
+			b.write(f, 0)
+			f.Close()
+			o.Source = "other"
+		}, ErrReplaced},
+		"the same target twice": {func(b *bed, _ *Options) { b.open() }, ErrInUse},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -515,7 +525,7 @@ func TestBegin_refusesALinkPutInPlaceOfThePartialFile(t *testing.T) {
 	if err := os.Symlink(precious, b.part()); err != nil {
 		t.Skip(err)
 	}
-	if err := f.Begin(b.pin, 0, false); !errors.Is(err, ErrCannotCreate) {
+	if err := f.Begin(b.pin, 0, false); !errors.Is(err, ErrReplaced) {
 		t.Errorf("Begin: %v", err)
 	}
 	if got := b.read(precious); string(got) != "precious" {

@@ -1,14 +1,14 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"dragonload/internal/piece"
 )
-
-// retryRecord is how long after a failure the journal is tried again.
-const retryRecord = 5 * time.Second
 
 // syncLoop makes what was written durable, in batches, and only then records it.
 func (p *partial) syncLoop(stop <-chan struct{}) {
@@ -23,15 +23,70 @@ func (p *partial) syncLoop(stop <-chan struct{}) {
 			return
 		}
 		delay = p.journal.batchDelay
-		if p.flush() != nil {
-			return // final; whoever writes or waits is told p.err
+		err := p.settleBatch()
+		switch {
+		case err == nil:
+			continue
+		case p.final():
+			return // whoever writes or waits is told p.err
 		}
-		if err := p.record(false); err != nil {
-			p.o.Log.Warn("progress is not recorded for now; a kill would lose what came since", "part", p.o.Part, "error", err)
-			delay = retryRecord
-			p.wakeSyncer()
-		}
+		p.o.Log.Warn("progress is not recorded for now; a kill would lose what came since", "part", p.o.Part, "error", err)
+		delay = p.journal.retryDelay
+		p.wakeSyncer()
 	}
+}
+
+// settleBatch syncs and records what there is. While that cannot be done, no piece is
+// taken: what a kill would lose stays within the batch.
+func (p *partial) settleBatch() error {
+	err := p.placed()
+	if err == nil {
+		err = p.flush()
+	}
+	if err == nil {
+		err = p.record(false)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stuck = nil
+	switch {
+	case Passing(err):
+		p.stuck = err
+	case errors.Is(err, ErrReplaced) && p.err == nil:
+		p.err = err
+		p.changed.Broadcast()
+	}
+	return err
+}
+
+func (p *partial) final() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err != nil
+}
+
+// placed reports ErrFolderGone or ErrReplaced unless the partial file is where it was.
+// What is open can be written to long after nobody will find it any more.
+func (p *partial) placed() error {
+	path := filepath.Dir(p.o.Part)
+	folder, err := p.journal.disk.Stat(path)
+	switch {
+	case err != nil || !os.SameFile(folder, p.folder):
+		return fmt.Errorf("%w: %s was moved or unmounted; put it back", ErrFolderGone, path)
+	case !p.samePart():
+		return fmt.Errorf("%w: %s is not what was begun; move it away and run the same command again", ErrReplaced, p.o.Part)
+	}
+	return nil
+}
+
+// samePart reports whether the partial file's name still leads to data.
+func (p *partial) samePart() bool {
+	named, err := p.journal.disk.Lstat(p.o.Part)
+	if err != nil {
+		return false
+	}
+	open, err := p.data.Stat()
+	return err == nil && os.SameFile(named, open)
 }
 
 // gather waits until a batch is full or has waited for delay. It reports false if the
@@ -42,13 +97,13 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		full := p.unsyncedBytes >= p.journal.batchBytes || p.hurry && delay < retryRecord
+		full := p.stuck == nil && (p.unsyncedBytes >= p.journal.batchBytes || p.hurry)
 		whole := p.have.All() && p.unsynced.Count() > 0
 		p.mu.Unlock()
 		if full {
 			return true
 		}
-		if whole && p.flush() != nil {
+		if whole && p.flush() != nil && p.final() {
 			return false
 		}
 		select {
@@ -64,7 +119,8 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 // flush syncs the data. What was written before it began is durable afterwards.
 func (p *partial) flush() error {
 	p.mu.Lock()
-	if p.err != nil || p.unsynced.Count() == 0 {
+	cut := p.have.All() && p.trailed != trailNone
+	if p.err != nil || p.unsynced.Count() == 0 && !cut {
 		defer p.mu.Unlock()
 		return p.err
 	}
@@ -72,8 +128,19 @@ func (p *partial) flush() error {
 	p.unsynced, p.unsyncedBytes = piece.NewBitfield(p.layout.Count()), 0
 	p.mu.Unlock()
 
-	if err := p.data.Datasync(); err != nil {
+	var err error
+	if cut {
+		// The file is whole: nothing but its bytes may be there when it gets its name.
+		err = p.data.Truncate(p.layout.Size)
+	}
+	if err == nil {
+		err = p.data.Datasync()
+	}
+	if err != nil {
 		return p.doubt(err)
+	}
+	if cut {
+		p.trailed = trailNone
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,25 +161,26 @@ func (p *partial) flush() error {
 // failure is final. (Rebello et al., "Can Applications Recover from fsync Failures?",
 // ATC 2020.)
 func (p *partial) doubt(cause error) error {
+	full := isFull(cause)
 	p.mu.Lock()
-	if p.syncFailed {
+	if p.syncFailed && !full {
 		p.err = fmt.Errorf("sync %s: %w: %w", p.o.Part, ErrDiskFailing, cause)
-		if isFull(cause) {
-			p.err = diskFull(p.o.Part, p.missingBytes())
-		}
 		p.changed.Broadcast()
 		defer p.mu.Unlock()
 		return p.err
 	}
-	p.syncFailed = true
+	p.syncFailed = p.syncFailed || !full
 	suspects := p.have.Clone()
 	for i, ok := p.durable.Next(0); ok; i, ok = p.durable.Next(i + 1) {
 		suspects.Unset(i)
 	}
 	p.mu.Unlock()
 	p.o.Log.Warn("the disk reported a write failure; checking what was written", "part", p.o.Part, "pieces", suspects.Count(), "error", cause)
+	if p.o.Unsure != nil && !full {
+		p.o.Unsure(suspects.Count(), cause)
+	}
 
-	again, err := p.journal.openRegular(p.o.Part, false)
+	again, err := p.journal.disk.Open(p.o.Part, false)
 	if err != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -121,16 +189,37 @@ func (p *partial) doubt(cause error) error {
 		return p.err
 	}
 	defer again.Close()
-	dropCache(again)
+	again.Uncached()
 	buf := make([]byte, min(p.layout.PieceLength, p.layout.Size))
 	for i, ok := suspects.Next(0); ok; i, ok = suspects.Next(i + 1) {
 		p.rewrite(again, i, buf)
 	}
+	if full {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.journal.diskFull(p.o.Part, p.missingBytes())
+	}
+	// A truncation that was lost with the data would not be made again: it shows as made.
+	if err := p.data.Truncate(p.layout.Size + 1); err != nil {
+		return p.fail(err)
+	}
+	p.trailed = trailSome
 	return p.flush()
 }
 
+// fail ends the storing for good.
+func (p *partial) fail(why error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = fmt.Errorf("%s: %w: %w", p.o.Part, ErrDiskFailing, why)
+	}
+	p.changed.Broadcast()
+	return p.err
+}
+
 // rewrite compares piece i, read from again, and writes it once more; or loses it.
-func (p *partial) rewrite(again handle, i piece.Index, buf []byte) {
+func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) {
 	p.mu.Lock()
 	d := p.digests[i]
 	if !p.have.Has(i) || p.writing.Has(i) {
@@ -161,9 +250,13 @@ func (p *partial) rewrite(again handle, i piece.Index, buf []byte) {
 // that the File ended in order. It is called by the syncer, or when that has ended.
 func (p *partial) record(clean bool) error {
 	p.mu.Lock()
+	whole := p.have.All()
 	if len(p.stale) == 0 && !clean {
 		p.mu.Unlock()
 		return nil
+	}
+	if p.again || !whole && p.trailed != trailWhole {
+		p.outdateAll()
 	}
 	values := make(map[int][]byte, len(p.stale))
 	for n := range p.stale {
@@ -173,6 +266,47 @@ func (p *partial) record(clean bool) error {
 	p.hurry = false
 	p.mu.Unlock()
 
+	if !whole {
+		if err := p.trail(values); err != nil {
+			p.o.Log.Info("the trail of a partial file is not written", "part", p.o.Part, "error", err)
+		}
+	}
+	err := p.save(clean, values)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed.Broadcast()
+	if err == nil {
+		if !p.recorded {
+			p.journal.unmark(p.o.Target)
+		}
+		p.recorded, p.again, p.saveFailed = true, false, false
+		return nil
+	}
+	for n := range values {
+		p.stale[n] = struct{}{}
+	}
+	if Passing(err) || errors.Is(err, errJournalDamaged) {
+		return err
+	}
+	// What of it is in the file, and what of that on the device, is not known.
+	p.again = true
+	if p.saveFailed && p.err == nil {
+		p.err = fmt.Errorf("%w: %w", ErrDiskFailing, err)
+		return p.err
+	}
+	p.saveFailed = true
+	return err
+}
+
+// save writes chunks to the journal, with the record if it needs to be.
+func (p *partial) save(clean bool, values map[int][]byte) error {
+	if p.unnamed {
+		// What the journal claims must be found after a power cut too.
+		if err := p.journal.disk.SyncFolder(filepath.Dir(p.o.Part)); err != nil {
+			return p.journal.writeError(p.o.Part, 1, err)
+		}
+		p.unnamed = false
+	}
 	var head *record
 	if clean {
 		info, err := p.data.Stat()
@@ -181,19 +315,9 @@ func (p *partial) record(clean bool) error {
 		}
 		p.rec.clean, p.rec.size, p.rec.modified = true, info.Size(), info.ModTime().UnixNano()
 	}
-	if clean || !p.recorded {
+	anew := !p.recorded || p.again
+	if clean || anew {
 		head = &p.rec
 	}
-	err := p.journal.save(p.o.Target, !p.recorded, head, values)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.changed.Broadcast()
-	if err != nil {
-		for n := range values {
-			p.stale[n] = struct{}{}
-		}
-		return err
-	}
-	p.recorded = true
-	return nil
+	return p.journal.save(p.o.Target, anew, head, values)
 }
