@@ -294,7 +294,7 @@ func (c *Client) connect(ctx context.Context, addr string, id piece.NodeID) (*li
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
-	l := &line{conn: conn, timeout: c.o.SilenceTimeout}
+	l := &line{conn: conn, timeout: c.o.SilenceTimeout, wake: newWake(conn)}
 	l.in = bufio.NewReaderSize(l, headerLine)
 	return l, nil
 }
@@ -307,6 +307,7 @@ type line struct {
 	timeout time.Duration
 	since   time.Time // when it became idle
 
+	wake      wake
 	untouched bool // nothing has come since the request
 
 	// The deadline is moved at most every 1/32 of the timeout, and only if something
@@ -390,10 +391,15 @@ func (f *fetch) run(l *line, request []byte) (again bool, err error) {
 	}
 	buf := takeBuffer(min(f.layout.PieceLength, f.layout.Size))
 	defer giveBuffer(buf)
+	began, left := time.Now(), f.length
 	for k, i := range f.pieces {
 		data := (*buf)[:f.layout.Length(i)]
-		if err := f.fill(l, data); err != nil {
+		if err := f.fill(l, data, left); err != nil {
 			return false, err
+		}
+		left -= int64(len(data))
+		if left == 0 {
+			l.wake.measure(f.length, time.Since(began))
 		}
 		again = k == len(f.pieces)-1 && !head.close && l.in.Buffered() == 0
 		if err := f.got(i, data); err != nil {
@@ -405,15 +411,18 @@ func (f *fetch) run(l *line, request []byte) (again bool, err error) {
 	return again, nil
 }
 
-// fill reads len(p) bytes of the body, at the pace that the limit allows.
-func (f *fetch) fill(l *line, p []byte) error {
+// fill reads len(p) bytes of the body, at the pace that the limit allows; left is what
+// the body has yet, p included.
+func (f *fetch) fill(l *line, p []byte, left int64) error {
 	limiter := f.c.o.Limiter
 	for len(p) > 0 {
 		part := p
 		if limiter != nil {
 			part = p[:min(len(p), max(limiter.Burst(), 1))]
 		}
+		l.wake.before(left)
 		n, err := l.in.Read(part)
+		left -= int64(n)
 		if n == 0 && err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
