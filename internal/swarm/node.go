@@ -351,18 +351,22 @@ func (n *Node) drop(i piece.Index) {
 // Stored pieces are told in batches: while much is left to come from the origin a batch
 // may wait for half a second, which saves the neighbours signatures to check and
 // requests; the less is left, the less it may wait, so that the end is not held up. A
-// node that fetches nothing from the origin tells at once: then the LAN is what matters.
+// node that fetches nothing from the origin waits less: then the LAN is what matters. (A
+// message for each piece instead cost a seventh of the CPU time of six members that
+// swap over 80 Mbit/s, and brought nothing.)
 const (
 	minFlushDelay = 10 * time.Millisecond
 	maxFlushDelay = 600 * time.Millisecond
+	maxSwapDelay  = 100 * time.Millisecond
 	flushShare    = 10 // a batch waits for at most this part of the time that is left
 )
 
 func (n *Node) flushDelay() time.Duration {
+	most := maxFlushDelay
 	if len(n.origin.requests) == 0 && n.origin.leases.Count() == 0 {
-		return minFlushDelay
+		most = maxSwapDelay
 	}
-	return min(max(n.timeLeft()/flushShare, minFlushDelay), maxFlushDelay)
+	return min(max(n.timeLeft()/flushShare, minFlushDelay), most)
 }
 
 // timeLeft estimates how long the download still takes, 0 if that cannot be told.
