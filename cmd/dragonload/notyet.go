@@ -9,7 +9,7 @@ import "strings"
 var laterCommands = map[string]bool{
 	"share": true, "unshare": true, "ls": true, "export": true,
 	"tracker": true, "status": true, "pause": true, "resume": true, "rm": true,
-	"top": true, "doctor": true, "open": true, "room remove": true,
+	"top": true, "doctor": true, "open": true,
 }
 
 // laterFlags are the flags that come with a later version, by command.

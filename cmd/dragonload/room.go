@@ -24,7 +24,7 @@ func newRoom(std streams) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  onlySubcommands,
 	}
-	cmd.AddCommand(newRoomCreate(std), newRoomInvite(std), newRoomJoin(std), newRoomList(std), newRoomMembers(std), newRoomLeave(std))
+	cmd.AddCommand(newRoomCreate(std), newRoomInvite(std), newRoomJoin(std), newRoomList(std), newRoomMembers(std), newRoomRemove(std), newRoomLeave(std))
 	return cmd
 }
 
@@ -220,7 +220,8 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 	}
 	// Whether it has just ended is for the authority to say, by its own clock.
 	if time.Now().After(invite.Expires.Add(room.ClockTolerance)) {
-		return nil, failf(exitNoAccess, "%w", room.ErrInviteExpired)
+		return nil, failf(exitNoAccess, "%w; it ended on %s UTC and this machine's clock says %s UTC", room.ErrInviteExpired,
+			invite.Expires.UTC().Format(time.DateTime), time.Now().UTC().Format(time.DateTime))
 	}
 	host, _ := os.Hostname() // without one the member is called "node"
 	csr, err := invite.Request(folder.Identity(), host)
@@ -229,9 +230,9 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 	}
 	until := time.Now().Add(wait)
 	for {
-		chain, err := askToJoin(ctx, invite, csr)
+		joined, err := askToJoin(ctx, invite, csr)
 		if err == nil {
-			r, err := folder.Join(invite, chain, time.Now())
+			r, err := enterRoom(folder, invite, joined)
 			if err != nil {
 				return nil, roomError(err)
 			}
@@ -254,6 +255,20 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 	}
 }
 
+// enterRoom stores the room that this machine was let into.
+func enterRoom(folder *room.Folder, invite room.Invite, joined rpc.Membership) (*room.Room, error) {
+	r, err := folder.Join(invite, joined.Chain, time.Now())
+	if err != nil || joined.Removals == nil {
+		return r, err
+	}
+	if err := r.Authority.CheckRemovals(joined.Removals); err != nil {
+		return nil, fmt.Errorf("join room %s: %w", r.Name, err)
+	}
+	known := *r
+	known.Removals = joined.Removals
+	return &known, folder.SaveRemovals(&known)
+}
+
 // noAccess returns what in err says that trying again cannot help; nil if it can.
 func noAccess(err error) error {
 	var refusal *rpc.Refusal
@@ -263,27 +278,30 @@ func noAccess(err error) error {
 	if errors.Is(err, room.ErrInviteForeign) || errors.Is(room.RefusedBy(err), room.ErrInviteForeign) {
 		return fmt.Errorf("%w than the one that answers at its address; ask for a new one", room.ErrInviteForeign)
 	}
+	if errors.Is(err, room.ErrClock) {
+		return err
+	}
 	return nil
 }
 
 // askToJoin asks each tracker of the invite once. A refusal by one that knows the
 // room holds for all.
-func askToJoin(ctx context.Context, invite room.Invite, csr []byte) ([]byte, error) {
+func askToJoin(ctx context.Context, invite room.Invite, csr []byte) (rpc.Membership, error) {
 	var last error
 	for _, addr := range invite.Addrs {
 		joined, err := rpc.Join(ctx, addr, invite.TLS(), nil, rpc.JoinRequest{Room: invite.RoomID, Token: invite.Token, CSR: csr})
 		if err == nil {
-			return joined.Chain, nil
+			return joined, nil
 		}
 		if last == nil || noAccess(err) != nil {
 			last = err
 		}
 		var refusal *rpc.Refusal
 		if errors.As(err, &refusal) && refusal.Access() {
-			return nil, err
+			return rpc.Membership{}, err
 		}
 	}
-	return nil, last
+	return rpc.Membership{}, last
 }
 
 func newRoomList(std streams) *cobra.Command {
@@ -302,7 +320,9 @@ func newRoomList(std streams) *cobra.Command {
 				if r.Created {
 					role = "made here"
 				}
-				if invalid := r.Valid(time.Now()); invalid != nil {
+				if invalid := r.Valid(time.Now()); errors.Is(invalid, room.ErrRemoved) {
+					role = "removed"
+				} else if invalid != nil {
 					role = "certificate over, join again"
 				}
 				fmt.Fprintf(std.out, "%-20s  %s  %-9s  tracker %s\n", r.Name, hex.EncodeToString(r.ID[:4]), role, strings.Join(r.Trackers, ", "))
@@ -337,6 +357,8 @@ func newRoomMembers(std streams) *cobra.Command {
 			for _, m := range members {
 				state := "away"
 				switch {
+				case m.Removed:
+					state = "removed"
 				case m.Online:
 					state = "online"
 				case !m.LastSeen.IsZero():
@@ -354,6 +376,9 @@ func newRoomMembers(std streams) *cobra.Command {
 
 // askMembers asks the first tracker that answers.
 func askMembers(ctx context.Context, r *room.Room) ([]rpc.Member, error) {
+	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
+		return nil, roomError(err)
+	}
 	var last error
 	for _, addr := range r.Trackers {
 		tracker, err := rpc.NewTracker(addr, r.ClientTLS(room.ALPNControl, piece.NodeID{}), nil)

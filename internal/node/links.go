@@ -57,7 +57,7 @@ func (m *membership) open(d *download, to swarm.PeerAddr) {
 	m.learnOne(to.ID, to.Addr)
 	l := m.links[to.ID]
 	if l == nil {
-		if m.closed || len(m.links) >= maxLinks || to.ID == m.self {
+		if m.closed || len(m.links) >= maxLinks || to.ID == m.self || m.isRemoved(to.ID) {
 			d.inbox.post(swarm.PeerDown{Peer: to.ID})
 			return
 		}
@@ -166,7 +166,7 @@ func (m *membership) dialLink(ctx context.Context, l *link, addr string) {
 	}
 	_, _, name, _ := room.Member(conn.ConnectionState())
 	m.mu.Lock()
-	if m.links[l.id] != l || m.closed {
+	if m.links[l.id] != l || m.closed || m.isRemoved(l.id) {
 		m.mu.Unlock()
 		conn.Close()
 		return
@@ -181,7 +181,7 @@ func (m *membership) accepted(id piece.NodeID, name string, conn net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.links[id]
-	if m.closed || id == m.self || old == nil && len(m.links) >= maxLinks {
+	if m.closed || id == m.self || old == nil && len(m.links) >= maxLinks || m.isRemoved(id) {
 		conn.Close()
 		return
 	}
@@ -219,7 +219,7 @@ func (m *membership) accepted(id piece.NodeID, name string, conn net.Conn) {
 func (m *membership) connected(l *link, name string, conn net.Conn) {
 	l.name, l.since = name, time.Now()
 	l.host, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
-	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Log: m.node.log})
+	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Removals: m.removals().Encode(), Log: m.node.log})
 	for pool, w := range l.pools {
 		if w.ours {
 			l.stream.Open(pool)
@@ -236,6 +236,11 @@ func (m *membership) read(ctx context.Context, l *link) {
 			break
 		}
 		switch {
+		case said.Removals != nil:
+			if err := m.heard(said.Removals); err != nil {
+				m.node.log.Warn("a neighbour told a list of removals that is none", "peer", l.id, "err", err)
+				l.end()
+			}
 		case said.Opened:
 			m.theyOpened(l, said)
 		case said.Left:
@@ -251,6 +256,9 @@ func (m *membership) read(ctx context.Context, l *link) {
 func (m *membership) theyOpened(l *link, said peer.Received) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.links[l.id] != l {
+		return // replaced, or shut out
+	}
 	if addr := withHost(said.Addr, l.host); addr != "" {
 		m.learnOne(l.id, addr)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // accept takes connections on the one port and hands them on by what is spoken over
-// them, until the node ends. It returns at once.
+// them, until the node ends. It returns at once. It needs n.mu.
 func (n *Node) accept(listener net.Listener) {
 	protos := []string{room.ALPNData, room.ALPNHaves}
 	if n.opts.Tracker != nil {
@@ -31,6 +31,7 @@ func (n *Node) accept(listener net.Listener) {
 		limiter = newLimiter(n.opts.UploadLimit)
 	}
 	data := peer.NewServer(n, peer.ServerOptions{Identify: identify, Limiter: limiter, Log: n.log})
+	n.data = data
 	n.work.Go(func() {
 		if err := data.Serve(n.life, split.Listener(room.ALPNData)); err != nil && n.life.Err() == nil {
 			n.log.Error("serving pieces has ended", "err", err)

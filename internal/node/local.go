@@ -70,6 +70,10 @@ func (n *Node) connected(roomID [32]byte) bool {
 
 func (l localNode) ReloadRooms(context.Context) error { return l.n.ReloadRooms() }
 
+func (l localNode) RemoveMember(ctx context.Context, name, member string) ([]rpc.Member, uint64, error) {
+	return l.n.RemoveMember(ctx, name, member)
+}
+
 // ReloadRooms makes the rooms of the state folder those that connections are accepted
 // in. Downloads that run in a room that was left go on until they meet a refusal.
 func (n *Node) ReloadRooms() error {

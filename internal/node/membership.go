@@ -55,7 +55,9 @@ func (n *Node) membership(name string) (*membership, error) {
 	if err != nil {
 		return nil, problem("no-room", ExitRoom, err)
 	}
-	if err := r.Valid(time.Now()); err != nil {
+	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
+		return nil, problem("removed", ExitRoom, err)
+	} else if err != nil {
 		return nil, problem("not-a-member", ExitRoom, err)
 	}
 	n.opts.Keyring.Add(r)
@@ -108,6 +110,11 @@ func (m *membership) connect(addrs []string) error {
 			if found, err = rpc.NewTracker(addr, cfg, nil); err != nil {
 				return err
 			}
+			found.OnRemovals(func(list *room.Removals) {
+				if err := m.hear(list); err != nil {
+					m.node.log.Warn("the tracker told a list of removals that is none", "tracker", addr, "err", err)
+				}
+			})
 		}
 		trackers = append(trackers, found)
 	}
@@ -145,8 +152,8 @@ func (m *membership) openSession(ctx context.Context, pool swarm.PoolID) (*rpc.S
 		if err == nil {
 			return live, nil
 		}
-		if accessProblem(err) != nil {
-			return nil, err
+		if refused := accessProblem(err); refused != nil {
+			return nil, m.whyRefused(ctx, t.Addr(), refused)
 		}
 		all = err
 	}
@@ -258,6 +265,11 @@ func (m *membership) renewNow(ctx context.Context, r *room.Room) error {
 		var answer rpc.Membership
 		if answer, err = t.Renew(ctx, csr); err != nil {
 			continue
+		}
+		if answer.Removals != nil {
+			if err := m.hear(answer.Removals); err != nil {
+				return err
+			}
 		}
 		renewed, err := r.Accept(answer.Chain, time.Now())
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"dragonload/internal/peer"
 	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
@@ -60,6 +61,8 @@ type Options struct {
 // dragonload-join/1) make to a tracker on the node's port, until ctx ends.
 type Tracker interface {
 	Serve(ctx context.Context, control, join net.Listener) error
+	// Members returns all who were ever in a room.
+	Members(ctx context.Context, room [32]byte) ([]rpc.Member, error)
 }
 
 // Node carries out the downloads of one state folder. Its methods may be called
@@ -79,6 +82,7 @@ type Node struct {
 	mu       sync.Mutex // guards what follows
 	ended    bool
 	listener net.Listener // nil until members can reach this node
+	data     *peer.Server // on it
 	members  map[[32]byte]*membership
 	running  []*download
 	pools    map[poolKey]*download
@@ -118,6 +122,9 @@ func New(o Options) (*Node, error) {
 		pools:   make(map[poolKey]*download),
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
+	if o.Keyring != nil && o.Rooms != nil {
+		o.Keyring.Watch(n.shutOut)
+	}
 	return n, nil
 }
 

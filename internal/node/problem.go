@@ -90,6 +90,7 @@ var causes = []struct {
 	{store.ErrInUse, "in-use", ExitExists},
 	{store.ErrCannotCreate, "cannot-create", ExitCannotCreate},
 	{room.ErrNoRoom, "no-room", ExitRoom},
+	{room.ErrRemoved, "removed", ExitRoom},
 	{room.ErrNotMember, "not-a-member", ExitRoom},
 	{ErrRunning, "running", ExitOther},
 	{ErrEnding, "ending", ExitStopped},

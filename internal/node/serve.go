@@ -30,7 +30,8 @@ type waiter struct {
 // request may go ahead.
 func (n *Node) Admit(ctx context.Context, roomID [32]byte, from piece.NodeID, pool swarm.PoolID, pieces []piece.Index) (peer.Content, func(sent int64), error) {
 	d := n.find(roomID, pool)
-	if d == nil {
+	// A member that was removed between its handshake and this request is refused here.
+	if d == nil || n.opts.Keyring.Removed(roomID, from) {
 		return nil, nil, peer.ErrNotHeld
 	}
 	return d.admit(ctx, from, pieces)

@@ -95,6 +95,9 @@ func (s *session) converse(ctx context.Context, d *download, live *rpc.Session) 
 	d.room.sessions.Add(1)
 	defer d.room.sessions.Add(-1)
 	d.inbox.do(func() {
+		if list := d.room.removals(); list != nil {
+			live.SendRemovals(list)
+		}
 		s.live = live
 		d.step(swarm.TrackerUp{})
 	})
@@ -116,8 +119,13 @@ func (s *session) converse(ctx context.Context, d *download, live *rpc.Session) 
 // accessProblem returns the problem that ends a download if err says that this node
 // is not let into its room any more; else nil.
 func accessProblem(err error) *Error {
+	var known *Error
 	var refused *rpc.Refusal
 	switch {
+	case errors.As(err, &known) && known.Exit == ExitRoom:
+		return known
+	case errors.Is(err, rpc.ErrRemoved), errors.Is(err, room.ErrRemoved):
+		return errRemoved
 	case errors.As(err, &refused) && refused.Access():
 		return problem(refused.Word(), ExitRoom, refused)
 	case errors.Is(room.RefusedBy(err), room.ErrNotMember):

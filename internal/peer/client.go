@@ -84,9 +84,10 @@ type hostKey struct {
 
 // host is a member at an address. It is forgotten when nothing is open to it.
 type host struct {
-	slots chan struct{} // holds one for each Fetch that has a connection
-	users int           // Fetches that have or await one
-	idle  []*line       // the one used last comes last
+	slots chan struct{}       // holds one for each Fetch that has a connection
+	users int                 // Fetches that have or await one
+	idle  []*line             // the one used last comes last
+	under map[*fetch]struct{} // Fetches that have one, or make one
 }
 
 // NewClient returns a client that connects by dial.
@@ -116,6 +117,28 @@ func (c *Client) Close() {
 		abort(l.conn)
 	}
 	c.work.Wait()
+}
+
+// Cut ends all Fetches from a member, which are ErrBroken then, and closes all
+// connections to it at once.
+func (c *Client) Cut(id piece.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, h := range c.hosts {
+		if key.id != id {
+			continue
+		}
+		for _, l := range h.idle {
+			abort(l.conn)
+		}
+		h.idle = nil
+		for f := range h.under {
+			f.cut(fmt.Errorf("%w: the member was shut out", ErrBroken))
+		}
+		if h.users == 0 {
+			delete(c.hosts, key)
+		}
+	}
 }
 
 // Fetch asks the member id at addr for pieces (1 to MaxPieces, none twice) in one
@@ -157,7 +180,15 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 	}
 	defer func() { <-h.slots }()
 
-	f := &fetch{c: c, ctx: ctx, layout: layout, pieces: pieces, length: length, got: got}
+	f := &fetch{c: c, ctx: ctx, cut: cancel, layout: layout, pieces: pieces, length: length, got: got}
+	c.mu.Lock()
+	h.under[f] = struct{}{}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(h.under, f)
+		c.mu.Unlock()
+	}()
 	request := appendRequest(nil, pool, pieces)
 	for {
 		l := c.take(h)
@@ -169,7 +200,7 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 		}
 		var again bool
 		if again, err = f.run(l, request); again {
-			c.keep(h, l)
+			c.keep(h, l, f)
 		} else {
 			abort(l.conn)
 		}
@@ -203,7 +234,7 @@ func (c *Client) enter(key hostKey) (*host, error) {
 	c.work.Add(1)
 	h := c.hosts[key]
 	if h == nil {
-		h = &host{slots: make(chan struct{}, c.o.MaxConns)}
+		h = &host{slots: make(chan struct{}, c.o.MaxConns), under: make(map[*fetch]struct{})}
 		c.hosts[key] = h
 	}
 	h.users++
@@ -232,11 +263,11 @@ func (c *Client) take(h *host) *line {
 }
 
 // keep puts a connection back for the next Fetch.
-func (c *Client) keep(h *host, l *line) {
+func (c *Client) keep(h *host, l *line, f *fetch) {
 	l.since = time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed || f.ctx.Err() != nil { // closed, or cut off meanwhile
 		abort(l.conn)
 		return
 	}
@@ -346,7 +377,8 @@ func (l *line) move() {
 // fetch is one request under way.
 type fetch struct {
 	c       *Client
-	ctx     context.Context // fetch lives no longer
+	ctx     context.Context         // fetch lives no longer
+	cut     context.CancelCauseFunc // ends ctx
 	layout  piece.Layout
 	pieces  []piece.Index
 	length  int64

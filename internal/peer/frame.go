@@ -27,17 +27,22 @@ const (
 	maxPayload = maxFrame - 1 - 32
 
 	maxAddr = 255 // bytes in an address
-	maxRuns = (maxPayload - 4) / 8
+
+	// The bounds of a list of removals, which package room reads.
+	minRemovals = 45 + 64
+	MaxRemovals = 45 + 40*4096 + 64
+	maxRuns     = (maxPayload - 4) / 8
 )
 
 // kind says what a frame is.
 type kind byte
 
 const (
-	kindHello kind = 1 // the first frame; names no pool
-	kindPing  kind = 2 // a sign of life; names no pool
-	kindOpen  kind = 3
-	kindLeave kind = 4
+	kindHello    kind = 1 // the first frame; names no pool
+	kindPing     kind = 2 // a sign of life; names no pool
+	kindOpen     kind = 3
+	kindLeave    kind = 4
+	kindRemovals kind = 5 // who was shut out of the room; names no pool
 
 	kindHolds         kind = 16
 	kindHaves         kind = 17
@@ -55,6 +60,8 @@ func (k kind) bounds() (least, most int, ok bool) {
 		return 3, 3 + maxAddr, true
 	case kindPing, kindOpen, kindLeave:
 		return 0, 0, true
+	case kindRemovals:
+		return minRemovals, MaxRemovals, true
 	case kindHolds:
 		return 36, 36 + piece.MaxCount/8, true
 	case kindStatement:
@@ -70,6 +77,7 @@ type frame struct {
 	kind    kind
 	pool    swarm.PoolID
 	addr    string       // of kindHello
+	list    []byte       // of kindRemovals
 	message swarm.ToPeer // from kindHolds on
 }
 
@@ -85,7 +93,7 @@ func frameHead(start []byte) (k kind, pool swarm.PoolID, payload int, err error)
 		return k, pool, 0, fmt.Errorf("frame of the unknown kind %d", k)
 	case n < int64(least) || n > int64(most):
 		return k, pool, 0, fmt.Errorf("frame of kind %d with a payload of %d bytes", k, n)
-	case k <= kindPing && pool != swarm.PoolID{}:
+	case (k <= kindPing || k == kindRemovals) && pool != swarm.PoolID{}:
 		return k, pool, 0, fmt.Errorf("frame of kind %d names a pool", k)
 	}
 	return k, pool, int(n), nil
@@ -98,6 +106,8 @@ func decodePayload(k kind, pool swarm.PoolID, payload []byte) (frame, error) {
 	switch k {
 	case kindHello:
 		f.addr, err = decodeHello(payload)
+	case kindRemovals:
+		f.list = append([]byte(nil), payload...)
 	case kindHolds:
 		f.message, err = decodeHolds(payload)
 	case kindStatement:
@@ -214,6 +224,14 @@ func endFrame(dst []byte, start int) []byte {
 // appendSign writes a frame without payload.
 func appendSign(dst []byte, k kind, pool swarm.PoolID) []byte {
 	return endFrame(appendHead(dst, k, pool), len(dst))
+}
+
+func appendRemovals(dst []byte, list []byte) ([]byte, error) {
+	if len(list) < minRemovals || len(list) > MaxRemovals {
+		return dst, fmt.Errorf("list of removals of %d bytes", len(list))
+	}
+	start := len(dst)
+	return endFrame(append(appendHead(dst, kindRemovals, swarm.PoolID{}), list...), start), nil
 }
 
 func appendHello(dst []byte, addr string) ([]byte, error) {

@@ -256,6 +256,17 @@ func (s *Server) abortAll() {
 	}
 }
 
+// Cut closes every connection of a member in a room at once, amid whatever is sent.
+func (s *Server) Cut(room [32]byte, id piece.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, m := range s.conns {
+		if m.room == room && m.id == id {
+			abort(c)
+		}
+	}
+}
+
 // wait returns when every connection has been let go of.
 func (s *Server) wait() {
 	s.mu.Lock()

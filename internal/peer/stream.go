@@ -39,16 +39,21 @@ type StreamOptions struct {
 	// Addr is where members reach this node: host:port, or :port if the host is the one
 	// that they see; "" if it is not known.
 	Addr string
-	Log  *slog.Logger // nil: nowhere
+	// Removals is the room's list of removals, told before anything else; nil if there is
+	// none.
+	Removals []byte
+	Log      *slog.Logger // nil: nowhere
 }
 
 // Received is one thing that the other side has said about a pool: that it has opened
-// or left it, or a message.
+// or left it, or a message; or about the room: who was removed from it.
 type Received struct {
 	Pool    swarm.PoolID
 	Opened  bool
 	Left    bool
-	Message swarm.ToPeer // nil with Opened and Left
+	Message swarm.ToPeer // nil with Opened, Left and Removals
+
+	Removals []byte // a list of removals, unchecked; else nil
 
 	// Addr is where the sender says that members reach it, as in its StreamOptions. It is
 	// the same in all that one Stream receives.
@@ -123,6 +128,9 @@ func NewStream(conn net.Conn, o StreamOptions) *Stream {
 		hello, _ = appendHello(nil, "")
 	}
 	s.put(queued{frame: hello})
+	if o.Removals != nil {
+		s.Removals(o.Removals)
+	}
 	go s.write()
 	return s
 }
@@ -133,6 +141,16 @@ func (s *Stream) Open(pool swarm.PoolID) { s.sign(kindOpen, pool) }
 
 // Leave tells the other side that this one works in a pool no more.
 func (s *Stream) Leave(pool swarm.PoolID) { s.sign(kindLeave, pool) }
+
+// Removals tells the other side a newer list of removals. Close sends it still.
+func (s *Stream) Removals(list []byte) {
+	frame, err := appendRemovals(nil, list)
+	if err != nil {
+		s.fail(fmt.Errorf("send: %w", err))
+		return
+	}
+	s.put(queued{frame: frame})
+}
 
 func (s *Stream) sign(k kind, pool swarm.PoolID) {
 	s.put(queued{pool: pool, frame: appendSign(nil, k, pool)})
@@ -310,6 +328,8 @@ func (s *Stream) Receive(ctx context.Context) (Received, error) {
 			r.Opened = true
 		case kindLeave:
 			r.Left = true
+		case kindRemovals:
+			r.Removals = f.list
 		default:
 			r.Message = f.message
 		}

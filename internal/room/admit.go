@@ -28,6 +28,16 @@ func (i Invite) Request(id *Identity, host string) ([]byte, error) {
 	return request(id, i.RoomID, host)
 }
 
+// Standing returns the list of removals that the sender of a certificate request is on,
+// nil if it is on none. Nobody but the holder of a key learns that it was removed.
+func (r *Room) Standing(csr []byte) (*Removals, error) {
+	key, _, err := parseRequest(csr, r.ID)
+	if err != nil || !r.Removals.Has(key) {
+		return nil, err
+	}
+	return r.Removals, nil
+}
+
 // Admit decides about a node that wants to join: token is that of its invite, csr its
 // certificate request. It returns the certificates for Folder.Join in PEM, after the
 // use of the invite is durable. Joining again with the same key and invite uses it

@@ -94,15 +94,21 @@ func verifyMember(r *Room, cs tls.ConnectionState, removed removedFunc) (piece.N
 // TLS returns the configuration for asking one of Addrs to join. The server is
 // believed if it is a member of the room whose authority's fingerprint is in the
 // invite; no certificate of this node's own is shown.
-func (i Invite) TLS() *tls.Config {
+func (i Invite) TLS() *tls.Config { return joinTLS(i.RoomID) }
+
+// JoinTLS returns the configuration for what those ask who may be members no more, as
+// Invite.TLS does.
+func (r *Room) JoinTLS() *tls.Config { return joinTLS(r.ID) }
+
+func joinTLS(room [32]byte) *tls.Config {
 	c := base()
-	c.ServerName = serverName(i.RoomID)
+	c.ServerName = serverName(room)
 	c.NextProtos = []string{ALPNJoin}
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
 		if cs.NegotiatedProtocol != ALPNJoin {
 			return errors.New("the other side admits nobody")
 		}
-		if len(cs.PeerCertificates) != 2 || sha256.Sum256(cs.PeerCertificates[1].RawSubjectPublicKeyInfo) != i.RoomID {
+		if len(cs.PeerCertificates) != 2 || sha256.Sum256(cs.PeerCertificates[1].RawSubjectPublicKeyInfo) != room {
 			return ErrInviteForeign
 		}
 		a, err := parseAuthority(cs.PeerCertificates[1].Raw)

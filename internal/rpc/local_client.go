@@ -137,3 +137,22 @@ func (c *LocalClient) ReloadRooms(ctx context.Context) error {
 	}
 	return nil
 }
+
+// RemoveMember shuts a member out of a room made here, if exactly one is meant by a name
+// or id: that is the only match then. With several, or none, nothing has happened.
+func (c *LocalClient) RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := c.node.RemoveMember(ctx, connect.NewRequest(&nodev1.RemoveMemberRequest{Room: room, Member: member}))
+	if err != nil {
+		return nil, 0, fmt.Errorf("have the running node remove a member: %w", FromWire(err))
+	}
+	for _, x := range answer.Msg.GetMatches() {
+		id, err := decodeID(x.GetId())
+		if err != nil {
+			return nil, 0, fmt.Errorf("have the running node remove a member: %w", malformed("member", err))
+		}
+		matches = append(matches, Member{ID: id, Name: x.GetName(), Removed: x.GetRemoved()})
+	}
+	return matches, answer.Msg.GetEpoch(), nil
+}

@@ -40,6 +40,9 @@ type LocalNode interface {
 	Status(ctx context.Context) (*nodev1.StatusResponse, error)
 	// ReloadRooms looks at the state folder again.
 	ReloadRooms(ctx context.Context) error
+	// RemoveMember shuts out whom a word means in a room made here, if that is exactly
+	// one member; with its error nothing is certain.
+	RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error)
 }
 
 // LocalServer serves a node's local API on a loopback port of its own choice.
@@ -233,6 +236,18 @@ func (h localHandler) ReloadRooms(ctx context.Context, _ *connect.Request[nodev1
 		return nil, h.answer("reload-rooms", err)
 	}
 	return connect.NewResponse(&nodev1.ReloadRoomsResponse{}), nil
+}
+
+func (h localHandler) RemoveMember(ctx context.Context, req *connect.Request[nodev1.RemoveMemberRequest]) (*connect.Response[nodev1.RemoveMemberResponse], error) {
+	matches, epoch, err := h.s.node.RemoveMember(ctx, req.Msg.GetRoom(), req.Msg.GetMember())
+	if err != nil {
+		return nil, h.answer("remove-member", err)
+	}
+	answer := &nodev1.RemoveMemberResponse{Epoch: epoch}
+	for _, m := range matches {
+		answer.Matches = append(answer.Matches, &nodev1.RoomMember{Id: m.ID[:], Name: m.Name, Removed: m.Removed})
+	}
+	return connect.NewResponse(answer), nil
 }
 
 // answer is where an error of a call dies: here it is logged, the caller gets a word.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"dragonload/internal/piece"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 )
 
@@ -52,6 +53,30 @@ func (n *fakeNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 }
 
 func (n *fakeNode) ReloadRooms(context.Context) error { return nil }
+
+func (n *fakeNode) RemoveMember(_ context.Context, room, member string) ([]Member, uint64, error) {
+	if room != "lab" {
+		return nil, 0, ErrNoAuthority
+	}
+	return []Member{{ID: piece.NodeID{7}, Name: member, Removed: true}}, 3, nil
+}
+
+func TestLocal_removeMemberCarriesWhoIsMeant(t *testing.T) {
+	t.Parallel()
+	dir, _ := serveLocal(t, &fakeNode{})
+	c, err := DialLocal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, epoch, err := c.RemoveMember(t.Context(), "lab", "host")
+	if err != nil || epoch != 3 || len(got) != 1 || got[0] != (Member{ID: piece.NodeID{7}, Name: "host", Removed: true}) {
+		t.Errorf("%v, epoch %d, %v", got, epoch, err)
+	}
+	if _, _, err := c.RemoveMember(t.Context(), "home", "host"); !errors.Is(err, ErrNoAuthority) {
+		t.Errorf("another room: %v", err)
+	}
+}
 
 // serveLocal runs a local API until the test ends or the returned function is called.
 func serveLocal(t *testing.T, n LocalNode) (dir string, stop func()) {

@@ -38,6 +38,8 @@ var (
 	ErrRoomFull      = refusal("room-full", connect.CodeResourceExhausted, "the room has as many members as it can have")
 	ErrRoomUnknown   = refusal("room-unknown", connect.CodeNotFound, "this machine is no tracker of the room")
 	ErrNoAuthority   = refusal("no-authority", connect.CodeFailedPrecondition, "this tracker does not hold the room's authority: ask the machine that made the room")
+	ErrCreator       = refusal("is-creator", connect.CodeFailedPrecondition, "this machine made the room and holds its authority: it can leave the room, not be removed from it")
+	ErrManyRemoved   = refusal("too-many-removed", connect.CodeResourceExhausted, "as many members were removed lately as can be: make a new room")
 
 	ErrMalformed = refusal("malformed", connect.CodeInvalidArgument, "the message breaks the protocol")
 	ErrReplaced  = refusal("session-replaced", connect.CodeAborted, "another session of this member took the place of this one")

@@ -10,6 +10,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"dragonload/internal/room"
 	poolv1 "dragonload/internal/rpc/gen/dragonload/pool/v1"
 	"dragonload/internal/swarm"
 )
@@ -35,9 +36,11 @@ type Session struct {
 	stream *connect.BidiStreamForClient[poolv1.SessionRequest, poolv1.SessionResponse]
 	queue  chan *poolv1.SessionRequest
 	in     chan swarm.ToNode
-	opened chan struct{} // closed with the tracker's first, empty response
-	ended  chan struct{} // closed when nothing more will be received; err is set then
-	err    error
+	// removals hears of the lists of removals that the tracker tells.
+	removals func(*room.Removals)
+	opened   chan struct{} // closed with the tracker's first, empty response
+	ended    chan struct{} // closed when nothing more will be received; err is set then
+	err      error
 
 	closing   chan struct{} // closed by the first Close
 	closeOnce sync.Once
@@ -59,6 +62,8 @@ func (t *Tracker) Open(ctx context.Context, pool swarm.PoolID) (*Session, error)
 		ended:   make(chan struct{}),
 		closing: make(chan struct{}),
 		cancel:  cancel,
+
+		removals: t.removals,
 	}
 	s.work.Go(func() { s.send(life, &poolv1.SessionRequest{Pool: append([]byte(nil), pool[:]...)}) })
 	s.work.Go(func() { s.receive(life) })
@@ -86,7 +91,9 @@ func (t *Tracker) Open(ctx context.Context, pool swarm.PoolID) (*Session, error)
 
 // Send queues a message and never waits. It reports false if the session is over, or
 // ends for want of a tracker that reads; Receive tells why.
-func (s *Session) Send(m swarm.ToTracker) bool {
+func (s *Session) Send(m swarm.ToTracker) bool { return s.put(EncodeToTracker(m)) }
+
+func (s *Session) put(x *poolv1.SessionRequest) bool {
 	select {
 	case <-s.closing:
 		return false
@@ -95,7 +102,7 @@ func (s *Session) Send(m swarm.ToTracker) bool {
 	default:
 	}
 	select {
-	case s.queue <- EncodeToTracker(m):
+	case s.queue <- x:
 		return true
 	default:
 		s.cancel(errSlow)
@@ -192,6 +199,17 @@ func (s *Session) receive(life context.Context) {
 			}
 			opened = true
 			close(s.opened)
+			continue
+		}
+		if told, ok := x.GetMessage().(*poolv1.SessionResponse_Removals); ok {
+			l, err := DecodeRemovals(told.Removals)
+			if err != nil {
+				s.err = err
+				break
+			}
+			if l != nil && s.removals != nil {
+				s.removals(l)
+			}
 			continue
 		}
 		m, err := DecodeToNode(x)

@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	"dragonload/internal/piece"
+	"dragonload/internal/room"
 	"dragonload/internal/rpc/gen/dragonload/pool/v1/poolv1connect"
 	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
 	"dragonload/internal/rpc/gen/dragonload/room/v1/roomv1connect"
@@ -38,6 +39,7 @@ type Tracker struct {
 	transport *http.Transport
 	pools     poolv1connect.PoolServiceClient
 	rooms     roomv1connect.RoomServiceClient
+	removals  func(*room.Removals) // nil: nobody wants to know
 }
 
 // NewTracker returns the connection to the tracker at addr, host:port. cfg is that of
@@ -101,6 +103,7 @@ type Member struct {
 	Name     string
 	ID       piece.NodeID
 	Online   bool      // connected to this tracker now
+	Removed  bool      // shut out
 	LastSeen time.Time // zero if not since the tracker has started
 }
 
@@ -121,7 +124,7 @@ func (t *Tracker) Members(ctx context.Context) ([]Member, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ask tracker %s for members: %w", t.addr, malformed("member", err))
 		}
-		m := Member{Number: x.GetNumber(), Name: x.GetName(), ID: id, Online: x.GetOnline()}
+		m := Member{Number: x.GetNumber(), Name: x.GetName(), ID: id, Online: x.GetOnline(), Removed: x.GetRemoved()}
 		if seen := x.GetLastSeen(); seen.IsValid() {
 			m.LastSeen = seen.AsTime()
 		}
@@ -139,7 +142,7 @@ func (t *Tracker) Renew(ctx context.Context, csr []byte) (Membership, error) {
 	if err != nil {
 		return Membership{}, fmt.Errorf("renew certificate at tracker %s: %w", t.addr, t.explain(ctx, FromWire(err)))
 	}
-	m, err := decodeMembership(answer.Msg.GetChain(), answer.Msg.GetTrackers())
+	m, err := decodeMembership(answer.Msg.GetChain(), answer.Msg.GetTrackers(), answer.Msg.GetRemovals())
 	if err != nil {
 		return Membership{}, fmt.Errorf("renew certificate at tracker %s: %w", t.addr, err)
 	}

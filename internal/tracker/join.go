@@ -31,24 +31,45 @@ type joinHandler struct{ s *Service }
 
 // Join admits a machine with an invite.
 func (h joinHandler) Join(ctx context.Context, req *connect.Request[roomv1.JoinRequest]) (*connect.Response[roomv1.JoinResponse], error) {
-	chain, trackers, err := h.s.admit(ctx, req.Msg)
+	answer, err := h.s.admit(ctx, req.Msg)
 	if err != nil {
 		h.s.opts.Log.Info("join refused", "from", req.Peer().Addr, "err", err)
 		return nil, rpc.ToWire(refused(err))
 	}
-	return connect.NewResponse(&roomv1.JoinResponse{Chain: chain, Trackers: trackers}), nil
+	return connect.NewResponse(answer), nil
 }
 
-func (s *Service) admit(ctx context.Context, x *roomv1.JoinRequest) (chain []byte, trackers []string, err error) {
+func (s *Service) admit(ctx context.Context, x *roomv1.JoinRequest) (*roomv1.JoinResponse, error) {
 	if len(x.GetRoom()) != 32 || len(x.GetToken()) > rpc.MaxToken || len(x.GetCsr()) > rpc.MaxCSR {
-		return nil, nil, rpc.ErrMalformed
+		return nil, rpc.ErrMalformed
 	}
 	r, ok := s.served([32]byte(x.GetRoom()))
 	if !ok {
-		return nil, nil, rpc.ErrRoomUnknown
+		return nil, rpc.ErrRoomUnknown
 	}
-	chain, err = r.Admit(ctx, x.GetToken(), x.GetCsr(), time.Now(), s.opts.State)
-	return chain, r.Trackers, err
+	chain, err := r.Admit(ctx, x.GetToken(), x.GetCsr(), time.Now(), s.opts.State)
+	if err != nil {
+		return nil, err
+	}
+	return &roomv1.JoinResponse{Chain: chain, Trackers: r.Trackers, Removals: r.Removals.Encode()}, nil
+}
+
+// Standing tells the holder of a key that it was removed, with the list that says so.
+func (h joinHandler) Standing(_ context.Context, req *connect.Request[roomv1.StandingRequest]) (*connect.Response[roomv1.StandingResponse], error) {
+	x := req.Msg
+	if len(x.GetRoom()) != 32 || len(x.GetCsr()) > rpc.MaxCSR {
+		return nil, rpc.ToWire(rpc.ErrMalformed)
+	}
+	r, ok := h.s.served([32]byte(x.GetRoom()))
+	if !ok {
+		return nil, rpc.ToWire(rpc.ErrRoomUnknown)
+	}
+	removed, err := r.Standing(x.GetCsr())
+	if err != nil {
+		h.s.opts.Log.Debug("question for a standing refused", "from", req.Peer().Addr, "err", err)
+		return nil, rpc.ToWire(rpc.ErrMalformed)
+	}
+	return connect.NewResponse(&roomv1.StandingResponse{Removals: removed.Encode()}), nil
 }
 
 // refused puts what package room refuses for into the words of the control plane.

@@ -25,31 +25,42 @@ func (h roomHandler) Renew(ctx context.Context, req *connect.Request[roomv1.Rene
 		h.s.opts.Log.Info("renewal refused", "member", c.id, "err", err)
 		return nil, rpc.ToWire(refused(err))
 	}
-	return connect.NewResponse(&roomv1.RenewResponse{Chain: chain, Trackers: c.room.Trackers}), nil
+	return connect.NewResponse(&roomv1.RenewResponse{Chain: chain, Trackers: c.room.Trackers, Removals: c.room.Removals.Encode()}), nil
 }
 
-// Members lists the caller's room, without those who were removed.
+// Members lists the caller's room.
 func (h roomHandler) Members(ctx context.Context, _ *connect.Request[roomv1.MembersRequest]) (*connect.Response[roomv1.MembersResponse], error) {
 	c := callerOf(ctx)
-	known, err := h.s.opts.State.Members(ctx, c.room.ID)
+	known, err := h.s.Members(ctx, c.room.ID)
 	if err != nil {
 		h.s.opts.Log.Error("list members", "room", c.room.Name, "err", err)
 		return nil, rpc.ToWire(err)
 	}
 	answer := &roomv1.MembersResponse{}
-	now := time.Now()
 	for _, m := range known {
-		if m.Removed {
-			continue
-		}
-		x := &roomv1.Member{Number: m.Number, Name: m.Name, Id: append([]byte(nil), m.Key[:]...)}
-		online, seen := h.s.present.look(member{c.room.ID, m.Key}, now)
-		if x.Online = online; !seen.IsZero() {
-			x.LastSeen = timestamppb.New(seen)
+		x := &roomv1.Member{Number: m.Number, Name: m.Name, Id: append([]byte(nil), m.ID[:]...), Online: m.Online, Removed: m.Removed}
+		if !m.LastSeen.IsZero() {
+			x.LastSeen = timestamppb.New(m.LastSeen)
 		}
 		answer.Members = append(answer.Members, x)
 	}
 	return connect.NewResponse(answer), nil
+}
+
+// Members returns all who were ever in a room, those who were removed included.
+func (s *Service) Members(ctx context.Context, id [32]byte) ([]rpc.Member, error) {
+	known, err := s.opts.State.Members(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	members := make([]rpc.Member, 0, len(known))
+	for _, m := range known {
+		one := rpc.Member{Number: m.Number, Name: m.Name, ID: m.Key, Removed: m.Removed}
+		one.Online, one.LastSeen = s.present.look(member{id, m.Key}, now)
+		members = append(members, one)
+	}
+	return members, nil
 }
 
 // introduce gives a member its number and remembers its name, at its first call since

@@ -18,7 +18,7 @@ type presence struct {
 	stopping bool
 	members  map[member]*present
 	conns    map[net.Conn]member
-	sessions map[*session]struct{}
+	sessions map[*session]member
 	work     sync.WaitGroup // one for each of sessions
 }
 
@@ -32,7 +32,7 @@ func newPresence() *presence {
 	return &presence{
 		members:  make(map[member]*present),
 		conns:    make(map[net.Conn]member),
-		sessions: make(map[*session]struct{}),
+		sessions: make(map[*session]member),
 	}
 }
 
@@ -95,7 +95,7 @@ func (p *presence) open(s *session, m member, limit int) error {
 		return rpc.ErrTooMany
 	}
 	e.sessions++
-	p.sessions[s] = struct{}{}
+	p.sessions[s] = m
 	p.work.Add(1)
 	return nil
 }

@@ -35,9 +35,12 @@ const (
 	flushTimeout = 200 * time.Millisecond
 )
 
-// Rooms finds the rooms of this node; *room.Keyring is one.
+// Rooms are the rooms of this node; *room.Keyring is one.
 type Rooms interface {
 	Get(id [32]byte) (*room.Room, bool)
+	Rooms() []*room.Room
+	Learn(*room.Removals) (news bool, err error)
+	Watch(f func(*room.Room) error)
 }
 
 // Options say what a Service works with. State, Rooms and Log must be given.
@@ -105,6 +108,7 @@ func NewService(o Options) *Service {
 		stopped: make(chan struct{}),
 		quiet:   make(chan struct{}),
 	}
+	s.opts.Rooms.Watch(s.shutOut)
 	zero := time.Now()
 	for i := range min(maxShards, runtime.GOMAXPROCS(0)) {
 		rng := mathrand.New(mathrand.NewPCG(s.opts.Seed, uint64(i)))
@@ -116,6 +120,7 @@ func NewService(o Options) *Service {
 // Run runs the event loops until ctx ends. Then it ends all sessions, lets no more in,
 // and returns when they are over. It is called once.
 func (s *Service) Run(ctx context.Context) error {
+	s.reconcile(ctx)
 	var loops sync.WaitGroup
 	for _, sh := range s.shards {
 		loops.Go(func() { sh.run(ctx) })
@@ -284,7 +289,7 @@ func (s *Service) identify(r *http.Request) (*caller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask whether member %v was removed: %w", id, err)
 	}
-	if removed {
+	if removed || served.Removals.Has(id) {
 		return nil, rpc.ErrRemoved
 	}
 	c := &caller{member: member{roomID, id}, name: name, room: served}

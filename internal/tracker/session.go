@@ -99,6 +99,9 @@ func (s *Service) converse(ctx context.Context, c *caller, sess *session, stream
 	if err := stream.Send(&poolv1.SessionResponse{}); err != nil {
 		return err
 	}
+	if err := s.greet(c, sess); err != nil {
+		return err
+	}
 	sh := s.shardOf(sess.pool)
 	var sending sync.WaitGroup
 	sending.Go(func() {
@@ -129,6 +132,15 @@ func (s *Service) listen(ctx context.Context, c *caller, sess *session, sh *shar
 			}
 		}
 		if first && x.GetMessage() == nil {
+			continue
+		}
+		if told, ok := x.GetMessage().(*poolv1.SessionRequest_Removals); ok {
+			if !limit.AllowN(time.Now(), 1+len(told.Removals)/weighBytes) {
+				return fmt.Errorf("%w: messages", rpc.ErrTooMany)
+			}
+			if err := s.learn(c, told.Removals); err != nil {
+				return err
+			}
 			continue
 		}
 		m, err := rpc.DecodeToTracker(x)

@@ -1381,6 +1381,174 @@ func (*ReloadRoomsResponse) Descriptor() ([]byte, []int) {
 	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
+type RemoveMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"` // name
+	// Name, id, or at least the first four hexadecimal digits of the id. An id in full (64
+	// digits) may be one that was never in the room.
+	Member        string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberRequest) Reset() {
+	*x = RemoveMemberRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberRequest) ProtoMessage() {}
+
+func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RemoveMemberRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *RemoveMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+type RemoveMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom the request means. Only if that is one member it was removed.
+	Matches []*RoomMember `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	// Of the room's list of removals after that.
+	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberResponse) Reset() {
+	*x = RemoveMemberResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberResponse) ProtoMessage() {}
+
+func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
+func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RemoveMemberResponse) GetMatches() []*RoomMember {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+func (x *RemoveMemberResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type RoomMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Removed       bool                   `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"` // before already
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoomMember) Reset() {
+	*x = RoomMember{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoomMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoomMember) ProtoMessage() {}
+
+func (x *RoomMember) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoomMember.ProtoReflect.Descriptor instead.
+func (*RoomMember) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RoomMember) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *RoomMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RoomMember) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 var File_dragonload_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_dragonload_node_v1_node_proto_rawDesc = "" +
@@ -1495,11 +1663,23 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x128\n" +
 	"\bprogress\x18\x03 \x01(\v2\x1c.dragonload.node.v1.ProgressR\bprogress\"\x14\n" +
 	"\x12ReloadRoomsRequest\"\x15\n" +
-	"\x13ReloadRoomsResponse2\x94\x02\n" +
+	"\x13ReloadRoomsResponse\"A\n" +
+	"\x13RemoveMemberRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\"f\n" +
+	"\x14RemoveMemberResponse\x128\n" +
+	"\amatches\x18\x01 \x03(\v2\x1e.dragonload.node.v1.RoomMemberR\amatches\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"J\n" +
+	"\n" +
+	"RoomMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved2\xf7\x02\n" +
 	"\vNodeService\x12T\n" +
 	"\bDownload\x12#.dragonload.node.v1.DownloadRequest\x1a!.dragonload.node.v1.DownloadEvent0\x01\x12O\n" +
 	"\x06Status\x12!.dragonload.node.v1.StatusRequest\x1a\".dragonload.node.v1.StatusResponse\x12^\n" +
-	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponseB7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
+	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponse\x12a\n" +
+	"\fRemoveMember\x12'.dragonload.node.v1.RemoveMemberRequest\x1a(.dragonload.node.v1.RemoveMemberResponseB7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
 
 var (
 	file_dragonload_node_v1_node_proto_rawDescOnce sync.Once
@@ -1513,7 +1693,7 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
@@ -1532,18 +1712,21 @@ var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*Download)(nil),              // 14: dragonload.node.v1.Download
 	(*ReloadRoomsRequest)(nil),    // 15: dragonload.node.v1.ReloadRoomsRequest
 	(*ReloadRoomsResponse)(nil),   // 16: dragonload.node.v1.ReloadRoomsResponse
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*RemoveMemberRequest)(nil),   // 17: dragonload.node.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),  // 18: dragonload.node.v1.RemoveMemberResponse
+	(*RoomMember)(nil),            // 19: dragonload.node.v1.RoomMember
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
 	2,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
 	3,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	17, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	17, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	17, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	17, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
-	18, // 7: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	20, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	20, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	20, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	20, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	21, // 7: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
 	5,  // 8: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
 	6,  // 9: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
 	7,  // 10: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
@@ -1551,22 +1734,25 @@ var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	9,  // 12: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
 	8,  // 13: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
 	10, // 14: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	17, // 15: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	17, // 16: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	20, // 15: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	20, // 16: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
 	13, // 17: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
 	14, // 18: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
 	6,  // 19: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
-	0,  // 20: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	11, // 21: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	15, // 22: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	4,  // 23: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	12, // 24: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	16, // 25: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 20: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
+	0,  // 21: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	11, // 22: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	15, // 23: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	17, // 24: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	4,  // 25: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	12, // 26: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	16, // 27: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	18, // 28: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -1589,7 +1775,7 @@ func file_dragonload_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

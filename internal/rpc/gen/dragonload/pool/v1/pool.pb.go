@@ -145,6 +145,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Returned
 	//	*SessionRequest_Conflict
 	//	*SessionRequest_Leave
+	//	*SessionRequest_Removals
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -248,6 +249,15 @@ func (x *SessionRequest) GetLeave() *Leave {
 	return nil
 }
 
+func (x *SessionRequest) GetRemovals() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Removals); ok {
+			return x.Removals
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -276,6 +286,13 @@ type SessionRequest_Leave struct {
 	Leave *Leave `protobuf:"bytes,7,opt,name=leave,proto3,oneof"`
 }
 
+type SessionRequest_Removals struct {
+	// The room's signed list of removals, of at most 163 949 bytes (docs/formats.md): what
+	// the member knows of it, when a session begins and when it hears of a newer one. It
+	// may come before the Announce.
+	Removals []byte `protobuf:"bytes,20,opt,name=removals,proto3,oneof"`
+}
+
 func (*SessionRequest_Announce) isSessionRequest_Message() {}
 
 func (*SessionRequest_Probed) isSessionRequest_Message() {}
@@ -287,6 +304,8 @@ func (*SessionRequest_Returned) isSessionRequest_Message() {}
 func (*SessionRequest_Conflict) isSessionRequest_Message() {}
 
 func (*SessionRequest_Leave) isSessionRequest_Message() {}
+
+func (*SessionRequest_Removals) isSessionRequest_Message() {}
 
 // SessionResponse carries one message from a tracker to a node; the first one is empty.
 type SessionResponse struct {
@@ -303,6 +322,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Hold
 	//	*SessionResponse_Complete
 	//	*SessionResponse_GiveUp
+	//	*SessionResponse_Removals
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,6 +455,15 @@ func (x *SessionResponse) GetGiveUp() *GiveUp {
 	return nil
 }
 
+func (x *SessionResponse) GetRemovals() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Removals); ok {
+			return x.Removals
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -479,6 +508,11 @@ type SessionResponse_GiveUp struct {
 	GiveUp *GiveUp `protobuf:"bytes,10,opt,name=give_up,json=giveUp,proto3,oneof"`
 }
 
+type SessionResponse_Removals struct {
+	// The room's signed list of removals, as in SessionRequest, from the tracker.
+	Removals []byte `protobuf:"bytes,20,opt,name=removals,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Probe) isSessionResponse_Message() {}
@@ -498,6 +532,8 @@ func (*SessionResponse_Hold) isSessionResponse_Message() {}
 func (*SessionResponse_Complete) isSessionResponse_Message() {}
 
 func (*SessionResponse_GiveUp) isSessionResponse_Message() {}
+
+func (*SessionResponse_Removals) isSessionResponse_Message() {}
 
 // Pin identifies one version of an origin's file.
 type Pin struct {
@@ -1573,7 +1609,7 @@ var File_dragonload_pool_v1_pool_proto protoreflect.FileDescriptor
 
 const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddragonload/pool/v1/pool.proto\x12\x12dragonload.pool.v1\"\x82\x03\n" +
+	"\x1ddragonload/pool/v1/pool.proto\x12\x12dragonload.pool.v1\"\xa0\x03\n" +
 	"\x0eSessionRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\fR\x04pool\x12:\n" +
 	"\bannounce\x18\x02 \x01(\v2\x1c.dragonload.pool.v1.AnnounceH\x00R\bannounce\x124\n" +
@@ -1581,8 +1617,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x06report\x18\x04 \x01(\v2\x1a.dragonload.pool.v1.ReportH\x00R\x06report\x12:\n" +
 	"\breturned\x18\x05 \x01(\v2\x1c.dragonload.pool.v1.ReturnedH\x00R\breturned\x12:\n" +
 	"\bconflict\x18\x06 \x01(\v2\x1c.dragonload.pool.v1.ConflictH\x00R\bconflict\x121\n" +
-	"\x05leave\x18\a \x01(\v2\x19.dragonload.pool.v1.LeaveH\x00R\x05leaveB\t\n" +
-	"\amessage\"\xb3\x04\n" +
+	"\x05leave\x18\a \x01(\v2\x19.dragonload.pool.v1.LeaveH\x00R\x05leave\x12\x1c\n" +
+	"\bremovals\x18\x14 \x01(\fH\x00R\bremovalsB\t\n" +
+	"\amessage\"\xd1\x04\n" +
 	"\x0fSessionResponse\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.WelcomeH\x00R\awelcome\x121\n" +
 	"\x05probe\x18\x02 \x01(\v2\x19.dragonload.pool.v1.ProbeH\x00R\x05probe\x124\n" +
@@ -1594,7 +1631,8 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x04hold\x18\b \x01(\v2\x18.dragonload.pool.v1.HoldH\x00R\x04hold\x12:\n" +
 	"\bcomplete\x18\t \x01(\v2\x1c.dragonload.pool.v1.CompleteH\x00R\bcomplete\x125\n" +
 	"\agive_up\x18\n" +
-	" \x01(\v2\x1a.dragonload.pool.v1.GiveUpH\x00R\x06giveUpB\t\n" +
+	" \x01(\v2\x1a.dragonload.pool.v1.GiveUpH\x00R\x06giveUp\x12\x1c\n" +
+	"\bremovals\x18\x14 \x01(\fH\x00R\bremovalsB\t\n" +
 	"\amessage\"n\n" +
 	"\x03Pin\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
@@ -1764,6 +1802,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionRequest_Returned)(nil),
 		(*SessionRequest_Conflict)(nil),
 		(*SessionRequest_Leave)(nil),
+		(*SessionRequest_Removals)(nil),
 	}
 	file_dragonload_pool_v1_pool_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
@@ -1776,6 +1815,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionResponse_Hold)(nil),
 		(*SessionResponse_Complete)(nil),
 		(*SessionResponse_GiveUp)(nil),
+		(*SessionResponse_Removals)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

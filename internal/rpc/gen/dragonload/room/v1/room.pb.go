@@ -94,7 +94,9 @@ type JoinResponse struct {
 	// PEM: the member's certificate, then the room authority's; at most 16 KiB.
 	Chain []byte `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	// host:port of the room's trackers, at most 8, the one to be asked first in front.
-	Trackers      []string `protobuf:"bytes,2,rep,name=trackers,proto3" json:"trackers,omitempty"`
+	Trackers []string `protobuf:"bytes,2,rep,name=trackers,proto3" json:"trackers,omitempty"`
+	// The room's signed list of removals (docs/formats.md); empty if nobody was removed.
+	Removals      []byte `protobuf:"bytes,3,opt,name=removals,proto3" json:"removals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -143,6 +145,111 @@ func (x *JoinResponse) GetTrackers() []string {
 	return nil
 }
 
+func (x *JoinResponse) GetRemovals() []byte {
+	if x != nil {
+		return x.Removals
+	}
+	return nil
+}
+
+type StandingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in JoinRequest. Only the holder of the key is told.
+	Room          []byte `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingRequest) Reset() {
+	*x = StandingRequest{}
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingRequest) ProtoMessage() {}
+
+func (x *StandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingRequest.ProtoReflect.Descriptor instead.
+func (*StandingRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StandingRequest) GetRoom() []byte {
+	if x != nil {
+		return x.Room
+	}
+	return nil
+}
+
+func (x *StandingRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type StandingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The room's signed list of removals if the key is on it, else empty.
+	Removals      []byte `protobuf:"bytes,1,opt,name=removals,proto3" json:"removals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingResponse) Reset() {
+	*x = StandingResponse{}
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingResponse) ProtoMessage() {}
+
+func (x *StandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingResponse.ProtoReflect.Descriptor instead.
+func (*StandingResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StandingResponse) GetRemovals() []byte {
+	if x != nil {
+		return x.Removals
+	}
+	return nil
+}
+
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in JoinRequest, for the key that the caller's connection shows.
@@ -153,7 +260,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[2]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +272,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[2]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +285,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{2}
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -193,13 +300,14 @@ type RenewResponse struct {
 	// As in JoinResponse.
 	Chain         []byte   `protobuf:"bytes,1,opt,name=chain,proto3" json:"chain,omitempty"`
 	Trackers      []string `protobuf:"bytes,2,rep,name=trackers,proto3" json:"trackers,omitempty"`
+	Removals      []byte   `protobuf:"bytes,3,opt,name=removals,proto3" json:"removals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[3]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +319,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[3]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +332,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{3}
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewResponse) GetChain() []byte {
@@ -241,6 +349,13 @@ func (x *RenewResponse) GetTrackers() []string {
 	return nil
 }
 
+func (x *RenewResponse) GetRemovals() []byte {
+	if x != nil {
+		return x.Removals
+	}
+	return nil
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -249,7 +364,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[4]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +376,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[4]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,7 +389,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{4}
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{6}
 }
 
 type MembersResponse struct {
@@ -286,7 +401,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[5]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +413,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[5]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +426,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{5}
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -331,14 +446,16 @@ type Member struct {
 	// Has a connection to this tracker now.
 	Online bool `protobuf:"varint,4,opt,name=online,proto3" json:"online,omitempty"`
 	// When it was last connected; missing if not since this tracker has started.
-	LastSeen      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// Was shut out, for ever.
+	Removed       bool `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[6]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +467,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_room_v1_room_proto_msgTypes[6]
+	mi := &file_dragonload_room_v1_room_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +480,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{6}
+	return file_dragonload_room_v1_room_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Member) GetNumber() uint32 {
@@ -401,6 +518,13 @@ func (x *Member) GetLastSeen() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 var File_dragonload_room_v1_room_proto protoreflect.FileDescriptor
 
 const file_dragonload_room_v1_room_proto_rawDesc = "" +
@@ -409,26 +533,35 @@ const file_dragonload_room_v1_room_proto_rawDesc = "" +
 	"\vJoinRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\fR\x04room\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\fR\x05token\x12\x10\n" +
-	"\x03csr\x18\x03 \x01(\fR\x03csr\"@\n" +
+	"\x03csr\x18\x03 \x01(\fR\x03csr\"\\\n" +
 	"\fJoinResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\fR\x05chain\x12\x1a\n" +
-	"\btrackers\x18\x02 \x03(\tR\btrackers\" \n" +
+	"\btrackers\x18\x02 \x03(\tR\btrackers\x12\x1a\n" +
+	"\bremovals\x18\x03 \x01(\fR\bremovals\"7\n" +
+	"\x0fStandingRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\fR\x04room\x12\x10\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\".\n" +
+	"\x10StandingResponse\x12\x1a\n" +
+	"\bremovals\x18\x01 \x01(\fR\bremovals\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"]\n" +
 	"\rRenewResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\fR\x05chain\x12\x1a\n" +
-	"\btrackers\x18\x02 \x03(\tR\btrackers\"\x10\n" +
+	"\btrackers\x18\x02 \x03(\tR\btrackers\x12\x1a\n" +
+	"\bremovals\x18\x03 \x01(\fR\bremovals\"\x10\n" +
 	"\x0eMembersRequest\"G\n" +
 	"\x0fMembersResponse\x124\n" +
-	"\amembers\x18\x01 \x03(\v2\x1a.dragonload.room.v1.MemberR\amembers\"\x95\x01\n" +
+	"\amembers\x18\x01 \x03(\v2\x1a.dragonload.room.v1.MemberR\amembers\"\xaf\x01\n" +
 	"\x06Member\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x16\n" +
 	"\x06online\x18\x04 \x01(\bR\x06online\x127\n" +
-	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen2X\n" +
+	"\tlast_seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x18\n" +
+	"\aremoved\x18\x06 \x01(\bR\aremoved2\xaf\x01\n" +
 	"\vJoinService\x12I\n" +
-	"\x04Join\x12\x1f.dragonload.room.v1.JoinRequest\x1a .dragonload.room.v1.JoinResponse2\xaf\x01\n" +
+	"\x04Join\x12\x1f.dragonload.room.v1.JoinRequest\x1a .dragonload.room.v1.JoinResponse\x12U\n" +
+	"\bStanding\x12#.dragonload.room.v1.StandingRequest\x1a$.dragonload.room.v1.StandingResponse2\xaf\x01\n" +
 	"\vRoomService\x12L\n" +
 	"\x05Renew\x12 .dragonload.room.v1.RenewRequest\x1a!.dragonload.room.v1.RenewResponse\x12R\n" +
 	"\aMembers\x12\".dragonload.room.v1.MembersRequest\x1a#.dragonload.room.v1.MembersResponseB7Z5dragonload/internal/rpc/gen/dragonload/room/v1;roomv1b\x06proto3"
@@ -445,28 +578,32 @@ func file_dragonload_room_v1_room_proto_rawDescGZIP() []byte {
 	return file_dragonload_room_v1_room_proto_rawDescData
 }
 
-var file_dragonload_room_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_dragonload_room_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_dragonload_room_v1_room_proto_goTypes = []any{
 	(*JoinRequest)(nil),           // 0: dragonload.room.v1.JoinRequest
 	(*JoinResponse)(nil),          // 1: dragonload.room.v1.JoinResponse
-	(*RenewRequest)(nil),          // 2: dragonload.room.v1.RenewRequest
-	(*RenewResponse)(nil),         // 3: dragonload.room.v1.RenewResponse
-	(*MembersRequest)(nil),        // 4: dragonload.room.v1.MembersRequest
-	(*MembersResponse)(nil),       // 5: dragonload.room.v1.MembersResponse
-	(*Member)(nil),                // 6: dragonload.room.v1.Member
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*StandingRequest)(nil),       // 2: dragonload.room.v1.StandingRequest
+	(*StandingResponse)(nil),      // 3: dragonload.room.v1.StandingResponse
+	(*RenewRequest)(nil),          // 4: dragonload.room.v1.RenewRequest
+	(*RenewResponse)(nil),         // 5: dragonload.room.v1.RenewResponse
+	(*MembersRequest)(nil),        // 6: dragonload.room.v1.MembersRequest
+	(*MembersResponse)(nil),       // 7: dragonload.room.v1.MembersResponse
+	(*Member)(nil),                // 8: dragonload.room.v1.Member
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_dragonload_room_v1_room_proto_depIdxs = []int32{
-	6, // 0: dragonload.room.v1.MembersResponse.members:type_name -> dragonload.room.v1.Member
-	7, // 1: dragonload.room.v1.Member.last_seen:type_name -> google.protobuf.Timestamp
+	8, // 0: dragonload.room.v1.MembersResponse.members:type_name -> dragonload.room.v1.Member
+	9, // 1: dragonload.room.v1.Member.last_seen:type_name -> google.protobuf.Timestamp
 	0, // 2: dragonload.room.v1.JoinService.Join:input_type -> dragonload.room.v1.JoinRequest
-	2, // 3: dragonload.room.v1.RoomService.Renew:input_type -> dragonload.room.v1.RenewRequest
-	4, // 4: dragonload.room.v1.RoomService.Members:input_type -> dragonload.room.v1.MembersRequest
-	1, // 5: dragonload.room.v1.JoinService.Join:output_type -> dragonload.room.v1.JoinResponse
-	3, // 6: dragonload.room.v1.RoomService.Renew:output_type -> dragonload.room.v1.RenewResponse
-	5, // 7: dragonload.room.v1.RoomService.Members:output_type -> dragonload.room.v1.MembersResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	2, // 3: dragonload.room.v1.JoinService.Standing:input_type -> dragonload.room.v1.StandingRequest
+	4, // 4: dragonload.room.v1.RoomService.Renew:input_type -> dragonload.room.v1.RenewRequest
+	6, // 5: dragonload.room.v1.RoomService.Members:input_type -> dragonload.room.v1.MembersRequest
+	1, // 6: dragonload.room.v1.JoinService.Join:output_type -> dragonload.room.v1.JoinResponse
+	3, // 7: dragonload.room.v1.JoinService.Standing:output_type -> dragonload.room.v1.StandingResponse
+	5, // 8: dragonload.room.v1.RoomService.Renew:output_type -> dragonload.room.v1.RenewResponse
+	7, // 9: dragonload.room.v1.RoomService.Members:output_type -> dragonload.room.v1.MembersResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -483,7 +620,7 @@ func file_dragonload_room_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_room_v1_room_proto_rawDesc), len(file_dragonload_room_v1_room_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

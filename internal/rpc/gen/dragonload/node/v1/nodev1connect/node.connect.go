@@ -43,6 +43,9 @@ const (
 	NodeServiceStatusProcedure = "/dragonload.node.v1.NodeService/Status"
 	// NodeServiceReloadRoomsProcedure is the fully-qualified name of the NodeService's ReloadRooms RPC.
 	NodeServiceReloadRoomsProcedure = "/dragonload.node.v1.NodeService/ReloadRooms"
+	// NodeServiceRemoveMemberProcedure is the fully-qualified name of the NodeService's RemoveMember
+	// RPC.
+	NodeServiceRemoveMemberProcedure = "/dragonload.node.v1.NodeService/RemoveMember"
 )
 
 // NodeServiceClient is a client for the dragonload.node.v1.NodeService service.
@@ -56,6 +59,9 @@ type NodeServiceClient interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// RemoveMember shuts a member out of a room made here, if the request means exactly
+	// one. The answer comes when that is durable.
+	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
 }
 
 // NewNodeServiceClient constructs a client for the dragonload.node.v1.NodeService service. By
@@ -87,14 +93,21 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
 			connect.WithClientOptions(opts...),
 		),
+		removeMember: connect.NewClient[v1.RemoveMemberRequest, v1.RemoveMemberResponse](
+			httpClient,
+			baseURL+NodeServiceRemoveMemberProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("RemoveMember")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // nodeServiceClient implements NodeServiceClient.
 type nodeServiceClient struct {
-	download    *connect.Client[v1.DownloadRequest, v1.DownloadEvent]
-	status      *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	reloadRooms *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
+	download     *connect.Client[v1.DownloadRequest, v1.DownloadEvent]
+	status       *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	reloadRooms  *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
+	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
 }
 
 // Download calls dragonload.node.v1.NodeService.Download.
@@ -112,6 +125,11 @@ func (c *nodeServiceClient) ReloadRooms(ctx context.Context, req *connect.Reques
 	return c.reloadRooms.CallUnary(ctx, req)
 }
 
+// RemoveMember calls dragonload.node.v1.NodeService.RemoveMember.
+func (c *nodeServiceClient) RemoveMember(ctx context.Context, req *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
+	return c.removeMember.CallUnary(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the dragonload.node.v1.NodeService service.
 type NodeServiceHandler interface {
 	// Download carries out one download and tells how it goes. The stream ends after
@@ -123,6 +141,9 @@ type NodeServiceHandler interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// RemoveMember shuts a member out of a room made here, if the request means exactly
+	// one. The answer comes when that is durable.
+	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -150,6 +171,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceRemoveMemberHandler := connect.NewUnaryHandler(
+		NodeServiceRemoveMemberProcedure,
+		svc.RemoveMember,
+		connect.WithSchema(nodeServiceMethods.ByName("RemoveMember")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dragonload.node.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceDownloadProcedure:
@@ -158,6 +185,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceStatusHandler.ServeHTTP(w, r)
 		case NodeServiceReloadRoomsProcedure:
 			nodeServiceReloadRoomsHandler.ServeHTTP(w, r)
+		case NodeServiceRemoveMemberProcedure:
+			nodeServiceRemoveMemberHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -177,4 +206,8 @@ func (UnimplementedNodeServiceHandler) Status(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.ReloadRooms is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.RemoveMember is not implemented"))
 }

@@ -38,6 +38,8 @@ const (
 const (
 	// JoinServiceJoinProcedure is the fully-qualified name of the JoinService's Join RPC.
 	JoinServiceJoinProcedure = "/dragonload.room.v1.JoinService/Join"
+	// JoinServiceStandingProcedure is the fully-qualified name of the JoinService's Standing RPC.
+	JoinServiceStandingProcedure = "/dragonload.room.v1.JoinService/Standing"
 	// RoomServiceRenewProcedure is the fully-qualified name of the RoomService's Renew RPC.
 	RoomServiceRenewProcedure = "/dragonload.room.v1.RoomService/Renew"
 	// RoomServiceMembersProcedure is the fully-qualified name of the RoomService's Members RPC.
@@ -48,6 +50,8 @@ const (
 type JoinServiceClient interface {
 	// Join uses an invite. Asking again with the same key and invite uses it once.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
+	// Standing tells a machine that finds itself refused whether it was removed.
+	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
 }
 
 // NewJoinServiceClient constructs a client for the dragonload.room.v1.JoinService service. By
@@ -67,12 +71,19 @@ func NewJoinServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(joinServiceMethods.ByName("Join")),
 			connect.WithClientOptions(opts...),
 		),
+		standing: connect.NewClient[v1.StandingRequest, v1.StandingResponse](
+			httpClient,
+			baseURL+JoinServiceStandingProcedure,
+			connect.WithSchema(joinServiceMethods.ByName("Standing")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // joinServiceClient implements JoinServiceClient.
 type joinServiceClient struct {
-	join *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	join     *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	standing *connect.Client[v1.StandingRequest, v1.StandingResponse]
 }
 
 // Join calls dragonload.room.v1.JoinService.Join.
@@ -80,10 +91,17 @@ func (c *joinServiceClient) Join(ctx context.Context, req *connect.Request[v1.Jo
 	return c.join.CallUnary(ctx, req)
 }
 
+// Standing calls dragonload.room.v1.JoinService.Standing.
+func (c *joinServiceClient) Standing(ctx context.Context, req *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
+	return c.standing.CallUnary(ctx, req)
+}
+
 // JoinServiceHandler is an implementation of the dragonload.room.v1.JoinService service.
 type JoinServiceHandler interface {
 	// Join uses an invite. Asking again with the same key and invite uses it once.
 	Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error)
+	// Standing tells a machine that finds itself refused whether it was removed.
+	Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error)
 }
 
 // NewJoinServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -99,10 +117,18 @@ func NewJoinServiceHandler(svc JoinServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(joinServiceMethods.ByName("Join")),
 		connect.WithHandlerOptions(opts...),
 	)
+	joinServiceStandingHandler := connect.NewUnaryHandler(
+		JoinServiceStandingProcedure,
+		svc.Standing,
+		connect.WithSchema(joinServiceMethods.ByName("Standing")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dragonload.room.v1.JoinService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case JoinServiceJoinProcedure:
 			joinServiceJoinHandler.ServeHTTP(w, r)
+		case JoinServiceStandingProcedure:
+			joinServiceStandingHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -114,6 +140,10 @@ type UnimplementedJoinServiceHandler struct{}
 
 func (UnimplementedJoinServiceHandler) Join(context.Context, *connect.Request[v1.JoinRequest]) (*connect.Response[v1.JoinResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.room.v1.JoinService.Join is not implemented"))
+}
+
+func (UnimplementedJoinServiceHandler) Standing(context.Context, *connect.Request[v1.StandingRequest]) (*connect.Response[v1.StandingResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.room.v1.JoinService.Standing is not implemented"))
 }
 
 // RoomServiceClient is a client for the dragonload.room.v1.RoomService service.
