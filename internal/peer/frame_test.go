@@ -53,6 +53,8 @@ func encode(f frame) ([]byte, error) {
 		return appendHello(nil, f.addr)
 	case kindPing, kindOpen, kindLeave:
 		return appendSign(nil, f.kind, f.pool), nil
+	case kindRemovals:
+		return appendRemovals(nil, f.list)
 	}
 	return appendMessage(nil, f.pool, f.message)
 }
@@ -258,6 +260,9 @@ func FuzzFrame(f *testing.F) {
 	f.Add(appendSign(nil, kindPing, swarm.PoolID{}))
 	f.Add(appendSign(nil, kindOpen, testPool))
 	f.Add(appendSign(nil, kindLeave, testPool))
+	if list, err := appendRemovals(nil, make([]byte, minRemovals)); err == nil {
+		f.Add(list)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, n, err := parse(data)
 		if err != nil {
