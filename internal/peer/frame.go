@@ -28,8 +28,9 @@ const (
 
 	maxAddr = 255 // bytes in an address
 
-	// The bounds of a list of removals, which package room reads.
-	minRemovals = 45 + 64
+	minRemovals = 45 + 64 // the shortest list of removals
+
+	// MaxRemovals is how long a list of removals may be, in bytes; package room reads it.
 	MaxRemovals = 45 + 40*4096 + 64
 	maxRuns     = (maxPayload - 4) / 8
 )
