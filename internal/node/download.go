@@ -187,6 +187,7 @@ func (d *download) prepare(ctx context.Context) error {
 	}
 	if id := d.node.opts.Identity; id != nil {
 		opts.Self = id.ID
+		opts.Run = rand.Uint64()
 		opts.Sign = func(message []byte) []byte { return ed25519.Sign(id.Key, message) }
 	}
 	if d.room != nil {

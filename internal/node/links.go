@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 
@@ -219,7 +220,12 @@ func (m *membership) accepted(id piece.NodeID, name string, conn net.Conn) {
 func (m *membership) connected(l *link, name string, conn net.Conn) {
 	l.name, l.since = name, time.Now()
 	l.host, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
-	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Removals: m.removals().Encode(), Log: m.node.log})
+	if secure, ok := conn.(*tls.Conn); ok {
+		if certs := secure.ConnectionState().PeerCertificates; len(certs) > 0 {
+			m.members.Learn(certs[0].Raw)
+		}
+	}
+	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Removals: m.removals().Encode(), Log: m.node.log, Members: m.members})
 	for pool, w := range l.pools {
 		if w.ours {
 			l.stream.Open(pool)

@@ -216,7 +216,7 @@ func (d *download) carryOut(action swarm.Action) {
 		if a.Code == swarm.WarnNothingForAWhile && d.pausedFor != nil {
 			return // the user knows why
 		}
-		d.emitNow(Event{Warning: warning(a)})
+		d.emitNow(Event{Warning: warning(a, d.nameOf(a.Peer))})
 	case swarm.Fail:
 		d.originMu.Lock()
 		last := d.lastError
@@ -313,6 +313,14 @@ func (d *download) memberUp(l *link) {
 
 func (d *download) memberDown(l *link) {
 	d.emitNow(Event{Member: &MemberChange{ID: l.id.String(), Name: l.name}})
+}
+
+// nameOf is what a member of the room is called.
+func (d *download) nameOf(id piece.NodeID) string {
+	if d.room == nil {
+		return id.String()
+	}
+	return d.room.members.name(id)
 }
 
 // release closes what newDownload opened.

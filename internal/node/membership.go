@@ -35,6 +35,8 @@ type membership struct {
 	name string // the room's, here
 	self piece.NodeID
 
+	members *vouched
+
 	sessions atomic.Int32 // open with trackers
 
 	mu       sync.Mutex // guards what follows
@@ -73,9 +75,10 @@ func (n *Node) membership(name string) (*membership, error) {
 	if m == nil {
 		m = &membership{
 			node: n, id: r.ID, name: r.Name, self: n.opts.Identity.ID,
-			addrs: make(map[piece.NodeID]string),
-			links: make(map[piece.NodeID]*link),
-			pools: make(map[swarm.PoolID]*download),
+			members: newVouched(n.opts.Keyring, r.ID),
+			addrs:   make(map[piece.NodeID]string),
+			links:   make(map[piece.NodeID]*link),
+			pools:   make(map[swarm.PoolID]*download),
 		}
 		n.members[r.ID] = m
 		n.work.Go(func() { m.renew(n.life) })

@@ -249,9 +249,9 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 	}
 	d.struck(false)
 	digest := g.layout.Sum(i, buf)
-	if err := d.write(ctx, g, i, buf, digest, true); err != nil {
+	if err := d.write(ctx, g, i, buf, digest, true); err != nil && !(errors.Is(err, os.ErrClosed) && d.isSaved.Load()) {
 		return end, err
-	}
+	} // else it was read for a dispute only; the finished file stays as it is
 	d.inbox.post(swarm.OriginStored{Request: req, Piece: i, Digest: digest})
 	return end, nil
 }

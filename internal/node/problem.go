@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"dragonload/internal/origin"
@@ -148,6 +149,10 @@ func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAft
 	case swarm.FailChanges:
 		return &Error{Err: cause, Problem: Problem{Code: "origin-changes", Exit: ExitChanged,
 			Message: "the file keeps changing at the origin while it is fetched; try again when it has settled" + because}}
+	case swarm.FailInconsistent:
+		return &Error{Err: cause, Problem: Problem{Code: "origin-inconsistent", Exit: ExitBadAnswer,
+			Message: "the origin gives different bytes for one and the same version of the file, so no file can be told to be the right one; " + kept +
+				"; ask who runs the origin, or try another address of the file"}}
 	case swarm.FailSilence:
 		return &Error{Err: cause, Problem: Problem{Code: "no-progress", Exit: ExitTimeout,
 			Message: fmt.Sprintf("no new byte has come for %v%s; %s; run the same command again to go on", giveUpAfter, because, kept)}}
@@ -166,18 +171,20 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnChanged:          "the file changed at the origin; what came of the older version is dropped and the new one is fetched",
 	swarm.WarnWrongBytes:       "member %s sent bytes that do not match their digest; they were dropped and are fetched elsewhere",
 	swarm.WarnWrongStatement:   "member %s stated a digest that the origin contradicts; what it vouched for is fetched again",
+	swarm.WarnBanned:           "parts from %s were wrong and are replaced; another member has confirmed it, and the device is shut out of this download; to shut it out of the room use dragonload room remove",
+	swarm.WarnShutOut:          "member %s has sent wrong bytes several times; the download goes on without it",
+	swarm.WarnInconsistent:     "members read different bytes of one and the same version of the file at the origin; nobody is shut out for it, and parts in doubt are read from the origin by this machine itself",
 	swarm.WarnOriginWaits:      "the origin asked for a pause; the download goes on by itself afterwards",
 	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
 	swarm.WarnNothingForAWhile: "no byte has come for a while; the download keeps trying and what came is kept",
 }
 
-func warning(w swarm.Warn) *Problem {
+// warning is what the user is told; name is that of w.Peer.
+func warning(w swarm.Warn, name string) *Problem {
 	sentence, ok := warnings[w.Code]
 	if !ok {
 		sentence = string(w.Code)
 	}
-	if w.Code == swarm.WarnWrongBytes || w.Code == swarm.WarnWrongStatement {
-		sentence = fmt.Sprintf(sentence, w.Peer)
-	}
+	sentence = strings.Replace(sentence, "%s", name, 1)
 	return &Problem{Code: string(w.Code), Message: sentence}
 }

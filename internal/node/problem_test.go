@@ -57,12 +57,12 @@ func TestWarning_hasASentenceForEachCode(t *testing.T) {
 	t.Parallel()
 	id := piece.NodeID{0xab, 0xcd}
 	for code := range warnings {
-		p := warning(swarm.Warn{Code: code, Peer: id})
+		p := warning(swarm.Warn{Code: code, Peer: id}, id.String())
 		if p.Code != string(code) || strings.Contains(p.Message, "%") || p.Message == string(code) {
 			t.Errorf("%s: got %+v", code, p)
 		}
 	}
-	if p := warning(swarm.Warn{Code: swarm.WarnWrongBytes, Peer: id}); !strings.Contains(p.Message, id.String()) {
+	if p := warning(swarm.Warn{Code: swarm.WarnWrongBytes, Peer: id}, "box"); !strings.Contains(p.Message, "member box") {
 		t.Errorf("%q does not name the member", p.Message)
 	}
 }

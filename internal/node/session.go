@@ -77,7 +77,7 @@ func (s *session) keep(ctx context.Context, d *download) {
 		d.log.Info("no session with the room's tracker", "room", d.room.name, "err", err)
 		if !warned && time.Since(began) >= awayAfter {
 			warned = true
-			d.inbox.do(func() { d.emitNow(Event{Warning: warning(swarm.Warn{Code: swarm.WarnTrackerAway})}) })
+			d.inbox.do(func() { d.emitNow(Event{Warning: warning(swarm.Warn{Code: swarm.WarnTrackerAway}, "")}) })
 		}
 		// A little earlier or later, so that members do not come back all at once.
 		wait := backOff/2 + rand.N(backOff)

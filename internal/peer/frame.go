@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"dragonload/internal/piece"
@@ -33,6 +34,14 @@ const (
 	// MaxRemovals is how long a list of removals may be, in bytes; package room reads it.
 	MaxRemovals = 45 + 40*4096 + 64
 	maxRuns     = (maxPayload - 4) / 8
+
+	// maxCertificate bounds a member's certificate; they have about 450 bytes.
+	maxCertificate = 2 << 10
+
+	// A statement is statementStart bytes and statedPiece for each piece.
+	statementStart = 32 + 32 + 8 + 64 + 2
+	statedPiece    = 4 + 32
+	maxStatement   = statementStart + statedPiece*swarm.MaxStated
 )
 
 // kind says what a frame is.
@@ -44,6 +53,9 @@ const (
 	kindOpen     kind = 3
 	kindLeave    kind = 4
 	kindRemovals kind = 5 // who was shut out of the room; names no pool
+	// kindCertificate is the certificate of a member whose statements follow; it names no
+	// pool.
+	kindCertificate kind = 6
 
 	kindHolds         kind = 16
 	kindHaves         kind = 17
@@ -51,6 +63,7 @@ const (
 	kindAskStatements kind = 19
 	kindClaim         kind = 20
 	kindRelay         kind = 21
+	kindAccuse        kind = 22
 )
 
 // bounds returns how long a payload of this kind may be; ok is false if there is no
@@ -66,7 +79,11 @@ func (k kind) bounds() (least, most int, ok bool) {
 	case kindHolds:
 		return 36, 36 + piece.MaxCount/8, true
 	case kindStatement:
-		return 130 + 36, 130 + 36*swarm.MaxStated, true
+		return statementStart + statedPiece, maxStatement, true
+	case kindAccuse:
+		return 4 + 2*(statementStart+statedPiece), 4 + 2*maxStatement, true
+	case kindCertificate:
+		return 1, maxCertificate, true
 	case kindHaves, kindAskStatements, kindClaim, kindRelay:
 		return 4, 4 + 8*maxRuns, true
 	}
@@ -79,6 +96,7 @@ type frame struct {
 	pool    swarm.PoolID
 	addr    string       // of kindHello
 	list    []byte       // of kindRemovals
+	der     []byte       // of kindCertificate
 	message swarm.ToPeer // from kindHolds on
 }
 
@@ -94,7 +112,7 @@ func frameHead(start []byte) (k kind, pool swarm.PoolID, payload int, err error)
 		return k, pool, 0, fmt.Errorf("frame of the unknown kind %d", k)
 	case n < int64(least) || n > int64(most):
 		return k, pool, 0, fmt.Errorf("frame of kind %d with a payload of %d bytes", k, n)
-	case (k <= kindPing || k == kindRemovals) && pool != swarm.PoolID{}:
+	case (k <= kindPing || k == kindRemovals || k == kindCertificate) && pool != swarm.PoolID{}:
 		return k, pool, 0, fmt.Errorf("frame of kind %d names a pool", k)
 	}
 	return k, pool, int(n), nil
@@ -112,7 +130,11 @@ func decodePayload(k kind, pool swarm.PoolID, payload []byte) (frame, error) {
 	case kindHolds:
 		f.message, err = decodeHolds(payload)
 	case kindStatement:
-		f.message, err = decodeStatement(payload)
+		f.message, err = decodeWhole(payload)
+	case kindAccuse:
+		f.message, err = decodeAccuse(payload)
+	case kindCertificate:
+		f.der = append([]byte(nil), payload...)
 	case kindHaves, kindAskStatements, kindClaim, kindRelay:
 		var extents []piece.Extent
 		extents, err = decodeExtents(payload)
@@ -153,22 +175,61 @@ func decodeHolds(p []byte) (swarm.ToPeer, error) {
 	return m, err
 }
 
-func decodeStatement(p []byte) (swarm.ToPeer, error) {
-	var m swarm.Statement
+// decodeWhole reads a payload that is one statement.
+func decodeWhole(p []byte) (swarm.ToPeer, error) {
+	m, rest, err := decodeStatement(p)
+	if err == nil && len(rest) > 0 {
+		err = errors.New("statement with something after it")
+	}
+	return m, err
+}
+
+// decodeStatement reads a statement from the beginning of p and returns what follows it.
+func decodeStatement(p []byte) (m swarm.Statement, rest []byte, err error) {
+	if len(p) < statementStart {
+		return m, nil, fmt.Errorf("statement of %d bytes", len(p))
+	}
 	copy(m.By[:], p)
 	copy(m.Generation[:], p[32:])
-	m.Signature = append([]byte(nil), p[64:128]...)
-	n := int(binary.BigEndian.Uint16(p[128:]))
-	p = p[130:]
-	if n == 0 || n > swarm.MaxStated || len(p) != 36*n {
-		return nil, fmt.Errorf("statement of %d digests in %d bytes", n, len(p))
+	m.Run = binary.BigEndian.Uint64(p[64:])
+	m.Signature = append([]byte(nil), p[72:136]...)
+	n := int(binary.BigEndian.Uint16(p[136:]))
+	p = p[statementStart:]
+	if n == 0 || n > swarm.MaxStated || len(p) < statedPiece*n {
+		return m, nil, fmt.Errorf("statement of %d digests in %d bytes", n, len(p))
 	}
 	m.Pieces, m.Digests = make([]piece.Index, n), make([]piece.Digest, n)
 	for k := range n {
-		m.Pieces[k] = binary.BigEndian.Uint32(p[36*k:])
-		copy(m.Digests[k][:], p[36*k+4:])
+		m.Pieces[k] = binary.BigEndian.Uint32(p[statedPiece*k:])
+		copy(m.Digests[k][:], p[statedPiece*k+4:])
 	}
-	return m, checkStatement(&m)
+	return m, p[statedPiece*n:], checkStatement(&m)
+}
+
+func decodeAccuse(p []byte) (swarm.ToPeer, error) {
+	m := swarm.Accuse{Piece: binary.BigEndian.Uint32(p)}
+	rest := p[4:]
+	var err error
+	if m.Accused, rest, err = decodeStatement(rest); err != nil {
+		return nil, err
+	}
+	if m.Accuser, rest, err = decodeStatement(rest); err != nil {
+		return nil, err
+	}
+	if len(rest) > 0 {
+		return nil, errors.New("accusation with something after it")
+	}
+	return m, checkAccuse(&m)
+}
+
+// checkAccuse checks that both statements are about the piece.
+func checkAccuse(m *swarm.Accuse) error {
+	for _, s := range []*swarm.Statement{&m.Accused, &m.Accuser} {
+		if !slices.Contains(s.Pieces, m.Piece) {
+			return errors.New("accusation about a piece that was not stated")
+		}
+	}
+	return nil
 }
 
 // checkStatement checks what decoding and encoding both demand of a statement, except
@@ -263,16 +324,18 @@ func appendMessage(dst []byte, pool swarm.PoolID, message swarm.ToPeer) ([]byte,
 		if err := checkStatement(&m); err != nil {
 			return dst, err
 		}
-		dst = appendHead(dst, kindStatement, pool)
-		dst = append(dst, m.By[:]...)
-		dst = append(dst, m.Generation[:]...)
-		dst = append(dst, m.Signature...)
-		dst = binary.BigEndian.AppendUint16(dst, uint16(len(m.Pieces)))
-		for k, i := range m.Pieces {
-			dst = binary.BigEndian.AppendUint32(dst, i)
-			dst = append(dst, m.Digests[k][:]...)
+		return endFrame(appendStatement(appendHead(dst, kindStatement, pool), &m), start), nil
+	case swarm.Accuse:
+		for _, s := range []*swarm.Statement{&m.Accused, &m.Accuser} {
+			if err := checkStatement(s); err != nil {
+				return dst, err
+			}
 		}
-		return endFrame(dst, start), nil
+		if err := checkAccuse(&m); err != nil {
+			return dst, err
+		}
+		dst = binary.BigEndian.AppendUint32(appendHead(dst, kindAccuse, pool), m.Piece)
+		return endFrame(appendStatement(appendStatement(dst, &m.Accused), &m.Accuser), start), nil
 	case swarm.Haves:
 		return appendExtents(dst, kindHaves, pool, m.Extents)
 	case swarm.AskStatements:
@@ -283,6 +346,24 @@ func appendMessage(dst []byte, pool swarm.PoolID, message swarm.ToPeer) ([]byte,
 		return appendExtents(dst, kindRelay, pool, m.Extents)
 	}
 	return dst, fmt.Errorf("a message of the unknown type %T", message)
+}
+
+func appendStatement(dst []byte, m *swarm.Statement) []byte {
+	dst = append(dst, m.By[:]...)
+	dst = append(dst, m.Generation[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, m.Run)
+	dst = append(dst, m.Signature...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(m.Pieces)))
+	for k, i := range m.Pieces {
+		dst = binary.BigEndian.AppendUint32(dst, i)
+		dst = append(dst, m.Digests[k][:]...)
+	}
+	return dst
+}
+
+func appendCertificate(dst []byte, der []byte) []byte {
+	start := len(dst)
+	return endFrame(append(appendHead(dst, kindCertificate, swarm.PoolID{}), der...), start)
 }
 
 func appendExtents(dst []byte, k kind, pool swarm.PoolID, extents []piece.Extent) ([]byte, error) {

@@ -72,6 +72,7 @@ func messages(t testing.TB) map[string]swarm.ToPeer {
 		"haves all":       swarm.Haves{Extents: []piece.Extent{{First: 0, Count: piece.MaxCount}}},
 		"statement":       statement(t, 1),
 		"long statement":  statement(t, swarm.MaxStated),
+		"accuse":          swarm.Accuse{Piece: 3, Accused: statement(t, 2), Accuser: statement(t, swarm.MaxStated)},
 		"ask":             swarm.AskStatements{Extents: []piece.Extent{{First: piece.MaxCount - 1, Count: 1}}},
 		"claim":           swarm.Claim{Extents: []piece.Extent{{First: 1, Count: 1}}},
 		"relay":           swarm.Relay{Extents: []piece.Extent{{First: 7, Count: 8}}},
@@ -201,10 +202,10 @@ func TestFrame_refusesWhatNobodyMaySend(t *testing.T) {
 		"pieces twice and more":    changed(changed(haves, -12, 0, 0x1f, 0xff, 0xff), -4, 0, 0x1f, 0xff, 0xfe),
 		"more extents than bytes":  changed(haves, frameStart, 0xff),
 		"trailing byte":            longer(haves),
-		"pieces not in order":      changed(stated, frameStart+130+3, 9),
+		"pieces not in order":      changed(stated, frameStart+138+3, 9),
 		"piece beyond all":         changed(stated, -36, 0xff),
-		"digests for no piece":     changed(stated, frameStart+128, 0, 0),
-		"digests missing":          changed(stated, frameStart+128, 0, 3),
+		"digests for no piece":     changed(stated, frameStart+136, 0, 0),
+		"digests missing":          changed(stated, frameStart+136, 0, 3),
 	} {
 		if f, _, err := parse(data); err == nil {
 			t.Errorf("%s: accepted as %+v", name, f)

@@ -15,6 +15,8 @@ import (
 
 	"dragonload/internal/piece"
 	"dragonload/internal/swarm"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -32,7 +34,22 @@ const (
 	// alone, to a neighbour in several pools; and eight of the longest bitfields.
 	maxQueued      = 8192
 	maxQueuedBytes = 4 << 20
+
+	// A neighbour may say messagesPerSecond things, messageBurst at once; those that cost
+	// more to check or to act on count for several. What comes faster waits unread.
+	messagesPerSecond = 4000
+	messageBurst      = 4 * maxQueued
 )
+
+// Members knows who is a member of the room that a Stream is in.
+type Members interface {
+	// Has reports whether the key is a member's. Statements by others are dropped.
+	Has(piece.NodeID) bool
+	// Certificate returns a member's certificate, nil if it is not known.
+	Certificate(piece.NodeID) []byte
+	// Learn takes in a certificate, if it is that of a member.
+	Learn(der []byte)
+}
 
 // StreamOptions say what a Stream tells the other side about this one.
 type StreamOptions struct {
@@ -43,6 +60,10 @@ type StreamOptions struct {
 	// none.
 	Removals []byte
 	Log      *slog.Logger // nil: nowhere
+
+	// Members tells whose statements count. Before the first statement by a member that is
+	// sent, its certificate is. nil: everybody's, and none is sent.
+	Members Members
 }
 
 // Received is one thing that the other side has said about a pool: that it has opened
@@ -67,10 +88,12 @@ type Received struct {
 // other side has gone. All other methods may be called by any goroutine at any time,
 // and none but Close waits for anything.
 type Stream struct {
-	conn net.Conn
-	log  *slog.Logger
-	done chan struct{} // closed when the writing goroutine has ended
-	wake chan struct{} // holds one if the writing goroutine has something to look at
+	conn    net.Conn
+	log     *slog.Logger
+	members Members
+	pace    *rate.Limiter // of what is received
+	done    chan struct{} // closed when the writing goroutine has ended
+	wake    chan struct{} // holds one if the writing goroutine has something to look at
 
 	in      *bufio.Reader
 	greeted bool      // the hello has come; belongs to Receive
@@ -83,10 +106,11 @@ type Stream struct {
 	first   uint64 // number of queue[0]; numbers go up by one
 	bytes   int    // of all that is queued
 	last    map[swarm.PoolID]uint64
-	closing bool          // nothing more is queued
-	stuck   *time.Timer   // set with closing: ends the Stream if that takes too long
-	failed  chan struct{} // closed once err is set
-	err     error         // why the Stream has ended
+	shown   map[piece.NodeID]bool // whose certificates the other side has been sent
+	closing bool                  // nothing more is queued
+	stuck   *time.Timer           // set with closing: ends the Stream if that takes too long
+	failed  chan struct{}         // closed once err is set
+	err     error                 // why the Stream has ended
 }
 
 // queued is what waits to be sent: one frame or more, or pieces that are now held,
@@ -109,13 +133,16 @@ func (q *queued) size() int {
 // hello is the first Receive's matter. Close must be called, also after an error.
 func NewStream(conn net.Conn, o StreamOptions) *Stream {
 	s := &Stream{
-		conn:   conn,
-		log:    o.Log,
-		done:   make(chan struct{}),
-		wake:   make(chan struct{}, 1),
-		begun:  time.Now(),
-		last:   make(map[swarm.PoolID]uint64),
-		failed: make(chan struct{}),
+		conn:    conn,
+		log:     o.Log,
+		members: o.Members,
+		pace:    rate.NewLimiter(messagesPerSecond, messageBurst),
+		shown:   make(map[piece.NodeID]bool),
+		done:    make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		begun:   time.Now(),
+		last:    make(map[swarm.PoolID]uint64),
+		failed:  make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -171,6 +198,7 @@ func (s *Stream) Send(pool swarm.PoolID, message swarm.ToPeer) {
 			q.haves.Add(e)
 		}
 	} else {
+		s.introduce(message)
 		var err error
 		if q.frame, err = appendMessage(nil, pool, message); err != nil {
 			s.fail(fmt.Errorf("send: %w", err))
@@ -178,6 +206,38 @@ func (s *Stream) Send(pool swarm.PoolID, message swarm.ToPeer) {
 		}
 	}
 	s.put(q)
+}
+
+// introduce sends the certificates of those whose statements a message has, once.
+func (s *Stream) introduce(message swarm.ToPeer) {
+	if s.members == nil {
+		return
+	}
+	for _, m := range statementsOf(message) {
+		s.mu.Lock()
+		shown := s.shown[m.By]
+		s.mu.Unlock()
+		if shown {
+			continue
+		}
+		if der := s.members.Certificate(m.By); len(der) > 0 && len(der) <= maxCertificate {
+			s.put(queued{frame: appendCertificate(nil, der)})
+			s.mu.Lock()
+			s.shown[m.By] = true
+			s.mu.Unlock()
+		}
+	}
+}
+
+// statementsOf returns the statements that a message carries.
+func statementsOf(message swarm.ToPeer) []*swarm.Statement {
+	switch m := message.(type) {
+	case swarm.Statement:
+		return []*swarm.Statement{&m}
+	case swarm.Accuse:
+		return []*swarm.Statement{&m.Accused, &m.Accuser}
+	}
+	return nil
 }
 
 // put adds to the queue.
@@ -320,9 +380,17 @@ func (s *Stream) Receive(ctx context.Context) (Received, error) {
 			defer s.mu.Unlock()
 			return Received{}, s.err
 		}
+		if err := s.pace.WaitN(ctx, weight(&f)); err != nil {
+			s.close()
+		}
 		r := Received{Pool: f.pool, Addr: s.addr}
 		switch f.kind {
 		case kindHello, kindPing:
+			continue
+		case kindCertificate:
+			if s.members != nil {
+				s.members.Learn(f.der)
+			}
 			continue
 		case kindOpen:
 			r.Opened = true
@@ -331,10 +399,45 @@ func (s *Stream) Receive(ctx context.Context) (Received, error) {
 		case kindRemovals:
 			r.Removals = f.list
 		default:
+			if !s.vouched(f.message) {
+				continue
+			}
 			r.Message = f.message
 		}
 		return r, nil
 	}
+}
+
+// vouched reports whether all statements of a message are by members. Others are not
+// believed whoever passes them on, who may have known them as members.
+func (s *Stream) vouched(message swarm.ToPeer) bool {
+	if s.members != nil {
+		for _, m := range statementsOf(message) {
+			if !s.members.Has(m.By) {
+				s.log.Debug("statement by a key that is not known to be a member's", "by", m.By)
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// weight is what a frame counts for against the pace of its sender.
+func weight(f *frame) int {
+	switch m := f.message.(type) {
+	case swarm.Statement:
+		return 4
+	case swarm.Accuse:
+		return 64
+	case swarm.Holds:
+		return 1 + m.Have.Len()/4096
+	case swarm.AskStatements:
+		return 8
+	}
+	if f.kind == kindCertificate {
+		return 8
+	}
+	return 1
 }
 
 // next reads a frame.
@@ -368,8 +471,10 @@ func (s *Stream) next() (frame, error) {
 	if k == kindHello {
 		s.greeted, s.addr = true, f.addr
 	}
-	if m, ok := f.message.(swarm.Statement); ok && !ed25519.Verify(m.By[:], m.Message(), m.Signature) {
-		return frame{}, malformed(errors.New("statement with a wrong signature"))
+	for _, m := range statementsOf(f.message) {
+		if !ed25519.Verify(m.By[:], m.Message(), m.Signature) {
+			return frame{}, malformed(errors.New("statement with a wrong signature"))
+		}
 	}
 	return f, nil
 }

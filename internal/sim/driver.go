@@ -55,6 +55,7 @@ func (r *run) start(m *member) {
 	seed := r.rng.Uint64()
 	p.node = swarm.NewNode(swarm.NodeOptions{
 		Self:    m.id,
+		Run:     uint64(m.lives),
 		Addr:    "sim:4100",
 		Fetches: m.WAN > 0,
 		Wants:   !m.Helper,

@@ -38,7 +38,8 @@ type (
 		Anew        bool
 	}
 	// FetchOrigin asks the origin for the pieces of one extent in one request.
-	// OriginStored follows for each piece, OriginEnded ends it.
+	// OriginStored follows for each piece, OriginEnded ends it. A piece may be stored
+	// already: then it is read to be compared, and what the origin has takes its place.
 	FetchOrigin struct {
 		Request Request
 		Extent  piece.Extent
@@ -124,16 +125,21 @@ type WarnCode string
 type FailCode string
 
 const (
-	WarnTrackerAway      WarnCode = "tracker-away"     // members go on without the tracker
-	WarnTrackerBack      WarnCode = "tracker-back"     // it is there again
-	WarnChanged          WarnCode = "origin-changed"   // the file changed at the origin and is fetched anew
-	WarnWrongBytes       WarnCode = "wrong-bytes"      // Peer sent bytes that do not match; fetched elsewhere
-	WarnWrongStatement   WarnCode = "wrong-statement"  // Peer stated a digest that the origin contradicts
-	WarnOriginWaits      WarnCode = "origin-asks-wait" // the origin asked for a pause
-	WarnOneStream        WarnCode = "one-stream"       // the origin cannot be read in ranges
-	WarnNothingForAWhile WarnCode = "no-progress"      // no byte has come for a while
+	WarnTrackerAway      WarnCode = "tracker-away"        // members go on without the tracker
+	WarnTrackerBack      WarnCode = "tracker-back"        // it is there again
+	WarnChanged          WarnCode = "origin-changed"      // the file changed at the origin and is fetched anew
+	WarnWrongBytes       WarnCode = "wrong-bytes"         // Peer sent bytes that do not match; fetched elsewhere
+	WarnWrongStatement   WarnCode = "wrong-statement"     // Peer stated a digest that the origin contradicts
+	WarnBanned           WarnCode = "member-banned"       // Peer has proved to be a liar and is shut out
+	WarnShutOut          WarnCode = "member-shut-out"     // Peer sent wrong bytes time and again; the pool is gone on with without it
+	WarnInconsistent     WarnCode = "origin-inconsistent" // members read different bytes of one version
+	WarnOriginWaits      WarnCode = "origin-asks-wait"    // the origin asked for a pause
+	WarnOneStream        WarnCode = "one-stream"          // the origin cannot be read in ranges
+	WarnNothingForAWhile WarnCode = "no-progress"         // no byte has come for a while
 
 	FailOrigin  FailCode = "origin"  // nobody can get the file from the origin; see the driver's last origin error
 	FailChanges FailCode = "changes" // the file keeps changing at the origin
-	FailSilence FailCode = "silence" // no new byte within the time set by --give-up-after
+	// FailInconsistent: the origin gives other bytes of one version each time.
+	FailInconsistent FailCode = "inconsistent"
+	FailSilence      FailCode = "silence" // no new byte within the time set by --give-up-after
 )

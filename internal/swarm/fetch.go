@@ -76,6 +76,7 @@ type originRequest struct {
 	left  piece.Extents // asked for and not stored yet
 	probe bool
 	begun bool // a probe whose answer has begun: only its pieces are still to come
+	check bool // reads a piece for a dispute, whether it is stored or not
 	stale bool // it brings pieces of a generation that was given up
 }
 
@@ -251,6 +252,9 @@ func (n *Node) originEnded(ev OriginEnded) {
 	default:
 		n.originFailed(r, ev)
 	}
+	if r.check {
+		n.readEnded(r.id)
+	}
 }
 
 // keep puts what a request did not bring back to what is to be asked for.
@@ -335,7 +339,7 @@ func (n *Node) dropLeases(extents []piece.Extent) {
 // cancelNeedless closes streams all of whose pieces have come from neighbours.
 func (n *Node) cancelNeedless() {
 	for _, r := range n.origin.requests {
-		if r.probe || r.stale || n.now.Sub(r.since) < slowRequest || r.left.Count() == 0 {
+		if r.probe || r.check || r.stale || n.now.Sub(r.since) < slowRequest || r.left.Count() == 0 {
 			continue
 		}
 		needed := false

@@ -131,7 +131,7 @@ func (s *tape) toNode() swarm.ToNode {
 }
 
 func (s *tape) toPeer() swarm.ToPeer {
-	switch s.below(6) {
+	switch s.below(7) {
 	case 0:
 		pin := s.pin()
 		count := s.below(300)
@@ -152,6 +152,14 @@ func (s *tape) toPeer() swarm.ToPeer {
 		return swarm.AskStatements{Extents: s.extents()}
 	case 4:
 		return swarm.Claim{Extents: s.extents()}
+	case 5:
+		i := s.index()
+		m := swarm.Accuse{Piece: i}
+		for _, st := range []*swarm.Statement{&m.Accused, &m.Accuser} {
+			*st = swarm.Statement{By: s.member(), Generation: s.pin().Generation(s.incarnation()), Run: uint64(s.byte() & 1)}
+			st.Pieces, st.Digests = []piece.Index{i}, []piece.Digest{{s.byte() & 3}}
+		}
+		return m
 	}
 	return swarm.Relay{Extents: s.extents()}
 }

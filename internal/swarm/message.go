@@ -1,6 +1,8 @@
 package swarm
 
 import (
+	"encoding/binary"
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -167,13 +169,25 @@ type (
 	Haves struct{ Extents []piece.Extent }
 
 	// Statement says which digests a node computed over bytes that it read from the
-	// origin itself, signed by that node's key. It is passed on unchanged.
+	// origin itself, signed by that node's key. It is passed on unchanged. In one run a
+	// node states one digest for a piece and no other, whatever the origin does: two
+	// that differ prove that it lies.
 	Statement struct {
 		By         piece.NodeID
 		Generation piece.Digest
+		Run        uint64         // drawn anew whenever the stater may have forgotten what it stated
 		Pieces     []piece.Index  // at most MaxStated, ascending
 		Digests    []piece.Digest // one for each of Pieces
 		Signature  []byte         // by By, over Message()
+	}
+
+	// Accuse says that the origin contradicts what Accused states of a piece: Accuser is
+	// the word of a member that has read the whole piece from the origin itself. Nobody
+	// acts on it alone: who hears it reads the piece too. If both are by one member, in
+	// one run, they are proof by themselves.
+	Accuse struct {
+		Piece            piece.Index
+		Accused, Accuser Statement
 	}
 
 	// AskStatements asks for the digests of pieces that the receiver has.
@@ -192,6 +206,7 @@ type (
 func (Holds) toPeer()         {}
 func (Haves) toPeer()         {}
 func (Statement) toPeer()     {}
+func (Accuse) toPeer()        {}
 func (AskStatements) toPeer() {}
 func (Claim) toPeer()         {}
 func (Relay) toPeer()         {}
@@ -202,13 +217,23 @@ const MaxStated = 256
 // Message returns the bytes that a Statement's signature covers: every field but the
 // signature.
 func (s *Statement) Message() []byte {
-	buf := make([]byte, 0, 64+len(s.Pieces)*36)
+	buf := make([]byte, 0, 96+len(s.Pieces)*36)
 	buf = append(buf, "dragonload statement 1\x00"...)
 	buf = append(buf, s.By[:]...)
 	buf = append(buf, s.Generation[:]...)
+	buf = binary.BigEndian.AppendUint64(buf, s.Run)
 	for i, p := range s.Pieces {
-		buf = append(buf, byte(p>>24), byte(p>>16), byte(p>>8), byte(p))
+		buf = binary.BigEndian.AppendUint32(buf, p)
 		buf = append(buf, s.Digests[i][:]...)
 	}
 	return buf
+}
+
+// of returns the digest that s states for a piece.
+func (s *Statement) of(i piece.Index) (piece.Digest, bool) {
+	k, ok := slices.BinarySearch(s.Pieces, i)
+	if !ok {
+		return piece.Digest{}, false
+	}
+	return s.Digests[k], true
 }

@@ -23,6 +23,9 @@ type NodeOptions struct {
 	// Resume is what an earlier run left, nil if nothing.
 	Resume *Resume
 
+	// Run tells this run of the node from all earlier ones, in what it states.
+	Run uint64
+
 	// Sign signs Statement.Message with this node's key.
 	Sign func(message []byte) []byte
 
@@ -104,7 +107,7 @@ func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
 	n.origin.init(opts.MaxConnections)
 	n.tracker.init()
 	n.swap.init()
-	n.trust.init()
+	n.trust.begin(opts.Run)
 	return n
 }
 
@@ -194,13 +197,18 @@ func (n *Node) run() {
 	n.quitIfUnneeded()
 }
 
-func (n *Node) act(a Action)             { n.out = append(n.out, a) }
 func (n *Node) tell(m ToTracker)         { n.act(TellTracker{Message: m}) }
 func (n *Node) warn(code WarnCode)       { n.act(Warn{Code: code}) }
 func (n *Node) request() Request         { n.next++; return n.next }
 func (n *Node) missing() int             { return n.have.Len() - n.have.Count() }
 func (n *Node) whole() bool              { return n.pinned && n.have.All() }
 func (n *Node) generation() piece.Digest { return n.pin.Generation(n.incarnation) }
+
+func (n *Node) act(a Action) {
+	if !n.ended { // nothing follows Quit
+		n.out = append(n.out, a)
+	}
+}
 
 // Pinned reports whether the generation is known.
 func (n *Node) Pinned() bool { return n.pinned }
@@ -253,7 +261,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	if n.received.active == 0 {
 		n.received.start(n.now)
 	}
-	n.trust.begin()
+	n.trust.begin(n.opts.Run + uint64(n.changes))
 	n.origin.begin(n)
 
 	if r := n.opts.Resume; r != nil && !anew {
@@ -304,20 +312,27 @@ func (n *Node) takeResumed(r *Resume) {
 // stored notes that a piece is on disk.
 func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 	n.lastStored, n.warnedIdle = n.now, false
+	if n.finishing || n.finished {
+		if fromOrigin {
+			n.read(i, d)
+		}
+		return
+	}
 	if !n.have.Set(i) {
+		if fromOrigin {
+			n.storedAgain(i, d)
+		}
 		return
 	}
 	if fromOrigin {
-		n.own.Set(i)
-		if known := n.digests[i]; !known.IsZero() && known != d {
-			n.contradicted(i)
+		n.readHere(i, d)
+		if n.ended || !n.have.Has(i) {
+			return
 		}
-		n.trust.stating = append(n.trust.stating, i)
-		n.stater[i] = 0
 	} else {
 		n.trust.fromPeers++
+		n.digests[i] = d
 	}
-	n.digests[i] = d
 	one := piece.Extent{First: i, Count: 1}
 	n.origin.leases.Remove(one)
 	n.doubted.Remove(one)
@@ -325,6 +340,39 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 	n.unreported.Add(one)
 	n.lost.Remove(one)
 	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
+}
+
+// readHere notes that a piece was read from the origin by this node itself.
+func (n *Node) readHere(i piece.Index, d piece.Digest) {
+	n.own.Set(i)
+	if said, ok := n.stated(i); ok && said != d {
+		n.selfContradicted(i)
+		return
+	}
+	known, disputed := n.digests[i], n.trust.disputeOf(i) != nil
+	n.digests[i] = d
+	if !known.IsZero() && known != d {
+		n.contradicted(i, false)
+	}
+	n.stater[i] = 0
+	n.trust.stating = append(n.trust.stating, i)
+	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
+	if disputed {
+		n.read(i, d)
+	}
+}
+
+// storedAgain notes that a stored piece was read from the origin once more; the disk has
+// what the origin gave.
+func (n *Node) storedAgain(i piece.Index, d piece.Digest) {
+	switch {
+	case !n.own.Has(i):
+		n.readHere(i, d)
+	case n.digests[i] == d:
+		n.read(i, d)
+	default:
+		n.selfContradicted(i)
+	}
 }
 
 // drop notes that a piece is not held any more.
@@ -410,8 +458,10 @@ func (n *Node) check() {
 	n.checkAt = n.now.Add(checkInterval)
 	if n.finished {
 		n.checkAt = n.now.Add(time.Second)
+		n.readDisputed()
 		return
 	}
+	n.readDisputed()
 	if n.whole() {
 		return
 	}
@@ -430,6 +480,7 @@ func (n *Node) check() {
 	}
 	n.checkPeers()
 	n.cancelNeedless()
+	n.refetchDoubtful()
 	n.checkOrphan()
 	n.auditNext()
 }
@@ -448,12 +499,25 @@ func (n *Node) finishIfDone() {
 		n.tracker.reportAt = n.now
 		n.reportIfDue()
 	}
+	if n.rechecking() {
+		return
+	}
 	if n.trust.waiting(n) {
 		n.checkAt = min(n.checkAt, n.now.Add(checkInterval))
 		return
 	}
 	n.finishing = true
-	n.act(Finish{Basis: Basis{OwnOnly: n.own.All(), Audited: n.trust.equal}})
+	n.act(Finish{Basis: n.basis()})
+}
+
+// basis is what the file rests on. Audits say nothing where the origin gives different
+// bytes to different members.
+func (n *Node) basis() Basis {
+	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal}
+	if n.trust.inconsistent {
+		b.Audited = 0
+	}
+	return b
 }
 
 // quitIfUnneeded ends a whole node that nobody needs any more.

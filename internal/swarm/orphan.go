@@ -218,7 +218,7 @@ func (n *Node) taken() piece.Bitfield {
 func (n *Node) highestRank(i piece.Index) bool {
 	mine := rank(i, n.opts.Self)
 	for _, p := range n.swap.order {
-		if !p.has.All() && rank(i, p.id) > mine {
+		if !p.has.All() && !n.trust.distrusted[p.id] && rank(i, p.id) > mine {
 			return false
 		}
 	}

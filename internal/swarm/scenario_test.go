@@ -448,7 +448,11 @@ func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 		step(swarm.OriginAnswered{Request: req, Pin: a.pin(), Stream: a.has("stream"), Bytes: a.bytes(a.keys["bytes"])})
 	case "stored":
 		for _, i := range each(a.extents(a.word())) {
-			step(swarm.OriginStored{Request: req, Piece: i, Digest: digestOf(i)})
+			digest := digestOf(i)
+			if a.has("wrongly") {
+				digest = wrongDigest(i)
+			}
+			step(swarm.OriginStored{Request: req, Piece: i, Digest: digest})
 		}
 	case "moved":
 		step(swarm.OriginMoved{Request: req, Bytes: a.bytes(a.word())})
@@ -503,6 +507,15 @@ func (p *nodePlayer) peer(a args, step func(swarm.Event)) {
 			}
 		}
 		said(s)
+	case "accuses":
+		accused := id(a.word())
+		i := each(a.extents(a.word()))
+		pin := a.pin()
+		said(swarm.Accuse{
+			Piece:   i[0],
+			Accused: swarm.Statement{By: accused, Generation: pin.Generation(0), Pieces: i, Digests: []piece.Digest{wrongDigest(i[0])}},
+			Accuser: swarm.Statement{By: id(who), Generation: pin.Generation(0), Pieces: i, Digests: []piece.Digest{digestOf(i[0])}},
+		})
 	case "asks-statements":
 		said(swarm.AskStatements{Extents: a.extents(a.word())})
 	case "claims":
@@ -598,6 +611,8 @@ func showToPeer(m swarm.ToPeer) string {
 		return "has " + runs(m.Extents)
 	case swarm.Statement:
 		return fmt.Sprintf("%s states %s", name(m.By), indexes(m.Pieces))
+	case swarm.Accuse:
+		return fmt.Sprintf("%s accuses %s of piece %d", name(m.Accuser.By), name(m.Accused.By), m.Piece)
 	case swarm.AskStatements:
 		return "asks statements " + runs(m.Extents)
 	case swarm.Claim:

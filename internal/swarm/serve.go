@@ -20,7 +20,7 @@ const (
 )
 
 func (n *Node) asked(ev Asked) {
-	if !n.pinned || len(ev.Pieces) == 0 || !n.holdsAll(ev.Pieces) || n.waitingFor(ev.Peer) >= maxAsked {
+	if !n.pinned || len(ev.Pieces) == 0 || !n.holdsAll(ev.Pieces) || n.waitingFor(ev.Peer) >= maxAsked || n.trust.banned[ev.Peer] {
 		n.act(Refuse{Request: ev.Request})
 		return
 	}

@@ -93,16 +93,17 @@ type neighbour struct {
 	claims  piece.Extents // what it fetches from the origin, while there is no tracker
 	relayed piece.Extents // what its neighbours claim
 
-	claimedTo Instant       // until when claims of it are not answered
-	wants     []piece.Index // pieces it has that this node had not when it heard so
-	isDirty   bool
-	requests  []*peerRequest
-	line      meter
-	unsure    piece.Extents  // pieces that it did not send when asked
-	asked     piece.Bitfield // pieces whose statement was asked for lately
-	failures  int
-	retryAt   Instant
-	wrong     int
+	accusedFrom Instant       // see mayAccuse
+	claimedTo   Instant       // until when claims of it are not answered
+	wants       []piece.Index // pieces it has that this node had not when it heard so
+	isDirty     bool
+	requests    []*peerRequest
+	line        meter
+	unsure      piece.Extents  // pieces that it did not send when asked
+	asked       piece.Bitfield // pieces whose statement was asked for lately
+	failures    int
+	retryAt     Instant
+	wrong       int
 
 	unsureUntil Instant // when it is believed again to hold unsure
 
@@ -156,7 +157,7 @@ func (n *Node) handout(peers []PeerAddr) {
 }
 
 func (n *Node) dial(k *acquaintance) {
-	if k.up || k.dialing || k.shunned || len(n.swap.order) >= maxNeighbours {
+	if k.up || k.dialing || k.shunned || n.trust.banned[k.addr.ID] || len(n.swap.order) >= maxNeighbours {
 		return
 	}
 	k.dialing = true
@@ -174,11 +175,11 @@ func (n *Node) peerUp(id piece.NodeID) {
 	if there {
 		return
 	}
-	if k.shunned || len(n.swap.order) >= maxNeighbours {
+	if k.shunned || n.trust.banned[id] || len(n.swap.order) >= maxNeighbours {
 		n.act(HangUp{Peer: id})
 		return
 	}
-	p := &neighbour{id: id}
+	p := &neighbour{id: id, accusedFrom: n.now.Add(-maxAccusations * accusationTime)}
 	p.line.window = time.Second
 	n.swap.order = slices.Insert(n.swap.order, at, p)
 	n.swap.everMet = true
@@ -314,6 +315,8 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		}
 	case Statement:
 		n.takeStatement(&msg)
+	case Accuse:
+		n.accused(p, &msg)
 	case AskStatements:
 		n.tellStatements(p, msg.Extents)
 	case Claim:
@@ -614,8 +617,9 @@ func (n *Node) peerEnded(ev PeerEnded) {
 		}
 	}
 	if p.wrong >= maxWrong {
-		if k := n.swap.known[p.id]; k != nil {
+		if k := n.swap.known[p.id]; k != nil && !k.shunned {
 			k.shunned = true
+			n.act(Warn{Code: WarnShutOut, Peer: p.id})
 		}
 		for e := range p.has.Extents {
 			n.doubted.Add(e)

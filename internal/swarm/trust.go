@@ -29,7 +29,20 @@ const (
 type trustSide struct {
 	stating    []piece.Index // read from the origin here and not stated yet
 	statements []*Statement
-	distrusted map[piece.NodeID]bool
+	mine       []int32 // 1 + index in statements of this node's own word on each piece, in this run
+	run        uint64
+	distrusted map[piece.NodeID]bool // its word does not count
+	banned     map[piece.NodeID]bool // shut out
+	accused    map[piece.NodeID]bool // by this node, to its neighbours
+
+	disputes      []*dispute
+	readings      int           // made for disputes
+	wavers        int           // times that an audit and a reading differed
+	inconsistent  bool          // members read different bytes
+	ownOnly       bool          // nobody's word is taken any more
+	recheck       []piece.Index // own pieces to be read again before the file is whole
+	doubtful      piece.Extents // rested on the word of a liar; to be read from the origin
+	doubtfulSince Instant
 
 	fromPeers int     // pieces got from neighbours
 	audits    []int   // numbers of such pieces at which to audit, ascending
@@ -41,11 +54,13 @@ type trustSide struct {
 	equal     int
 }
 
-func (t *trustSide) init() { t.distrusted = make(map[piece.NodeID]bool) }
-
-func (t *trustSide) begin() {
-	t.stating, t.statements = nil, nil
-	t.fromPeers, t.audits, t.audited, t.equal, t.auditing = 0, nil, 0, 0, 0
+// begin forgets what concerns another generation. Who was banned stays banned.
+func (t *trustSide) begin(run uint64) {
+	banned := t.banned
+	*t = trustSide{run: run, banned: banned, distrusted: make(map[piece.NodeID]bool), accused: make(map[piece.NodeID]bool)}
+	if banned == nil {
+		t.banned = make(map[piece.NodeID]bool)
+	}
 }
 
 // takeStatements signs what there is to state.
@@ -53,39 +68,66 @@ func (n *Node) takeStatements() (out []*Statement) {
 	t := &n.trust
 	slices.Sort(t.stating)
 	t.stating = slices.Compact(t.stating)
-	for len(t.stating) > 0 {
-		k := min(len(t.stating), MaxStated)
-		s := &Statement{By: n.opts.Self, Generation: n.generation(), Pieces: slices.Clone(t.stating[:k])}
-		t.stating = t.stating[k:]
-		for _, i := range s.Pieces {
-			s.Digests = append(s.Digests, n.digests[i])
+	var pieces []piece.Index
+	var digests []piece.Digest
+	for _, i := range t.stating {
+		// One digest for a piece, whatever the origin does: what was stated once in this
+		// run is not stated again.
+		if _, said := n.stated(i); said || !n.own.Has(i) {
+			continue
 		}
-		if n.opts.Sign != nil {
-			s.Signature = n.opts.Sign(s.Message())
+		pieces, digests = append(pieces, i), append(digests, n.digests[i])
+		if len(pieces) == MaxStated {
+			out = append(out, n.state(pieces, digests))
+			pieces, digests = nil, nil
 		}
-		n.record(s)
-		out = append(out, s)
+	}
+	if len(pieces) > 0 {
+		out = append(out, n.state(pieces, digests))
 	}
 	t.stating = nil
 	return out
 }
 
+// state signs and keeps a statement of this node's own.
+func (n *Node) state(pieces []piece.Index, digests []piece.Digest) *Statement {
+	t := &n.trust
+	s := &Statement{By: n.opts.Self, Generation: n.generation(), Run: t.run, Pieces: pieces, Digests: digests}
+	if n.opts.Sign != nil {
+		s.Signature = n.opts.Sign(s.Message())
+	}
+	n.record(s)
+	if t.mine == nil {
+		t.mine = make([]int32, n.have.Len())
+	}
+	for _, i := range pieces {
+		t.mine[i] = int32(len(t.statements))
+	}
+	return s
+}
+
 // record keeps a statement as what vouches for its pieces.
 func (n *Node) record(s *Statement) {
 	n.trust.statements = append(n.trust.statements, s)
-	for _, i := range s.Pieces {
-		if n.stater[i] == 0 {
+	for k, i := range s.Pieces {
+		if n.stater[i] == 0 && n.digests[i] == s.Digests[k] {
 			n.stater[i] = int32(len(n.trust.statements))
 		}
 	}
 }
 
-// takeStatement takes in another node's statement. The first one counts; what
-// contradicts it shows when the bytes come.
+// takeStatement takes in another node's statement. The first one counts; one that says
+// otherwise begins a dispute.
 func (n *Node) takeStatement(s *Statement) {
 	t := &n.trust
 	if !n.pinned || s.Generation != n.generation() || len(s.Pieces) != len(s.Digests) || len(s.Pieces) > MaxStated ||
-		t.distrusted[s.By] || len(t.statements) >= maxStatements {
+		t.banned[s.By] || len(t.statements) >= maxStatements {
+		return
+	}
+	if len(t.disputes) > 0 {
+		n.overhear(s)
+	}
+	if t.distrusted[s.By] || t.ownOnly {
 		return
 	}
 	news := false
@@ -93,14 +135,16 @@ func (n *Node) takeStatement(s *Statement) {
 		if int(i) >= n.have.Len() || s.Digests[k].IsZero() {
 			return
 		}
-		if n.stater[i] != 0 {
-			continue
-		}
-		news = true
-		if !n.digests[i].IsZero() && n.digests[i] != s.Digests[k] {
-			// It says otherwise than this node's own reading of the origin, or its
-			// journal: not what is to be believed or passed on.
+		switch known := n.digests[i]; {
+		case known.IsZero():
+			news = true
+		case known != s.Digests[k]:
+			// Another member says otherwise, or this node's own reading of the origin, or
+			// its journal.
+			n.disagree(s, i)
 			return
+		case n.stater[i] == 0:
+			news = true
 		}
 	}
 	if !news {
@@ -233,7 +277,7 @@ func (n *Node) audited(ev Audited) {
 	case AuditEqual:
 		t.equal++
 	case AuditDiffers:
-		n.contradicted(t.auditOf)
+		n.contradicted(t.auditOf, true)
 	}
 	n.auditNext()
 }
@@ -249,42 +293,30 @@ func (t *trustSide) waiting(n *Node) bool {
 
 // contradicted: the origin's bytes of a piece are not those that its stater vouched
 // for. Everything that rests on that node's word alone is dropped and read again from
-// the origin, whose bytes are what was asked for.
-func (n *Node) contradicted(i piece.Index) {
+// the origin, whose bytes are what was asked for, and the others are told.
+func (n *Node) contradicted(i piece.Index, audited bool) {
 	s := n.stater[i]
 	if s == 0 {
 		if !n.own.Has(i) {
-			n.drop(i)
-			n.digests[i] = piece.Digest{}
-			n.refetch(i)
+			n.disbelieve(i)
+			n.refetchDoubtful()
 		}
 		return
 	}
-	liar := n.trust.statements[s-1].By
-	if liar == n.opts.Self || n.trust.distrusted[liar] {
+	said := n.trust.statements[s-1]
+	if said.By == n.opts.Self {
+		// Stated in an earlier run, or damaged here since.
+		if !n.own.Has(i) {
+			n.disbelieve(i)
+			n.refetchDoubtful()
+		}
 		return
 	}
-	n.trust.distrusted[liar] = true
-	n.forgive()
-	n.act(Warn{Code: WarnWrongStatement, Peer: liar})
-	for k, st := range n.trust.statements {
-		if st.By != liar {
-			continue
-		}
-		for _, j := range st.Pieces {
-			if n.stater[j] != int32(k+1) {
-				continue
-			}
-			n.stater[j] = 0
-			if n.own.Has(j) {
-				continue
-			}
-			n.digests[j] = piece.Digest{}
-			if n.have.Has(j) {
-				n.drop(j)
-			}
-			n.refetch(j)
-		}
+	n.distrust(said.By)
+	if d := n.dispute(i, said); d != nil {
+		d.audited = audited
+		d.add(said, false)
+		n.judge(d)
 	}
 }
 

@@ -1,0 +1,630 @@
+package swarm
+
+import (
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// Disputes: two members state different digests for one piece, or one accuses another.
+// Nobody is banned for what others say. Whoever hears of a dispute reads the piece from
+// the origin itself, at a moment of its own choice, and judges by that:
+//
+//   - Who stated otherwise is not believed any more: what rests on its word alone is read
+//     again. It is banned once another member has read what was read here, and that
+//     several times in all, for an origin may have two faces.
+//   - If another member has read what the accused states, or the accuser is the one that
+//     the origin contradicts, then the origin is inconsistent: nobody is banned.
+//   - If the origin gives this node itself two answers, nobody's word is taken any more,
+//     and what was read here is read again before the file is believed to be whole.
+//
+// docs/adr/0010-accusations.md says why.
+
+const (
+	maxDisputes = 8  // open at one time
+	maxSides    = 16 // of one dispute
+	maxBlamed   = 3  // disputes at one time in which one member is a side
+
+	// maxReadings bounds the pieces of a generation that are read for disputes.
+	maxReadings = 64
+
+	// banReadings is how many readings must agree before a member is banned: those of
+	// this node, at least one, and one for each member that states the same, at least
+	// one. A two-faced origin that chooses by chance shows the same face so often once
+	// in 32 times.
+	banReadings = 5
+
+	// A reading waits for up to readSpread, times the number of neighbours divided by
+	// spreadOver, so that those who heard of a dispute together do not read together.
+	readSpread = 200 * time.Millisecond
+	spreadOver = 4
+	readAgain  = 250 * time.Millisecond // between two readings of one dispute
+
+	// maxAccusations of one neighbour are looked at in a row; one more every
+	// accusationTime.
+	maxAccusations = 8
+	accusationTime = 5 * time.Second
+
+	// What rested on a liar's word is left to the tracker's leases and to others for
+	// sharedTime where others can share it, then each takes its part, and after
+	// unsharedTime what is still missing.
+	sharedTime   = 500 * time.Millisecond
+	unsharedTime = 2 * time.Second
+
+	// rechecks is how many of its own pieces a node reads again where the origin is known
+	// to be inconsistent; maxWavers how often a second reading may differ from the first
+	// before it is.
+	rechecks  = 8
+	maxWavers = 2
+)
+
+// dispute is about one piece.
+type dispute struct {
+	piece    piece.Index
+	sides    []side
+	readings int // of this node, all alike
+	digest   piece.Digest
+	audited  bool    // an audit began it
+	reading  Request // 0 if none is under way
+	nextAt   Instant // of the next reading; never if none is wanted
+}
+
+// side is a member's word in a dispute.
+type side struct {
+	statement *Statement
+	digest    piece.Digest
+	accuser   bool // it says that it has read the piece to accuse another
+}
+
+// dispute returns the dispute about piece i, a new one if there is none; nil if there may
+// be no more.
+func (n *Node) dispute(i piece.Index, parties ...*Statement) *dispute {
+	t := &n.trust
+	if d := t.disputeOf(i); d != nil {
+		return d
+	}
+	if len(t.disputes) >= maxDisputes || t.readings >= maxReadings || t.ownOnly || !n.canRead() {
+		return nil
+	}
+	for _, s := range parties {
+		if t.blamed(s.By) >= maxBlamed {
+			return nil
+		}
+	}
+	d := &dispute{piece: i, nextAt: never}
+	if n.own.Has(i) {
+		d.readings, d.digest = 1, n.digests[i]
+	}
+	t.disputes = append(t.disputes, d)
+	return d
+}
+
+func (t *trustSide) disputeOf(i piece.Index) *dispute {
+	for _, d := range t.disputes {
+		if d.piece == i {
+			return d
+		}
+	}
+	return nil
+}
+
+// blamed returns in how many disputes a member is a side.
+func (t *trustSide) blamed(id piece.NodeID) (count int) {
+	for _, d := range t.disputes {
+		if d.side(id) != nil {
+			count++
+		}
+	}
+	return count
+}
+
+func (d *dispute) side(id piece.NodeID) *side {
+	for k := range d.sides {
+		if d.sides[k].statement.By == id {
+			return &d.sides[k]
+		}
+	}
+	return nil
+}
+
+// add takes in what a member says.
+func (d *dispute) add(s *Statement, accuser bool) {
+	digest, ok := s.of(d.piece)
+	if !ok {
+		return
+	}
+	if known := d.side(s.By); known != nil {
+		if known.digest == digest {
+			known.accuser = known.accuser || accuser
+		}
+		return
+	}
+	if len(d.sides) < maxSides {
+		d.sides = append(d.sides, side{s, digest, accuser})
+	}
+}
+
+// canRead reports whether this node can ask the origin for single pieces.
+func (n *Node) canRead() bool {
+	return n.pinned && n.opts.Fetches && !n.origin.barred && n.pin.Combinable() && !n.tracker.stream
+}
+
+// accused takes in an accusation.
+func (n *Node) accused(p *neighbour, a *Accuse) {
+	t := &n.trust
+	said, ok1 := a.Accused.of(a.Piece)
+	read, ok2 := a.Accuser.of(a.Piece)
+	if !n.pinned || a.Accused.Generation != n.generation() || a.Accuser.Generation != n.generation() ||
+		int(a.Piece) >= n.have.Len() || !ok1 || !ok2 || said == read || said.IsZero() || read.IsZero() ||
+		!p.mayAccuse(n.now) {
+		return
+	}
+	accused, accuser := a.Accused, a.Accuser
+	if accused.By == accuser.By {
+		if accused.Run == accuser.Run {
+			n.proven(a.Piece, &accused, &accuser)
+		}
+		return
+	}
+	if t.banned[accused.By] || t.banned[accuser.By] || t.inconsistent && t.distrusted[accused.By] {
+		return
+	}
+	d := n.dispute(a.Piece, &accused, &accuser)
+	if d == nil {
+		return
+	}
+	if accused.By == n.opts.Self {
+		d.readings = 0 // it is read anew
+	} else {
+		d.add(&accused, false)
+	}
+	if accuser.By != n.opts.Self {
+		d.add(&accuser, true)
+	}
+	n.judge(d)
+}
+
+// mayAccuse bounds the accusations of a neighbour.
+func (p *neighbour) mayAccuse(now Instant) bool {
+	p.accusedFrom = max(p.accusedFrom, now.Add(-maxAccusations*accusationTime))
+	if p.accusedFrom.Add(accusationTime) > now {
+		return false
+	}
+	p.accusedFrom = p.accusedFrom.Add(accusationTime)
+	return true
+}
+
+// disagree takes in a statement that says otherwise of a piece than is known here.
+func (n *Node) disagree(s *Statement, i piece.Index) {
+	var known *Statement
+	if k := n.stater[i]; k != 0 {
+		known = n.trust.statements[k-1]
+	}
+	if known != nil && known.By == s.By {
+		if known.Run == s.Run && s.By != n.opts.Self {
+			n.proven(i, known, s)
+		}
+		return
+	}
+	parties := []*Statement{s}
+	if known != nil {
+		parties = append(parties, known)
+	}
+	d := n.dispute(i, parties...)
+	if d == nil {
+		return
+	}
+	for _, party := range parties {
+		if party.By != n.opts.Self {
+			d.add(party, false)
+		}
+	}
+	n.judge(d)
+}
+
+// overhear notes what a statement says in a dispute.
+func (n *Node) overhear(s *Statement) {
+	for _, d := range slices.Clone(n.trust.disputes) {
+		if _, ok := s.of(d.piece); ok && s.By != n.opts.Self {
+			d.add(s, false)
+			n.judge(d)
+		}
+	}
+}
+
+// judge does what a dispute allows by now.
+func (n *Node) judge(d *dispute) {
+	t := &n.trust
+	if d.readings == 0 {
+		if d.nextAt == never && d.reading == 0 {
+			spread := int64(readSpread) * int64(len(n.swap.order)) / spreadOver
+			d.nextAt = n.now.Add(time.Duration(n.rng.Int64N(spread + 1)))
+			n.checkAt = min(n.checkAt, d.nextAt)
+		}
+		return
+	}
+	split := false
+	var liars []side
+	witnesses := 0
+	for k, s := range d.sides {
+		if s.digest == d.digest {
+			witnesses++
+			continue
+		}
+		liars = append(liars, s)
+		split = split || s.accuser
+		for _, o := range d.sides[k+1:] {
+			split = split || o.digest == s.digest
+		}
+	}
+	if len(liars) == 0 {
+		n.settled(d)
+		return
+	}
+	for _, s := range liars {
+		n.accuse(d, s.statement)
+		n.distrust(s.statement.By)
+	}
+	if split {
+		n.inconsistent()
+		if len(liars) > 1 {
+			n.relyOnSelf()
+		}
+		return
+	}
+	if t.inconsistent || witnesses == 0 {
+		return
+	}
+	if d.readings+witnesses < banReadings {
+		if d.nextAt == never && d.reading == 0 {
+			d.nextAt = n.now.Add(readAgain + time.Duration(n.rng.Int64N(int64(readAgain))))
+			n.checkAt = min(n.checkAt, d.nextAt)
+		}
+		return
+	}
+	t.close(d)
+	for _, s := range liars {
+		n.ban(s.statement.By)
+	}
+}
+
+func (t *trustSide) close(d *dispute) {
+	t.disputes = slices.DeleteFunc(t.disputes, func(o *dispute) bool { return o == d })
+}
+
+// settled: the origin agrees with everybody who has said something.
+func (n *Node) settled(d *dispute) {
+	if d.audited && n.trust.auditOf == d.piece {
+		// An audit saw other bytes than this reading: the origin changes its mind, or the
+		// disk has damaged what was compared.
+		d.audited = false
+		for _, s := range d.sides {
+			delete(n.trust.distrusted, s.statement.By)
+		}
+		if n.trust.wavers++; n.trust.wavers >= maxWavers {
+			n.inconsistent()
+			n.relyOnSelf()
+		}
+	}
+	n.trust.close(d)
+}
+
+// readDisputed begins the readings that are due.
+func (n *Node) readDisputed() {
+	t, o := &n.trust, &n.origin
+	if len(t.disputes) == 0 || n.finishing && !n.finished || !n.canRead() {
+		return
+	}
+	for _, d := range t.disputes {
+		if d.reading != 0 || d.nextAt == never {
+			continue
+		}
+		if at := max(d.nextAt, o.holdUntil, o.notBefore); n.now < at {
+			n.checkAt = min(n.checkAt, at)
+			continue
+		}
+		if n.underWay(d.piece) || o.leases.Has(d.piece) {
+			continue // that is a reading too
+		}
+		if t.readings >= maxReadings {
+			d.nextAt = never
+			continue
+		}
+		t.readings++
+		d.nextAt = never
+		d.reading = n.readOnce(d.piece)
+	}
+}
+
+// readOnce reads a piece from the origin, whether it is stored or not.
+func (n *Node) readOnce(i piece.Index) Request {
+	r := &originRequest{id: n.request(), since: n.now, check: true}
+	one := piece.Extent{First: i, Count: 1}
+	r.left.Add(one)
+	n.origin.requests = append(n.origin.requests, r)
+	n.origin.leases.Remove(one)
+	n.origin.line.start(n.now)
+	n.act(FetchOrigin{Request: r.id, Extent: one})
+	return r.id
+}
+
+// read notes that this node has read piece i from the origin.
+func (n *Node) read(i piece.Index, digest piece.Digest) {
+	t := &n.trust
+	t.recheck = slices.DeleteFunc(t.recheck, func(j piece.Index) bool { return i == j })
+	d := t.disputeOf(i)
+	if d == nil {
+		return
+	}
+	if d.readings > 0 && d.digest != digest {
+		n.selfContradicted(i)
+		return
+	}
+	d.digest = digest
+	d.readings++
+	if said, ok := n.stated(i); ok && said != digest {
+		n.selfContradicted(i)
+		return
+	}
+	n.testify(i, digest)
+	n.judge(d)
+}
+
+// readEnded notes that a reading has ended, whatever came of it.
+func (n *Node) readEnded(id Request) {
+	for _, d := range n.trust.disputes {
+		if d.reading != id {
+			continue
+		}
+		d.reading = 0
+		if d.readings == 0 && d.nextAt == never {
+			d.nextAt = n.now.Add(readAgain)
+			n.checkAt = min(n.checkAt, d.nextAt)
+		}
+		n.judge(d)
+		return
+	}
+}
+
+// stated returns the digest that this node has stated for piece i in this run.
+func (n *Node) stated(i piece.Index) (piece.Digest, bool) {
+	if n.trust.mine == nil || n.trust.mine[i] == 0 {
+		return piece.Digest{}, false
+	}
+	return n.trust.statements[n.trust.mine[i]-1].of(i)
+}
+
+// testify tells the neighbours what this node has read, and returns its statement; nil if
+// it has stated otherwise before.
+func (n *Node) testify(i piece.Index, digest piece.Digest) *Statement {
+	if said, ok := n.stated(i); ok {
+		if said != digest {
+			return nil
+		}
+		return n.trust.statements[n.trust.mine[i]-1]
+	}
+	s := n.state([]piece.Index{i}, []piece.Digest{digest})
+	n.trust.stating = slices.DeleteFunc(n.trust.stating, func(j piece.Index) bool { return i == j })
+	for _, p := range n.swap.order {
+		n.act(TellPeer{Peer: p.id, Message: *s})
+	}
+	return s
+}
+
+// accuse spreads the evidence against a member, once.
+func (n *Node) accuse(d *dispute, liar *Statement) {
+	t := &n.trust
+	if t.accused[liar.By] {
+		return
+	}
+	s := n.testify(d.piece, d.digest)
+	if s == nil {
+		return
+	}
+	t.accused[liar.By] = true
+	n.tellAccusation(Accuse{Piece: d.piece, Accused: *liar, Accuser: *s})
+}
+
+func (n *Node) tellAccusation(a Accuse) {
+	for _, p := range n.swap.order {
+		n.act(TellPeer{Peer: p.id, Message: a})
+	}
+}
+
+// proven: a member has signed two digests for one piece in one run.
+func (n *Node) proven(i piece.Index, a, b *Statement) {
+	t := &n.trust
+	if a.By == n.opts.Self || t.banned[a.By] {
+		return
+	}
+	n.distrust(a.By)
+	n.tellAccusation(Accuse{Piece: i, Accused: *a, Accuser: *b})
+	n.ban(a.By)
+}
+
+// distrust lets nothing rest any more on the word of a member that the origin
+// contradicts.
+func (n *Node) distrust(liar piece.NodeID) {
+	t := &n.trust
+	if liar == n.opts.Self || t.distrusted[liar] {
+		return
+	}
+	t.distrusted[liar] = true
+	n.forgive()
+	n.act(Warn{Code: WarnWrongStatement, Peer: liar})
+	if n.finishing || n.finished {
+		return // the file is what it is; the user has been told
+	}
+	for k, st := range t.statements {
+		if st.By != liar {
+			continue
+		}
+		for _, j := range st.Pieces {
+			if n.stater[j] == int32(k+1) {
+				n.disbelieve(j)
+			}
+		}
+	}
+	n.refetchDoubtful()
+}
+
+// disbelieve forgets what others have said about a piece.
+func (n *Node) disbelieve(i piece.Index) {
+	n.stater[i] = 0
+	if n.own.Has(i) {
+		return
+	}
+	n.digests[i] = piece.Digest{}
+	if n.have.Has(i) {
+		n.drop(i)
+	}
+	t := &n.trust
+	if t.doubtful.Count() == 0 {
+		t.doubtfulSince = n.now
+	}
+	t.doubtful.Add(piece.Extent{First: i, Count: 1})
+}
+
+// refetchDoubtful has what rested on a liar's word read from the origin. Where others
+// lack it too each reads a part.
+func (n *Node) refetchDoubtful() {
+	t := &n.trust
+	if t.doubtful.Count() == 0 || n.finishing {
+		return
+	}
+	if !n.opts.Fetches || n.origin.barred {
+		t.doubtful.Clear() // others will
+		return
+	}
+	waited := n.now.Sub(t.doubtfulSince)
+	all := t.ownOnly || waited >= unsharedTime || !n.sharers()
+	if !all && waited < sharedTime {
+		n.checkAt = min(n.checkAt, t.doubtfulSince.Add(sharedTime))
+		return
+	}
+	for _, e := range slices.Clone(t.doubtful.Runs()) {
+		for i := e.First; i < e.End(); i++ {
+			one := piece.Extent{First: i, Count: 1}
+			switch {
+			case n.have.Has(i):
+				t.doubtful.Remove(one)
+			case n.asking[i] > 0 || n.underWay(i):
+			case all || n.highestRank(i):
+				t.doubtful.Remove(one)
+				n.origin.leases.Add(one)
+			}
+		}
+	}
+}
+
+// sharers reports whether a neighbour may take its part of what is to be read again.
+func (n *Node) sharers() bool {
+	return slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return !n.trust.distrusted[p.id] })
+}
+
+// ban shuts a member out.
+func (n *Node) ban(id piece.NodeID) {
+	t := &n.trust
+	if id == n.opts.Self || t.banned[id] || t.inconsistent {
+		return
+	}
+	t.banned[id] = true
+	n.act(Warn{Code: WarnBanned, Peer: id})
+	for _, d := range t.disputes {
+		d.sides = slices.DeleteFunc(d.sides, func(s side) bool { return s.statement.By == id })
+	}
+	t.disputes = slices.DeleteFunc(t.disputes, func(d *dispute) bool { return len(d.sides) == 0 })
+	n.swap.asked = slices.DeleteFunc(n.swap.asked, func(a *askedFor) bool {
+		if a.peer != id || a.active {
+			return false
+		}
+		n.act(Refuse{Request: a.id})
+		return true
+	})
+	if n.neighbour(id) != nil {
+		n.act(HangUp{Peer: id})
+	}
+}
+
+// inconsistent: members read different bytes of one version of the file. Nobody is to
+// blame for it.
+func (n *Node) inconsistent() {
+	t := &n.trust
+	if t.inconsistent {
+		return
+	}
+	t.inconsistent = true
+	clear(t.banned)
+	n.warn(WarnInconsistent)
+}
+
+// selfContradicted: the origin has given this node two answers for one piece.
+func (n *Node) selfContradicted(i piece.Index) {
+	t := &n.trust
+	if d := t.disputeOf(i); d != nil {
+		t.close(d)
+	}
+	n.inconsistent()
+	if n.finishing || n.finished {
+		return
+	}
+	if t.ownOnly {
+		n.fail(FailInconsistent)
+		return
+	}
+	n.own.Unset(i)
+	n.relyOnSelf()
+	if !n.ended {
+		t.recheck = append(t.recheck, i)
+	}
+}
+
+// relyOnSelf takes nobody's word any more: every piece is read from the origin here.
+func (n *Node) relyOnSelf() {
+	t := &n.trust
+	if t.ownOnly || n.finishing || n.finished {
+		return
+	}
+	if !n.canRead() {
+		n.fail(FailInconsistent)
+		return
+	}
+	t.ownOnly = true
+	for _, d := range t.disputes {
+		t.recheck = append(t.recheck, d.piece)
+	}
+	t.disputes = nil
+	for i := range piece.Index(n.have.Len()) {
+		if !n.own.Has(i) {
+			n.disbelieve(i)
+		}
+	}
+	for range min(rechecks, n.have.Len()) {
+		t.recheck = append(t.recheck, piece.Index(n.rng.IntN(n.have.Len())))
+	}
+	slices.Sort(t.recheck)
+	t.recheck = slices.Compact(t.recheck)
+	n.refetchDoubtful()
+}
+
+// rechecking reports whether a whole file waits for pieces to be read again.
+func (n *Node) rechecking() bool {
+	t, o := &n.trust, &n.origin
+	if slices.ContainsFunc(o.requests, func(r *originRequest) bool { return r.check && !r.stale }) {
+		return true
+	}
+	if len(t.recheck) == 0 {
+		return false
+	}
+	if !n.canRead() {
+		n.fail(FailInconsistent)
+		return true
+	}
+	if at := max(o.holdUntil, o.notBefore); n.now < at {
+		n.checkAt = min(n.checkAt, at)
+	} else {
+		n.readOnce(t.recheck[0])
+	}
+	return true
+}
