@@ -77,18 +77,3 @@ func downloadOne(ctx context.Context, d downloader, index int, spec node.Spec, r
 	}
 	return &failure{code: exitCode(failed.Exit), err: errors.New(failed.Message), shown: true}
 }
-
-// problemOf is what the user is told of an error that no event has told.
-func problemOf(ctx context.Context, err error) *node.Problem {
-	if errors.Is(context.Cause(ctx), errStopped) {
-		return &node.Problem{
-			Code: "stopped", Exit: int(exitStopped),
-			Message: "stopped; what has come is kept, and the same command goes on from there",
-		}
-	}
-	var known *failure
-	if errors.As(err, &known) {
-		return &node.Problem{Code: "error", Exit: int(known.code), Message: err.Error()}
-	}
-	return &node.AsError(err).Problem
-}

@@ -91,6 +91,30 @@ func (j *jsonEvents) event(index int, ev node.Event) {
 	}
 }
 
+// jsonAsked returns where a get of these arguments was to write its events, nil if it
+// was not asked for any. It looks at the words alone, for what could not be parsed ends
+// in a failed event too, of download 0.
+func jsonAsked(args []string, std streams) io.Writer {
+	if len(args) == 0 || args[0] != "get" {
+		return nil
+	}
+	var asked, piped bool
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		asked = asked || arg == "--json" || arg == "--json=true"
+		piped = piped || arg == "-o-" || arg == "--output=-" || (arg == "-o" || arg == "--output") && i+1 < len(args) && args[i+1] == "-"
+	}
+	switch {
+	case !asked:
+		return nil
+	case piped:
+		return std.err
+	}
+	return std.out
+}
+
 // jsonLine returns nil for what has no line of its own.
 func jsonLine(index int, ev node.Event) any {
 	head := func(word string) jsonHead {

@@ -71,3 +71,38 @@ func codeOf(err error) exitCode {
 	}
 	return exitOther
 }
+
+// codes are the stable words for failures that no download has told; docs/messages.md
+// lists them.
+var codes = []struct {
+	code string
+	exit exitCode
+}{
+	{"bad-option", exitUsage},
+	{"no-access", exitNoAccess},
+	{"stopped", exitStopped},
+	{"file", exitFileIO},
+	{"file-exists", exitExists},
+	{"cannot-create", exitCreate},
+}
+
+// problemOf is what the user is told of an error that no event has told.
+func problemOf(ctx context.Context, err error) *node.Problem {
+	if errors.Is(context.Cause(ctx), errStopped) {
+		return &node.Problem{
+			Code: "stopped", Exit: int(exitStopped),
+			Message: "stopped; what has come is kept, and the same command goes on from there",
+		}
+	}
+	var known *failure
+	if !errors.As(err, &known) {
+		return &node.AsError(err).Problem
+	}
+	p := &node.Problem{Code: "other", Exit: int(known.code), Message: err.Error()}
+	for _, c := range codes {
+		if c.exit == known.code {
+			p.Code = c.code
+		}
+	}
+	return p
+}

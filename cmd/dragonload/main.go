@@ -16,6 +16,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"dragonload/internal/node"
 )
 
 func main() { os.Exit(int(run(os.Args[1:]))) }
@@ -73,6 +76,10 @@ func run(args []string) exitCode {
 	var f *failure
 	if !errors.As(err, &f) || !f.shown {
 		fmt.Fprintf(std.err, "dragonload: %s\n", safeText(err.Error()))
+		if out := jsonAsked(args, std); out != nil {
+			events := jsonEvents{out: out}
+			events.event(-1, node.Event{Time: time.Now(), Failed: problemOf(ctx, err)})
+		}
 	}
 	return codeOf(err)
 }
