@@ -344,8 +344,8 @@ func victim(dir string) {
 	}
 }
 
+// Not in parallel: between fork and exec the child holds the locks of other tests' files.
 func TestFile_goesOnAfterKill9(t *testing.T) {
-	t.Parallel()
 	b := newBed(t, 8<<20)
 	b.journal.Close()
 	cmd := exec.Command(os.Args[0])

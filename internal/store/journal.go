@@ -146,7 +146,12 @@ func (j *Journal) open() (err error) {
 		return nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return ErrLocked
-	case file == nil || errors.As(err, &outside):
+	case file == nil:
+		return err
+	case errors.As(err, &outside):
+		if j.db != nil {
+			_ = j.guard(j.db.Close)
+		}
 		return err
 	}
 	// bbolt opened the file and could not make sense of it. A panic has left its

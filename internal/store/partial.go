@@ -49,6 +49,7 @@ type partial struct {
 	have, origin  piece.Bitfield
 	digests       []piece.Digest
 	writing       piece.Bitfield   // a Write of them is on its way to the disk
+	doubting      bool             // no Write begins: a failed sync waits for those under way
 	unsynced      piece.Bitfield   // held, written since the last sync began
 	unsyncedBytes int64            // in them
 	durable       piece.Bitfield   // held and synced: may be recorded
@@ -232,7 +233,7 @@ func (p *partial) wasChecked(i piece.Index) bool {
 func (p *partial) reserve(i piece.Index, d piece.Digest, fromOrigin bool) (held bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.writing.Has(i) {
+	for p.writing.Has(i) || p.doubting {
 		p.changed.Wait()
 	}
 	if p.have.Has(i) && p.digests[i] == d {

@@ -140,7 +140,7 @@ func (f *File) rename(from string) error {
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; what was downloaded is kept in %s", ErrExists, f.o.Part)
 	}
-	return err
+	return f.journal.writeError(f.o.Target, 1, err)
 }
 
 // renameExclusive renames a file to a name that must be free: in one step where there

@@ -170,6 +170,13 @@ func (p *partial) doubt(cause error) error {
 		return p.err
 	}
 	p.syncFailed = p.syncFailed || !full
+	// What was on its way to the disk may be lost with the rest.
+	p.doubting = true
+	for p.writing.Count() > 0 {
+		p.changed.Wait()
+	}
+	p.doubting = false
+	p.changed.Broadcast()
 	suspects := p.have.Clone()
 	for i, ok := p.durable.Next(0); ok; i, ok = p.durable.Next(i + 1) {
 		suspects.Unset(i)
