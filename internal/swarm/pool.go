@@ -50,8 +50,9 @@ type pool struct {
 	wholes     int
 	complete   bool
 	gaveUp     bool
-	refused    bool // the origin has refused a member for good
-	holdUntil  Instant
+	refused    bool    // the origin has refused a member for good
+	holdUntil  Instant // nothing is leased until then
+	pauseUntil Instant // the end of the pause that the origin asked for
 	stallCheck Instant
 
 	width  width

@@ -79,6 +79,9 @@ func (n *Node) announce() {
 		a.Have = r.Have.Clone()
 	}
 	n.tell(a)
+	if left := n.origin.holdUntil.Sub(n.now); left > 0 {
+		n.tell(Returned{Wait: left}) // this tracker may not know of the origin's pause
+	}
 	n.unreported.Clear()
 	n.lost.Clear()
 	n.tracker.wholeTold = false

@@ -170,6 +170,9 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, progressAt: t.now}
 	p.join(m, t.now)
 	t.tell(p, m, Welcome{Number: p.lastNumber, Interval: p.interval()})
+	if t.now < p.pauseUntil {
+		t.tell(p, m, Hold{For: p.pauseUntil.Sub(t.now)}) // a newcomer must not ask either, not even for an audit
+	}
 	if peers := t.handout(p, m); len(peers) > 0 {
 		t.tell(p, m, Handout{Peers: peers})
 	}
@@ -348,8 +351,9 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	p.setUnasked(m, min(m.unasked, m.leased.Count()))
 	if r.Wait > 0 {
 		wait := min(r.Wait, maxHold)
-		if until := t.now.Add(wait); until > p.holdUntil {
-			p.holdUntil = until
+		if until := t.now.Add(wait); until > p.pauseUntil {
+			p.pauseUntil = until
+			p.holdUntil = max(p.holdUntil, until)
 			t.tellAll(p, Hold{For: wait})
 		}
 	}
