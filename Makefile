@@ -24,8 +24,8 @@ lint: ## go vet and the linters of .golangci.yml, pinned in tools/go.mod
 proto: ## generate internal/rpc/gen from proto/ (needs protoc)
 	sh internal/rpc/generate.sh
 
-soak: ## many seeds through the simulator: make soak SEEDS=100000
-	$(GO) test ./internal/sim -run TestSeeds -seeds $(or $(SEEDS),100000) -timeout 24h
+soak: ## a million seeds through the simulator, to the first that fails: make soak SEEDS=100000 FIRST=1
+	$(GO) test ./internal/sim -run TestSeeds -seeds $(or $(SEEDS),1000000) -first-seed $(or $(FIRST),1) -timeout 240h -v
 
 fuzz: ## every fuzz target for 10 s each: make fuzz TIME=10s
 	sh internal/fuzz.sh $(or $(TIME),10s)

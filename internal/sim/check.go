@@ -31,8 +31,12 @@ const (
 
 // violate ends the run: a promise was broken.
 func (r *run) violate(p *proc, format string, args ...any) {
+	r.fail(fmt.Sprintf("member %d %s", p.m.index, fmt.Sprintf(format, args...)), p.m)
+}
+
+func (r *run) fail(what string, m *member) {
 	if r.err == nil {
-		r.err = fmt.Errorf("at %v: member %d %s\n%s", time.Duration(r.now), p.m.index, fmt.Sprintf(format, args...), r.describe(p.m))
+		r.err = fmt.Errorf("at %v: %s\n%s", time.Duration(r.now), what, r.describe(m))
 	}
 }
 
@@ -40,12 +44,6 @@ func (r *run) stalled(p *proc) {
 	if p.stalls++; p.stalls > 1000 {
 		at, _ := p.node.Deadline()
 		r.violate(p, "has a deadline (%v) that its step does not move", time.Duration(at))
-	}
-}
-
-func (r *run) checkTables(p *proc) {
-	if len(p.pulls) > maxPulls || len(p.streams) > maxStreams || len(p.fetches) > maxFetches {
-		r.violate(p, "has %d requests to the origin, %d neighbours, %d requests to them", len(p.pulls), len(p.streams), len(p.fetches))
 	}
 }
 
@@ -127,14 +125,6 @@ func (r *run) checkToMember(a swarm.TellMember) {
 		r.mark(LeaseExpired)
 	case swarm.Revoke:
 		r.mark(Revokes)
-	}
-}
-
-// checkWhole says whether the file that is about to get its name is right.
-func (r *run) checkWhole(p *proc) {
-	d := &p.m.disk
-	if !d.set || d.content == nil || !d.have.All() || d.content.pin != d.pin {
-		r.violate(p, "finishes a file that is not whole")
 	}
 }
 
@@ -282,9 +272,35 @@ func (b *budget) trackerDied(r *run) {
 
 // partitioned notes that a part of the room is cut off from the tracker, and from what
 // the rest holds: it fetches all once more.
-func (b *budget) partitioned(r *run) {
+func (b *budget) partitioned(r *run, c *cut) {
+	if c.Kind == Clog && c.Other < len(r.members) {
+		b.allowPieces(8)
+		return // the others bring what cannot pass here
+	}
 	b.allowed += r.world.Size
 	b.orphaned(r)
+}
+
+// separated notes that the tracker may take a member for dead that is not: what it
+// holds and what it fetches is fetched by others as well, at most once.
+func (b *budget) separated(r *run) {
+	b.allowed += r.world.Size
+	b.allowPieces(8)
+	r.later(2*silence, loneliness{})
+}
+
+// recount counts the holders of the pieces of a version that has come back.
+func (b *budget) recount(r *run) {
+	for _, m := range r.members {
+		if p := m.proc; p == nil || p.gone || m.disk.content != b.content {
+			continue
+		}
+		for e := range m.disk.have.Extents {
+			for i := e.First; i < e.End(); i++ {
+				b.holders[i]++
+			}
+		}
+	}
 }
 
 // orphaned notes that members divide the origin among themselves.
@@ -293,7 +309,7 @@ func (b *budget) orphaned(r *run) {
 	case r.world.Origin.OneStream: // which cannot be divided
 		b.allowed += r.world.Size * int64(2+len(r.members)/2)
 	case len(r.members) > meshLimit: // not everybody hears everybody's claims
-		b.allowed += r.world.Size/4 + int64(len(r.members))/2*b.piece
+		b.allowed += r.world.Size/2 + int64(len(r.members))/2*b.piece
 	default:
 		b.allowed += r.world.Size / 10
 	}
@@ -301,19 +317,6 @@ func (b *budget) orphaned(r *run) {
 	// before they hear that somebody has it.
 	b.allowed += (2 + int64(len(r.members))/2) * b.piece
 	b.alone(r)
-}
-
-// checkOrigin compares what the origin has sent with the budget.
-func (r *run) checkOrigin() {
-	sent := r.result.OriginBytes - r.result.AuditBytes
-	limit := r.budget.allowed + max(r.world.Size/50, r.budget.piece) // in a small file 2 % is less than a piece
-	if r.budget.faulty {
-		limit += 8 * r.budget.piece
-	}
-	if sent > limit && r.err == nil {
-		r.err = fmt.Errorf("at %v: the origin has sent %d bytes of a file of %d, and the faults explain %d",
-			time.Duration(r.now), sent, r.world.Size, limit)
-	}
 }
 
 // stuck describes a run that did not end.

@@ -7,7 +7,8 @@
 // all kinds of faults; Uniform makes an office without any. Run plays it and returns
 // a Result: the time of the last member, what the fluid bound would have been, what
 // the origin sent, and, in Err, the first promise that was broken. The promises are
-// in check.go.
+// in invariants.go and check.go. Shrink makes a world that breaks one smaller, and
+// WriteText writes it down for testdata, where it is played for ever.
 //
 // The simulator stands where the drivers stand. What it mirrors of them (how often
 // they report bytes, when they call a silent session dead, what a restart finds on

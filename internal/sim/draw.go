@@ -3,21 +3,23 @@ package sim
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"dragonload/internal/piece"
 )
 
 // Draw makes a world from a seed: 2 to 200 members, 1 to 5 000 pieces, rates over two
-// orders of magnitude, and some of everything that can go wrong. One world in eight
-// is without faults, and one in eight has the tracker's death alone, for what is
-// promised of those.
+// orders of magnitude, and some of everything that can go wrong (drawfaults.go). One
+// world in eight is without faults, and one in eight has the tracker's death alone, for
+// what is promised of those.
 func Draw(seed uint64) World {
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0x64726177))}
 	w := World{Seed: seed, Drawn: true}
 	n := int(d.logarithmic(2, 200))
 	w.Size = d.size()
+	if count := piece.LayoutFor(w.Size).Count(); n*count > manyPieces && !d.oneIn(50) {
+		n = max(manyPieces/count, 2)
+	}
 	// All rates follow from how long the origin's bytes take, so that small and large
 	// files are alike in everything but their pieces.
 	span := time.Duration(d.logarithmic(3e9, 60e9))
@@ -37,11 +39,18 @@ func Draw(seed uint64) World {
 	for _, f := range w.Faults {
 		w.QuietFrom = max(w.QuietFrom, f.At+f.For+f.Wait)
 	}
+	if len(w.Faults) > 0 && d.oneIn(5) {
+		d.rest(&w)
+	}
 	if w.PeerLosses+w.OriginLosses > 0 {
 		w.QuietFrom = max(w.QuietFrom, 2*d.span)
 	}
 	return w
 }
+
+// manyPieces is how many pieces most worlds have at most, all members together: time is
+// better spent on more worlds.
+const manyPieces = 40_000
 
 type drawing struct {
 	rng  *rand.Rand
@@ -140,77 +149,4 @@ func (d *drawing) origin(w *World) {
 			}
 		}
 	}
-}
-
-// faults draws several faults, and what is wrong all along.
-func (d *drawing) faults(w *World) {
-	if d.oneIn(4) {
-		w.PeerLosses = int(d.logarithmic(1000, 50_000))
-	}
-	if d.oneIn(4) {
-		w.OriginLosses = int(d.logarithmic(1000, 50_000))
-	}
-	if d.oneIn(6) && len(w.Members) > 2 {
-		for range 1 + d.rng.IntN(1+min(2, len(w.Members)/8)) {
-			w.Members[1+d.rng.IntN(len(w.Members)-1)].LiesOneIn = int(d.logarithmic(1, 100))
-		}
-	}
-	for range 1 + d.rng.IntN(6) {
-		d.fault(w, FaultKind(d.rng.IntN(int(faultKinds))))
-	}
-}
-
-// fault adds one fault of a kind.
-func (d *drawing) fault(w *World, kind FaultKind) {
-	if w.Origin.Unsized && (kind == TrackerDies || kind == Partition) {
-		// Until the whole of a stream has come that does not tell its length, nobody can
-		// tell others what it is of: without a tracker each member reads one of its own,
-		// and how long that takes has no useful bound.
-		return
-	}
-	n := len(w.Members)
-	f := Fault{Kind: kind, At: d.between(50*time.Millisecond, d.span), Member: d.rng.IntN(n), Silent: d.oneIn(2)}
-	if d.oneIn(4) {
-		f.At = d.between(0, 2*time.Second) // the beginning is where most has to go right
-	}
-	short := d.between(200*time.Millisecond, max(d.span/2, time.Second))
-	switch kind {
-	case Leave:
-		f.Member = 1 + d.rng.IntN(n-1) // member 0 stays
-	case Kill, Wipe:
-		if f.Member == 0 || d.oneIn(2) {
-			f.For = short
-		}
-	case SlowLine, SlowLAN:
-		f.For, f.Factor = short, int64(d.logarithmic(2, 50))
-	case Partition:
-		if w.has(Partition) {
-			return // one at a time: the budget counts the parts of one
-		}
-		f.For = d.between(500*time.Millisecond, 15*time.Second)
-		f.Sides = piece.NewBitfield(n + 1)
-		aside := d.rng.IntN(n + 1)
-		if d.oneIn(2) {
-			f.Sides.Set(uint32(aside)) // one member, or the tracker
-		} else {
-			for k := range n + 1 {
-				if d.oneIn(2) {
-					f.Sides.Set(uint32(k))
-				}
-			}
-		}
-	case TrackerDies:
-		if d.oneIn(2) {
-			f.For = short
-		}
-	case OriginBusy:
-		f.For = d.between(100*time.Millisecond, 5*time.Second)
-		f.Wait = time.Duration(1+d.rng.IntN(4)) * time.Second
-	case OriginChanges:
-		if w.Origin.NoValidator || w.has(OriginChanges) || !d.oneIn(3) {
-			return
-		}
-	}
-	w.Faults = append(w.Faults, f)
-	slices.SortStableFunc(w.Faults, func(a, b Fault) int { return int(a.At - b.At) })
 }

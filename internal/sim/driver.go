@@ -40,6 +40,12 @@ type proc struct {
 	busy    int           // of these, in use
 	lonely  bool          // counted in the budget
 	stalls  int           // steps at a deadline that did not move it
+
+	clock      clock
+	wrongClock bool // has jumped or stood still: it cannot know how long a pause lasts
+	paused     bool
+	waiting    []happening // for the process to go on
+	aborted    bool        // its driver has ended the download
 }
 
 // start begins a process on a member's machine.
@@ -52,6 +58,7 @@ func (r *run) start(m *member) {
 		fetches: make(map[swarm.Request]*fetch),
 		asked:   make(map[swarm.Request]*fetch),
 	}
+	p.clock = m.startClock(r.now)
 	seed := r.rng.Uint64()
 	p.node = swarm.NewNode(swarm.NodeOptions{
 		Self:    m.id,
@@ -67,6 +74,9 @@ func (r *run) start(m *member) {
 		r.mark(Resumed)
 	}
 	m.proc = p
+	if m.lives > 1 {
+		r.tell("member %d begins again", m.index)
+	}
 	if !m.able() && !r.tracker.up && !r.tracker.returns {
 		r.done(m) // it meets nobody
 	}
@@ -81,22 +91,33 @@ func (r *run) step(p *proc, ev swarm.Event) {
 	if p.gone || r.err != nil {
 		return
 	}
+	if p.paused {
+		r.violate(p, "is stepped while it stands still: %T", ev)
+		return
+	}
 	r.result.Steps++
+	now := p.clock.read(r.now)
 	out := r.stepOut[:0]
 	if r.clock != nil {
 		before := r.clock()
-		out = p.node.Step(r.now, ev, out)
+		out = p.node.Step(now, ev, out)
 		r.result.NodeTime += r.clock() - before
 		r.result.NodeSteps++
 	} else {
-		out = p.node.Step(r.now, ev, out)
+		out = p.node.Step(now, ev, out)
 	}
 	r.stepOut = out
 	r.note(uint64(r.now), uint64(p.m.index)<<32|uint64(len(out)))
 	if r.world.Log != nil {
 		r.log(fmt.Sprintf("member %d", p.m.index), ev, len(out), func(k int) any { return out[k] })
 	}
-	for _, a := range out {
+	for k, a := range out {
+		if f := p.m.dying; f != nil && k > 0 {
+			p.m.dying = nil
+			r.mark(KilledMidway)
+			r.kill(p.m, f)
+			return
+		}
 		if p.gone {
 			r.violate(p, "%T after Quit", a)
 			return
@@ -105,7 +126,7 @@ func (r *run) step(p *proc, ev swarm.Event) {
 	}
 	if !p.gone {
 		r.arm(p)
-		r.checkTables(p)
+		r.s10TablesStayBounded(p)
 	}
 }
 
@@ -131,6 +152,9 @@ func (r *run) note(a, b uint64) {
 // arm sees to it that the Node is stepped at its deadline.
 func (r *run) arm(p *proc) {
 	at, ok := p.node.Deadline()
+	if ok {
+		at, ok = p.clock.when(at)
+	}
 	if !ok {
 		return
 	}
@@ -145,13 +169,14 @@ type deadline proc
 
 func (d *deadline) happen(r *run) {
 	p := (*proc)(d)
-	if p.gone || p.armed != max(r.now, 1) {
-		return // an earlier deadline has taken its place
+	if p.gone || p.paused || p.armed != max(r.now, 1) {
+		return // an earlier deadline has taken its place, or the process stands still
 	}
 	p.armed = 0
-	if at, ok := p.node.Deadline(); ok && at <= r.now {
+	now := p.clock.read(r.now)
+	if at, ok := p.node.Deadline(); ok && at <= now {
 		r.step(p, nil)
-		if again, ok := p.node.Deadline(); ok && again <= r.now && !p.gone {
+		if again, ok := p.node.Deadline(); ok && again <= now && !p.gone && !p.clock.stopped {
 			// A deadline that its step does not move would hold the clock still.
 			p.armed = 0
 			r.stalled(p)
@@ -222,6 +247,7 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 }
 
 func (r *run) warned(p *proc, w swarm.Warn) {
+	r.tell("member %d warns: %s", p.m.index, w.Code)
 	switch w.Code {
 	case swarm.WarnTrackerBack:
 		r.mark(TrackerBack)
@@ -250,6 +276,7 @@ func (r *run) failed(p *proc, code swarm.FailCode) {
 		r.violate(p, "fails with %q", code)
 		return
 	}
+	r.tell("member %d fails: %s", p.m.index, code)
 	r.mark(GaveUp)
 	p.m.stopping = max(r.now, 1)
 	r.done(p.m)
@@ -258,10 +285,14 @@ func (r *run) failed(p *proc, code swarm.FailCode) {
 // finishFile gives the file its name.
 func (r *run) finishFile(p *proc) {
 	m := p.m
-	r.checkWhole(p)
+	if !r.readBack(p, true, nil) {
+		return // the hash of the whole file has found it out
+	}
+	r.s1FileIsOneGeneration(p)
 	if !m.whole {
 		m.whole, m.finished = true, r.now
 		r.result.Finished++
+		r.tell("member %d has finished", m.index)
 		r.done(m)
 	}
 	r.later(finishTime, (*finished)(p))
@@ -271,6 +302,9 @@ type finished proc
 
 func (f *finished) happen(r *run) {
 	p := (*proc)(f)
+	if r.held(p, f) {
+		return
+	}
 	r.step(p, swarm.Finished{})
 	if p.m.LeavesWhenWhole {
 		r.stop(p.m)
@@ -292,6 +326,7 @@ func (r *run) stop(m *member) {
 		r.done(m)
 	}
 	if p := m.proc; p != nil && !p.gone {
+		(*wake)(p).happen(r) // who stops a process that stands still lets it go on for that
 		r.step(p, swarm.Stopping{})
 		if !p.gone && r.err == nil {
 			r.violate(p, "goes on after Stopping")
@@ -301,7 +336,7 @@ func (r *run) stop(m *member) {
 
 // quit ends a process in good order.
 func (r *run) quit(p *proc) {
-	if !p.m.whole && p.m.stopping == 0 && !p.m.Helper && r.err == nil {
+	if !p.m.whole && p.m.stopping == 0 && !p.aborted && !p.m.Helper && r.err == nil {
 		r.violate(p, "quits before its file is whole")
 	}
 	r.endProcess(p, false)
@@ -365,6 +400,9 @@ type disk struct {
 	headBytes   int64          // its whole ones
 	recent      []stored       // not surely synced yet; kept only where it may matter
 	keepRecent  bool
+	full        *Fault         // the next piece cannot be written
+	flipped     []piece.Index  // are not any more what was written
+	synced      piece.Bitfield // at the last crash: what must be found again
 }
 
 type stored struct {
@@ -377,7 +415,7 @@ const syncTime = 2 * time.Second
 
 func (d *disk) begin(pin piece.Pin, incarnation uint64) {
 	n := pin.Layout().Count()
-	*d = disk{set: true, pin: pin, incarnation: incarnation, have: piece.NewBitfield(n), own: piece.NewBitfield(n), keepRecent: d.keepRecent}
+	*d = disk{set: true, pin: pin, incarnation: incarnation, have: piece.NewBitfield(n), own: piece.NewBitfield(n), keepRecent: d.keepRecent, full: d.full}
 }
 
 // resume is what a process finds that is started on this disk.
@@ -401,33 +439,44 @@ func (d *disk) forget(i piece.Index) bool {
 	return true
 }
 
-// crash loses what was stored in the last moments, up to syncTime back.
-func (d *disk) crash(r *run, wipe bool) {
-	if wipe {
+// crash loses what was stored in the last moments, up to syncTime back; a disk that
+// has gone stale, what came since any moment.
+func (d *disk) crash(r *run, how FaultKind) {
+	if how == Wipe {
 		*d = disk{keepRecent: d.keepRecent}
 		return
 	}
-	synced := r.now.Add(-time.Duration(r.rng.Int64N(int64(syncTime))))
+	back := syncTime
+	if how == Stale {
+		back = max(time.Duration(r.now), syncTime)
+	}
+	synced := r.now.Add(-time.Duration(r.rng.Int64N(int64(back))))
 	for len(d.recent) > 0 && d.recent[len(d.recent)-1].at > synced {
 		d.forget(d.recent[len(d.recent)-1].piece)
 		d.recent = d.recent[:len(d.recent)-1]
 	}
 	d.headBytes = 0
+	// A stop that was not clean has everything hashed again.
+	for _, i := range d.flipped {
+		d.forget(i)
+	}
+	d.flipped = nil
+	d.synced = d.have.Clone()
 }
 
-// store puts a piece of a content on a member's disk.
-func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) {
+// store puts a piece of a content on a member's disk, and reports whether it is there.
+func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) bool {
 	d := &p.m.disk
-	if d.content == nil {
-		d.content = c
+	if d.full != nil {
+		r.later(0, &aborting{p, d.full})
+		return false
 	}
-	if d.content != c {
-		r.violate(p, "stores piece %d of %v beside pieces of %v", i, c, d.content)
-		return
+	if !r.s3GenerationsStayApart(p, c, i) {
+		return false
 	}
 	if !d.have.Set(i) {
 		r.mark(StoredTwice)
-		return
+		return true
 	}
 	if fromOrigin {
 		d.own.Set(i)
@@ -436,4 +485,5 @@ func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) {
 		d.recent = append(d.recent, stored{r.now, i})
 	}
 	r.budget.stored(r, p.m, i)
+	return true
 }

@@ -14,12 +14,17 @@ func (f *Fault) happen(r *run) {
 		m = r.members[f.Member]
 	}
 	r.result.Faults[f.Kind]++
+	r.tell("%s", f.describe(r.world))
 	r.note(uint64(f.Kind), uint64(f.Member))
 	switch f.Kind {
 	case Leave:
 		r.stop(m)
-	case Kill, Wipe:
-		r.kill(m, f)
+	case Kill, Wipe, Stale:
+		if f.Midway {
+			m.dying = f
+		} else {
+			r.kill(m, f)
+		}
 	case Damage:
 		r.damage(m)
 	case SlowLine:
@@ -27,8 +32,22 @@ func (f *Fault) happen(r *run) {
 	case SlowLAN:
 		r.slow(&m.lanUp, f)
 		r.slow(&m.lanDown, f)
-	case Partition:
+	case Partition, OneWay, Clog:
 		r.cut(f)
+	case Reset, HalfOpen:
+		r.disconnect(m, f.Kind == HalfOpen)
+	case Pause:
+		r.pause(m, f)
+	case ClockJumps, ClockStops:
+		r.disturbClock(m, f)
+	case DiskFull, SyncFails:
+		r.breakDisk(m, f)
+	case BitFlip:
+		r.flip(m)
+	case TrackerSlow:
+		r.slowTracker(f)
+	case TrackerForgets:
+		r.forgetful()
 	case TrackerDies:
 		r.killTracker(f)
 	case OriginBusy:
@@ -42,6 +61,8 @@ func (f *Fault) happen(r *run) {
 	case OriginChanges:
 		r.origin.current = r.origin.version(r)
 		r.budget.changed(r)
+	default:
+		r.origin.misbehave(r, f)
 	}
 }
 
@@ -52,7 +73,7 @@ func (r *run) kill(m *member, f *Fault) {
 	}
 	r.endProcess(p, f.Silent)
 	m.dark = f.Silent
-	m.disk.crash(r, f.Kind == Wipe)
+	m.disk.crash(r, f.Kind)
 	if f.For > 0 {
 		r.later(f.For, (*boot)(m))
 	} else {
@@ -62,7 +83,7 @@ func (r *run) kill(m *member, f *Fault) {
 
 // damage makes one stored piece unreadable, if the member has one.
 func (r *run) damage(m *member) {
-	if p := m.proc; p == nil || p.gone || m.whole || !m.disk.set || m.disk.have.Count() == 0 {
+	if p := m.proc; p == nil || p.gone || p.paused || m.whole || !m.disk.set || m.disk.have.Count() == 0 {
 		return
 	}
 	n := m.disk.have.Len()
@@ -107,83 +128,11 @@ func (l *line) setRate(now swarm.Instant, rate int64) {
 	l.rate = rate
 }
 
-// cut begins a partition.
-func (r *run) cut(f *Fault) {
-	bit := uint64(1) << r.nextCut
-	r.nextCut++
-	place := func(k int, p *place) {
-		if f.Sides.Has(uint32(k)) {
-			p.sides |= bit
-		}
-	}
-	for k, m := range r.members {
-		place(k, &m.place)
-	}
-	place(len(r.members), &r.tracker.place)
-	r.cuts |= bit
-	r.budget.partitioned(r)
-	r.later(silence, &severed{bit})
-	r.later(f.For, &healed{bit})
-}
-
-// severed breaks what has been silent since a cut began.
-type severed struct{ bit uint64 }
-
-func (s *severed) happen(r *run) {
-	if r.cuts&s.bit == 0 {
-		return // healed in time: nothing has broken
-	}
-	r.mark(Severed)
-	r.later(silence, loneliness{})
-	for _, m := range r.members {
-		p := m.proc
-		if p == nil || p.gone {
-			continue
-		}
-		for _, k := range sorted(p.streams) {
-			if e := p.streams[k]; e != nil && !r.reaches(&m.place, &r.members[k].place) {
-				r.later(r.jitter(time.Second), (*lost)(e))
-				r.later(r.jitter(time.Second), (*lost)(e.peer))
-			}
-		}
-		if s := p.session; s != nil && !r.reaches(&m.place, &r.tracker.place) {
-			r.later(r.jitter(time.Second), (*trackerLost)(s))
-			r.later(r.jitter(time.Second), (*sessionLost)(s))
-		}
-	}
-}
-
 func (r *run) jitter(d time.Duration) time.Duration { return time.Duration(r.rng.Int64N(int64(d))) }
 
 // chance is true so many times in a million.
 func (r *run) chance(perMillion int) bool {
 	return perMillion > 0 && r.now < swarm.Instant(r.world.QuietFrom) && r.rng.IntN(1_000_000) < perMillion
-}
-
-// healed ends a partition.
-type healed struct{ bit uint64 }
-
-func (h *healed) happen(r *run) {
-	r.cuts &^= h.bit
-	parked := r.parked
-	r.parked = nil
-	for _, f := range parked {
-		f.parked = false
-		r.offer(f) // those that are still cut off park again
-	}
-	for _, m := range r.members {
-		p := m.proc
-		if p == nil || p.gone {
-			continue
-		}
-		for _, k := range sorted(p.streams) {
-			r.pump(&p.streams[k].in)
-		}
-		if s := p.session; s != nil {
-			r.pump(&s.up)
-			r.pump(&s.down)
-		}
-	}
 }
 
 func (r *run) killTracker(f *Fault) {
@@ -192,17 +141,20 @@ func (r *run) killTracker(f *Fault) {
 		return
 	}
 	t.up, t.returns = false, f.For > 0
+	t.before = nil
 	for _, k := range sorted(t.sessions) {
 		s := t.sessions[k]
 		s.up.dead = true
 		if f.Silent {
 			s.down.dead = true
+			t.before = append(t.before, s)
 			r.later(silence, (*trackerLost)(s))
 		} else {
 			r.put(&s.down, closed{})
 		}
 	}
 	r.budget.trackerDied(r)
+	r.heldTill = 0 // what it had heard of a pause is gone with it
 	for _, m := range r.members {
 		if !t.returns && !m.able() && m.proc != nil && !m.proc.gone && !m.disk.set {
 			r.done(m) // nobody can tell it what the file is
@@ -215,4 +167,14 @@ func (r *run) killTracker(f *Fault) {
 
 type trackerBoot trackerHost
 
-func (b *trackerBoot) happen(r *run) { r.startTracker() }
+func (b *trackerBoot) happen(r *run) {
+	r.startTracker()
+	// Who has not noticed yet is told by a reset when it reports the next time.
+	for _, s := range b.before {
+		if s.open && !s.p.gone {
+			r.later(r.jitter(time.Second), (*trackerLost)(s))
+			r.budget.allow(min(r.world.Size, s.p.m.wan.rate*2)) // a newcomer begins the pool anew meanwhile
+		}
+	}
+	b.before = nil
+}

@@ -86,6 +86,9 @@ func (f *fetch) happen(r *run) {
 		f.finish(r, true, r.world.LANDelay)
 		return
 	}
+	if r.held(q, f) {
+		return
+	}
 	f.holder = q
 	q.nextAsk++
 	f.hreq = driverRequest | q.nextAsk
@@ -109,6 +112,10 @@ func (r *run) serve(p *proc, req swarm.Request) {
 			r.violate(p, "serves piece %d to %v, which is not stored", i, f.asker.m.id)
 			return
 		}
+	}
+	if !r.readBack(p, false, f.pieces) {
+		f.finish(r, true, r.world.LANDelay)
+		return
 	}
 	f.content = d.content
 	layout := d.pin.Layout()
@@ -135,7 +142,11 @@ func (r *run) refuse(p *proc, req swarm.Request) {
 }
 
 // open, next and arrive make a fetch the cargo of its flow.
-func (f *fetch) open(r *run) bool { return r.reaches(&f.holder.m.place, &f.asker.m.place) }
+func (f *fetch) open(r *run) bool {
+	return !f.holder.paused && !f.asker.paused && r.reaches(&f.holder.m.place, &f.asker.m.place)
+}
+
+func (f *fetch) owner() *proc { return f.asker }
 
 func (f *fetch) next(r *run, limit int64) int64 {
 	if f.sentPieces == len(f.pieces) {
@@ -184,8 +195,9 @@ func (f *fetch) arrive(r *run, n int64) {
 		// The asker has gone over to another generation meanwhile.
 	default:
 		if p.m.disk.content == nil || p.m.disk.content == f.content {
-			r.store(p, f.content, i, false)
-			r.step(p, swarm.PeerStored{Request: f.req, Piece: i})
+			if r.store(p, f.content, i, false) {
+				r.step(p, swarm.PeerStored{Request: f.req, Piece: i})
+			}
 		}
 	}
 	if f.gotPieces == len(f.pieces) && !f.over {
@@ -213,7 +225,7 @@ type fetchEnded struct {
 
 func (e *fetchEnded) happen(r *run) {
 	f := e.f
-	if f.asker.gone {
+	if f.asker.gone || r.held(f.asker, e) {
 		return
 	}
 	delete(f.asker.fetches, f.req)
@@ -224,7 +236,7 @@ type served struct{ f *fetch }
 
 func (e *served) happen(r *run) {
 	f := e.f
-	if f.holder.gone {
+	if f.holder.gone || r.held(f.holder, e) {
 		return
 	}
 	delete(f.holder.asked, f.hreq)

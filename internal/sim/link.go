@@ -40,6 +40,8 @@ type cargo interface {
 	arrive(r *run, bytes int64)
 	// open reports whether the network lets the flow's bytes through.
 	open(r *run) bool
+	// owner is the process at the receiving end.
+	owner() *proc
 }
 
 // flow is the bytes of one request on their way.
@@ -136,6 +138,9 @@ type chunkArrived flow
 
 func (c *chunkArrived) happen(r *run) {
 	f := (*flow)(c)
+	if r.held(f.cargo.owner(), c) {
+		return
+	}
 	n := f.flight[f.head]
 	if f.head++; f.head == len(f.flight) {
 		f.flight, f.head = f.flight[:0], 0

@@ -17,6 +17,8 @@ type load struct {
 
 func (l *load) open(*run) bool { return !l.shut }
 
+func (l *load) owner() *proc { return &proc{} }
+
 func (l *load) next(_ *run, limit int64) int64 {
 	n := min(limit, l.left)
 	l.left -= n
@@ -159,20 +161,20 @@ func (m *mailbox) receive(r *run, msg any) {
 }
 
 func TestPipe_deliversInOrderAndHoldsWhileCut(t *testing.T) {
-	r := &run{}
+	r := &run{world: &World{}}
 	box := &mailbox{}
-	a, b := &place{sides: 1}, &place{}
+	a, b := &place{0}, &place{1}
 	p := &pipe{from: a, to: b, delay: 10 * time.Millisecond, end: box}
 	r.put(p, 1)
 	r.put(p, 2)
 	carry(r)
-	r.cuts = 1
+	r.cuts = []*cut{{Fault: &Fault{Kind: Clog, Member: 0, Other: 1}}}
 	r.put(p, 3)
 	carry(r)
 	if len(box.msg) != 2 || box.msg[0] != 1 || box.msg[1] != 2 || box.at[1] != swarm.Instant(10*time.Millisecond) {
 		t.Fatalf("got %v at %v", box.msg, box.at)
 	}
-	r.cuts, r.now = 0, swarm.Instant(time.Second)
+	r.cuts, r.now = nil, swarm.Instant(time.Second)
 	r.pump(p)
 	carry(r)
 	if len(box.msg) != 3 || box.at[2] != swarm.Instant(time.Second) {

@@ -32,6 +32,8 @@ type originHost struct {
 	wait     time.Duration
 	active   int
 	pulls    []*pull // under way, to be broken off by OriginResets
+
+	stalledTill, truncatesTill, refusesTill swarm.Instant
 }
 
 func (o *originHost) init(r *run) {
@@ -94,6 +96,7 @@ type pull struct {
 	moved      int64
 	movedAt    swarm.Instant
 	breakAt    int64
+	cutShort   bool // breaks off as if it were at its end
 	over       bool
 	piece      piece.Index // of an audit
 }
@@ -137,9 +140,10 @@ func (r *run) pull(p *proc, l *pull) {
 		r.violate(p, "asks the origin, which it was told it cannot reach")
 		return
 	case r.now < p.quiet:
-		r.violate(p, "asks the origin %v before the pause that it asked for is over", time.Duration(p.quiet-r.now))
+		r.violate(p, "asks the origin %v before the pause that it asked for is over", time.Duration(p.quiet-r.now)) // S8
 		return
 	}
+	r.s8NobodyAsksDuringAPause(p)
 	l.p, l.breakAt = p, -1
 	p.pulls[l.req] = l
 	r.origin.list(l)
@@ -178,7 +182,7 @@ func (a *pullArrives) happen(r *run) {
 		pin := o.current.pin
 		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Changed: &pin})
 		return
-	case l.kind != probe && w.Origin.OneStream:
+	case l.kind != probe && (w.Origin.OneStream || r.now < o.refusesTill):
 		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing})
 		return
 	}
@@ -197,6 +201,9 @@ func (a *pullArrives) happen(r *run) {
 	}
 	if r.chance(w.OriginLosses) && r.now < swarm.Instant(w.QuietFrom) {
 		l.breakAt = r.rng.Int64N(l.end-l.start+1) + 1
+	}
+	if r.now < o.truncatesTill && l.end > l.start {
+		l.breakAt, l.cutShort = r.rng.Int64N(l.end-l.start)+1, true
 	}
 	o.active++
 	l.flow = flow{
@@ -217,7 +224,7 @@ type pullAnswered pull
 
 func (a *pullAnswered) happen(r *run) {
 	l := (*pull)(a)
-	if l.over {
+	if l.over || r.held(l.p, a) {
 		return
 	}
 	l.accepted(r)
@@ -283,7 +290,9 @@ func (r *run) setGeneration(p *proc, a swarm.SetGeneration, ev swarm.Event) {
 }
 
 // open, next and arrive make a pull the cargo of its flow.
-func (l *pull) open(*run) bool { return true }
+func (l *pull) open(r *run) bool { return !l.p.paused && r.now >= r.origin.stalledTill }
+
+func (l *pull) owner() *proc { return l.p }
 
 func (l *pull) next(r *run, limit int64) int64 {
 	n := min(limit, l.end-l.start-l.sent)
@@ -301,7 +310,7 @@ func (l *pull) arrive(r *run, n int64) {
 	p := l.p
 	if l.breakAt >= 0 && l.got >= l.breakAt {
 		r.mark(Losses)
-		l.finish(r, swarm.OriginEnded{Failure: swarm.Passing, Busy: true})
+		l.finish(r, swarm.OriginEnded{Failure: swarm.Passing, Busy: !l.cutShort})
 		return
 	}
 	if l.kind == audit {
@@ -323,7 +332,9 @@ func (l *pull) arrive(r *run, n int64) {
 		}
 		l.due++
 		had := p.m.disk.have.Has(i)
-		r.store(p, l.content, i, true)
+		if !r.store(p, l.content, i, true) {
+			return
+		}
 		if !had || l.kind != probe {
 			r.step(p, swarm.OriginStored{Request: l.req, Piece: i, Digest: l.content.digests[i]})
 		}
@@ -403,7 +414,7 @@ type pullEnded struct {
 
 func (e *pullEnded) happen(r *run) {
 	l, p := e.l, e.l.p
-	if p.gone {
+	if p.gone || r.held(p, e) {
 		return
 	}
 	if l.kind != audit {
@@ -411,7 +422,7 @@ func (e *pullEnded) happen(r *run) {
 	}
 	delete(p.pulls, l.req)
 	if e.how.Wait > 0 {
-		p.quiet = max(p.quiet, r.now.Add(e.how.Wait))
+		p.beQuiet(r.now, e.how.Wait)
 	}
 	if l.kind != audit {
 		r.step(p, e.how)
@@ -426,4 +437,68 @@ func (e *pullEnded) happen(r *run) {
 		r.mark(Audits)
 	}
 	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait})
+}
+
+// beQuiet notes a pause that a process has heard of. Its clock may be a little fast.
+func (p *proc) beQuiet(now swarm.Instant, wait time.Duration) {
+	if !p.wrongClock {
+		p.quiet = max(p.quiet, now.Add(wait-wait/clockTolerance))
+	}
+}
+
+// clockTolerance is the part of a pause by which a clock may be wrong: more than any
+// Member.Drift.
+const clockTolerance = 25
+
+// misbehave begins what concerns the answers of the origin.
+func (o *originHost) misbehave(r *run, f *Fault) {
+	till := r.now.Add(f.For)
+	switch f.Kind {
+	case OriginStalls:
+		o.stalledTill = max(o.stalledTill, till)
+		if r.world.Origin.OneStream {
+			r.budget.allow(r.world.Size) // another stream is begun while this one seems dead
+		}
+		r.later(f.For, unstalled{})
+		r.later(stallTime, leaveStalled{})
+	case OriginDrips:
+		r.slow(&o.up, f)
+	case OriginTruncates:
+		o.truncatesTill = max(o.truncatesTill, till)
+	case OriginRefuses:
+		o.refusesTill = max(o.refusesTill, till)
+	case OriginFlaps:
+		was := o.current
+		o.current = o.version(r)
+		r.budget.changed(r)
+		r.later(f.For, &flapsBack{was})
+	}
+}
+
+type unstalled struct{}
+
+func (unstalled) happen(r *run) { r.unpark() }
+
+// leaveStalled is what the real client's time-out does to requests that bring nothing.
+type leaveStalled struct{}
+
+func (leaveStalled) happen(r *run) {
+	if r.now >= r.origin.stalledTill {
+		return
+	}
+	r.mark(Stalls)
+	for _, l := range r.origin.pulls {
+		if !l.over && l.answered {
+			l.finish(r, swarm.OriginEnded{Failure: swarm.Passing, Busy: true})
+		}
+	}
+	r.later(stallTime, leaveStalled{})
+}
+
+type flapsBack struct{ to *content }
+
+func (b *flapsBack) happen(r *run) {
+	r.origin.current = b.to
+	r.budget.changed(r)
+	r.budget.recount(r)
 }

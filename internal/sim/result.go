@@ -35,13 +35,22 @@ const (
 	GenerationChanged             // a member began anew with another version
 	GaveUp                        // a member without a line of its own had nobody left to get the file from
 	Resumed                       // a process went on with what an earlier one had stored
+	Disconnected                  // all connections of a member broke
+	ClockWrong                    // a member's clock jumped or stood still
+	PausedLong                    // a process stood still for so long that the others left it
+	KilledMidway                  // a process died between two actions of one step
+	DiskFailed                    // a disk ended a download
+	FlipFound                     // a stored piece was not any more what was written
+	HoldKept                      // the tracker heard of a pause of the origin
+	CoreDone                      // everybody of a core has finished, while the rest stayed broken
 
 	marks
 )
 
 var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "claims", "severed", "origin-waits",
-	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed"}
+	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
+	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 
@@ -73,6 +82,9 @@ type Result struct {
 	NodeSteps, TrackerSteps uint64
 	NodeTime, TrackerTime   time.Duration
 
+	// Story tells what went wrong when, and when members finished, a line each.
+	Story string
+
 	// Err is the first broken promise, nil if all were kept.
 	Err error
 }
@@ -96,6 +108,7 @@ func (r *run) finish(took time.Duration) Result {
 	res.Bound = r.world.Bound()
 	res.Trace = r.trace
 	res.Took = took
+	res.Story = r.story.String()
 	if r.err != nil {
 		res.Err = fmt.Errorf("%w\n%s\nto see it again: %s", r.err, r.world.Describe(), r.world.Command())
 	}
@@ -163,25 +176,52 @@ func (w *World) Describe() string {
 		count(m.LeavesWhenWhole, &leaving)
 	}
 	fmt.Fprintf(&b, "; %d helpers, %d barred, %d without a line, %d liars, %d leave when whole", helpers, barred, lineless, liars, leaving)
-	fmt.Fprintf(&b, "; losses %d/%d per million until %v\n", w.PeerLosses, w.OriginLosses, w.QuietFrom)
-	for _, f := range w.Faults {
-		fmt.Fprintf(&b, "  %v %v member %d", f.At, f.Kind, f.Member)
-		if f.For > 0 {
-			fmt.Fprintf(&b, " for %v", f.For)
-		}
-		if f.Silent {
-			b.WriteString(" silently")
-		}
-		if f.Factor > 0 {
-			fmt.Fprintf(&b, " by %d", f.Factor)
-		}
-		if f.Wait > 0 {
-			fmt.Fprintf(&b, " Retry-After %v", f.Wait)
-		}
-		if f.Kind == Partition {
-			fmt.Fprintf(&b, " (%d aside of %d)", f.Sides.Count(), f.Sides.Len())
-		}
-		b.WriteString("\n")
+	fmt.Fprintf(&b, "; losses %d/%d per million until %v, messages %v late\n", w.PeerLosses, w.OriginLosses, w.QuietFrom, w.Jitter)
+	for k := range w.Faults {
+		fmt.Fprintf(&b, "  %s\n", w.Faults[k].describe(w))
 	}
 	return b.String()
+}
+
+// describe tells of one fault in a line.
+func (f *Fault) describe(w *World) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v %v", f.At, f.Kind)
+	if f.Kind.ofMember() {
+		fmt.Fprintf(&b, " member %d", f.Member)
+		if w.Members[f.Member].Rest {
+			b.WriteString(" of the rest")
+		}
+	}
+	for _, part := range []struct {
+		is   bool
+		text string
+		arg  any
+	}{
+		{f.Kind == Clog, " from member %v", f.Other},
+		{f.For > 0, " for %v", f.For},
+		{f.Silent && f.Kind.ofMember(), " silently", nil},
+		{f.Midway, " midway", nil},
+		{f.Factor > 0, " by %v", f.Factor},
+		{f.Leap != 0, " by %v", f.Leap},
+		{f.Kind == OriginBusy && f.Wait > 0, " Retry-After %v", f.Wait},
+		{f.Kind == TrackerSlow, " %v late", f.Wait},
+		{f.Sides.Len() > 0, " aside: %v", runs(&f.Sides)},
+	} {
+		switch {
+		case part.is && part.arg == nil:
+			b.WriteString(part.text)
+		case part.is:
+			fmt.Fprintf(&b, part.text, part.arg)
+		}
+	}
+	return b.String()
+}
+
+// tell adds a line to the story of a run.
+func (r *run) tell(format string, args ...any) {
+	const enough = 64 << 10
+	if r.story.Len() < enough {
+		fmt.Fprintf(&r.story, "%11.6f %s\n", time.Duration(r.now).Seconds(), fmt.Sprintf(format, args...))
+	}
 }

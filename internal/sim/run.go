@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"dragonload/internal/piece"
@@ -24,10 +26,13 @@ type run struct {
 	members []*member
 	tracker trackerHost
 	origin  originHost
-	cuts    uint64 // partitions in force, one bit each
-	nextCut int
-	parked  []*flow // flows that wait for a cut to heal
+	cuts    []*cut  // what stands in the way of messages now
+	parked  []*flow // flows that wait for that to end
 	watch   watch
+
+	slowTill swarm.Instant // until when messages of the tracker are late
+	slowBy   time.Duration
+	heldTill swarm.Instant // the end of the origin's pause that the tracker has heard of
 
 	waiting  int // members that have yet to finish, those to come included
 	running  int // processes
@@ -37,6 +42,7 @@ type run struct {
 
 	result Result
 	budget budget
+	story  strings.Builder
 	trace  uint64
 	err    error
 	limit  uint64 // steps after which the run stops, 0: no limit (benchmarks)
@@ -55,7 +61,8 @@ type member struct {
 	disk    disk
 	proc    *proc // the last one
 	lives   int
-	dark    bool // the machine is off: connections to it are not even refused
+	dark    bool   // the machine is off: connections to it are not even refused
+	dying   *Fault // of the process, in the middle of its next step
 
 	awaited  bool // counted in run.waiting
 	finished swarm.Instant
@@ -70,7 +77,7 @@ func (m *member) able() bool { return m.WAN > 0 && !m.Barred }
 const idIndex = 28
 
 func newMember(k int, m Member, rng *rand.Rand) *member {
-	x := &member{Member: m, index: k}
+	x := &member{Member: m, index: k, place: place{k}}
 	for b := 0; b < idIndex; b += 4 {
 		binary.BigEndian.PutUint32(x.id[b:], rng.Uint32())
 	}
@@ -93,11 +100,12 @@ func newRun(w World) *run {
 	for k, m := range w.Members {
 		r.members = append(r.members, newMember(k, m, r.rng))
 	}
+	r.tracker.place.index = len(r.members)
 	r.origin.init(r)
 	r.budget.init(r)
 	r.startTracker()
 	for _, m := range r.members {
-		m.awaited = !m.Helper && m.LiesOneIn == 0 // those who are shunned help themselves, if slowly
+		m.awaited = !m.Helper && m.LiesOneIn == 0 && !m.Rest // those who are shunned help themselves, if slowly
 		if m.awaited {
 			r.waiting++
 		}
@@ -106,7 +114,7 @@ func newRun(w World) *run {
 	for k := range w.Faults {
 		f := &w.Faults[k]
 		r.later(f.At, f)
-		if f.Kind == Kill {
+		if f.Kind == Kill || f.Kind == Stale || f.Kind == SyncFails {
 			r.members[f.Member].disk.keepRecent = true
 		}
 	}
@@ -143,19 +151,22 @@ func (r *run) play() (result Result) {
 				r.dismiss()
 				deadline = r.now.Add(r.linger())
 			} else {
-				r.err = r.stuck("not all members have finished")
+				r.err = r.s13CoreFinishes()
 				break
 			}
 		}
 		e.what.happen(r)
 		r.result.Events++
-		r.checkOrigin()
+		r.s7OriginWithinItsBudget()
 		if r.limit > 0 && r.result.Steps >= r.limit {
 			break
 		}
 		if r.waiting == 0 {
 			if r.last == 0 {
 				r.last = r.now
+				if slices.ContainsFunc(r.world.Members, func(m Member) bool { return m.Rest }) {
+					r.mark(CoreDone)
+				}
 				deadline = r.now.Add(r.linger())
 				r.dismiss()
 			}
@@ -225,7 +236,11 @@ func (r *run) onlyHelpless() bool {
 // dismiss stops those who are not waited for because nobody can bring them the file.
 func (r *run) dismiss() {
 	for _, m := range r.members {
-		if !m.Helper && !m.whole && m.proc != nil && !m.proc.gone {
+		switch {
+		case m.proc == nil || m.proc.gone:
+		case m.Rest:
+			r.stop(m)
+		case !m.Helper && !m.whole:
 			r.stop(m)
 		}
 	}
@@ -242,6 +257,7 @@ func (b *boot) happen(r *run) {
 	if m.stopping != 0 || m.proc != nil && !m.proc.gone {
 		return
 	}
+	r.s2ResumesWhatWasSynced(m)
 	m.dark = false
 	r.start(m)
 }

@@ -15,6 +15,7 @@ type trackerHost struct {
 	sessions map[int]*session // by member
 	armed    swarm.Instant
 	lives    int
+	before   []*session // of the tracker before, whose members have not noticed yet
 }
 
 func (r *run) startTracker() {
@@ -52,7 +53,11 @@ func (l *sessionLost) happen(r *run) { r.tracker.lose(r, (*session)(l)) }
 // trackerLost is a member noticing that its tracker is silent.
 type trackerLost session
 
-func (l *trackerLost) happen(r *run) { r.loseTracker((*session)(l)) }
+func (l *trackerLost) happen(r *run) {
+	if s := (*session)(l); !r.held(s.p, l) {
+		r.loseTracker(s)
+	}
+}
 
 func (r *run) stepTracker(ev swarm.TrackerEvent) {
 	t := &r.tracker

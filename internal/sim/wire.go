@@ -23,10 +23,9 @@ const (
 	maxRedial   = 5 * time.Second
 )
 
-// place is where something is: on which side of each cut.
-type place struct{ sides uint64 }
-
-func (r *run) reaches(a, b *place) bool { return (a.sides^b.sides)&r.cuts == 0 }
+// place is where something is in the network: the number of its member, that of
+// members for the tracker.
+type place struct{ index int }
 
 // receiver is the far end of a pipe.
 type receiver interface{ receive(r *run, msg any) }
@@ -47,6 +46,8 @@ type pipe struct {
 	from, to  *place
 	delay     time.Duration
 	end       receiver
+	owner     *proc // at the receiving end; nil for the tracker's
+	control   bool  // from or to the tracker
 	queue     []parcel
 	head      int
 	scheduled bool
@@ -57,13 +58,17 @@ func (r *run) put(p *pipe, msg any) {
 	if p.dead {
 		return
 	}
-	p.queue = append(p.queue, parcel{r.now.Add(p.delay), msg})
+	at := r.now.Add(p.delay + r.extraDelay(p))
+	if n := len(p.queue); n > p.head {
+		at = max(at, p.queue[n-1].at) // nothing overtakes within a connection
+	}
+	p.queue = append(p.queue, parcel{at, msg})
 	r.pump(p)
 }
 
 // pump sees to it that the next parcel of a pipe arrives.
 func (r *run) pump(p *pipe) {
-	if p.scheduled || p.dead || p.head == len(p.queue) || !r.reaches(p.from, p.to) {
+	if p.scheduled || p.dead || p.head == len(p.queue) || !r.passes(p.from, p.to) {
 		return
 	}
 	p.scheduled = true
@@ -75,8 +80,11 @@ type arrival pipe
 
 func (a *arrival) happen(r *run) {
 	p := (*pipe)(a)
+	if p.owner != nil && r.held(p.owner, a) {
+		return
+	}
 	p.scheduled = false
-	if !r.reaches(p.from, p.to) {
+	if !r.passes(p.from, p.to) {
 		return
 	}
 	for !p.dead && p.head < len(p.queue) && p.queue[p.head].at <= r.now {
@@ -119,11 +127,11 @@ func (r *run) dial(p *proc, peer swarm.PeerAddr) {
 
 func (d *dial) happen(r *run) {
 	p := d.p
-	if p.gone {
+	if p.gone || r.held(p, d) {
 		return
 	}
 	m := r.members[d.to]
-	if !r.reaches(&p.m.place, &m.place) || m.dark {
+	if !r.reaches(&p.m.place, &m.place) || m.dark || m.proc != nil && m.proc.paused {
 		r.later(silence, &peerDown{p, m.id})
 		return
 	}
@@ -146,7 +154,7 @@ func (d *dial) happen(r *run) {
 		if end == p {
 			from = q
 		}
-		e.in = pipe{from: &from.m.place, to: &end.m.place, delay: r.world.LANDelay, end: e}
+		e.in = pipe{from: &from.m.place, to: &end.m.place, delay: r.world.LANDelay, end: e, owner: end}
 	}
 	p.streams[d.to] = &s.ends[0]
 	q.streams[p.m.index] = &s.ends[1]
@@ -196,7 +204,11 @@ func (r *run) hangUp(p *proc, id piece.NodeID) {
 
 type lost streamEnd
 
-func (l *lost) happen(r *run) { r.lose((*streamEnd)(l)) }
+func (l *lost) happen(r *run) {
+	if e := (*streamEnd)(l); !r.held(e.p, l) {
+		r.lose(e)
+	}
+}
 
 type peerDown struct {
 	p  *proc
@@ -204,7 +216,7 @@ type peerDown struct {
 }
 
 func (d *peerDown) happen(r *run) {
-	if d.p.streams[r.memberOf(d.id)] == nil {
+	if !r.held(d.p, d) && d.p.streams[r.memberOf(d.id)] == nil {
 		r.step(d.p, swarm.PeerDown{Peer: d.id})
 	}
 }
@@ -215,6 +227,7 @@ type session struct {
 	up, down pipe
 	open     bool // at the member's end
 	said     bool // the tracker has had an Announce on it
+	answered bool // and the member its Welcome
 	saidAt   swarm.Instant
 }
 
@@ -223,7 +236,7 @@ type redial proc
 // happen tries to reach the tracker, and goes on trying.
 func (d *redial) happen(r *run) {
 	p := (*proc)(d)
-	if p.gone || p.session != nil {
+	if p.gone || p.session != nil || r.held(p, d) {
 		return
 	}
 	if !r.tracker.up || !r.reaches(&p.m.place, &r.tracker.place) {
@@ -235,8 +248,8 @@ func (d *redial) happen(r *run) {
 	}
 	p.redials = 0
 	s := &session{p: p, open: true}
-	s.up = pipe{from: &p.m.place, to: &r.tracker.place, delay: r.world.ControlDelay, end: (*sessionTracker)(s)}
-	s.down = pipe{from: &r.tracker.place, to: &p.m.place, delay: r.world.ControlDelay, end: (*sessionMember)(s)}
+	s.up = pipe{from: &p.m.place, to: &r.tracker.place, delay: r.world.ControlDelay, end: (*sessionTracker)(s), control: true}
+	s.down = pipe{from: &r.tracker.place, to: &p.m.place, delay: r.world.ControlDelay, end: (*sessionMember)(s), owner: p, control: true}
 	p.session = s
 	r.tracker.accept(s)
 	r.step(p, swarm.TrackerUp{})
@@ -259,6 +272,7 @@ func (e *sessionTracker) receive(r *run, msg any) {
 		if _, ok := msg.(swarm.Announce); ok {
 			s.said, s.saidAt = true, r.now
 		}
+		r.s8Heard(msg)
 		r.stepTracker(swarm.MemberSaid{Pool: poolID, Member: s.p.m.id, Message: msg})
 	}
 }
@@ -272,8 +286,9 @@ func (e *sessionMember) receive(r *run, msg any) {
 	case closed:
 		r.loseTracker(s)
 	case swarm.ToNode:
+		s.answered = true
 		if hold, ok := msg.(swarm.Hold); ok {
-			s.p.quiet = max(s.p.quiet, r.now.Add(hold.For))
+			s.p.beQuiet(r.now, hold.For)
 		}
 		r.step(s.p, swarm.TrackerSaid{Message: msg})
 	}

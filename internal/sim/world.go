@@ -18,6 +18,7 @@ type World struct {
 
 	LANDelay     time.Duration // one way, between members
 	ControlDelay time.Duration // one way, between a member and the tracker
+	Jitter       time.Duration // mean of what each message takes beyond, distributed exponentially
 
 	// Of a million requests this many break off midway, until QuietFrom.
 	PeerLosses, OriginLosses int
@@ -37,6 +38,8 @@ type Member struct {
 	Helper          bool          // lends its line and does not want the file
 	LiesOneIn       int           // serves wrong bytes for one piece in so many; 0: never
 	LeavesWhenWhole bool          // is stopped as soon as its file is whole
+	Drift           int64         // its clock is so many parts in a million too fast
+	Rest            bool          // what is wrong with it is never mended; nobody waits for it (S13)
 }
 
 // Origin is the server that the bytes come from.
@@ -77,11 +80,56 @@ const (
 	// OriginChanges: there is another version of the file from now on.
 	OriginChanges
 
+	// OneWay: what those in Sides send reaches nobody outside of it; they still hear.
+	OneWay
+	// Clog: nothing passes between Member and Other, which may be the tracker.
+	Clog
+	// Reset: all connections of the member with other members and the tracker break.
+	Reset
+	// HalfOpen: the member's end of them is gone; the others notice by the silence.
+	HalfOpen
+
+	// Pause: the member's process stands still, and goes on with all timers late.
+	Pause
+	// ClockJumps: the member's clock leaps by Leap, forward or back.
+	ClockJumps
+	// ClockStops: it stands still while the rest goes on.
+	ClockStops
+
+	// DiskFull: the member's next piece cannot be written, which ends its download;
+	// with For, its user makes room and begins it again.
+	DiskFull
+	// SyncFails: so does the next sync, and what it was to make safe is lost.
+	SyncFails
+	// Stale: like Kill, but the disk falls back to any earlier state.
+	Stale
+	// BitFlip: one stored piece is not any more what was written; that shows when it
+	// is read.
+	BitFlip
+
+	// OriginStalls: the origin sends nothing to anybody.
+	OriginStalls
+	// OriginDrips divides its rate by Factor.
+	OriginDrips
+	// OriginTruncates: its answers end before their time.
+	OriginTruncates
+	// OriginRefuses: it answers requests for ranges with the whole file, or with a 416.
+	OriginRefuses
+	// OriginFlaps: another version of the file is there, and then the first one again.
+	OriginFlaps
+
+	// TrackerSlow: messages from and to the tracker take Wait longer.
+	TrackerSlow
+	// TrackerForgets: the tracker knows nothing any more, but keeps its sessions.
+	TrackerForgets
+
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"leave", "kill", "wipe", "damage", "slow-line", "slow-lan", "partition", "tracker-dies",
-	"origin-busy", "origin-resets", "origin-changes"}
+	"origin-busy", "origin-resets", "origin-changes", "one-way", "clog", "reset", "half-open", "pause", "clock-jumps", "clock-stops",
+	"disk-full", "sync-fails", "stale", "bit-flip", "origin-stalls", "origin-drips", "origin-truncates", "origin-refuses",
+	"origin-flaps", "tracker-slow", "tracker-forgets"}
 
 func (k FaultKind) String() string { return faultNames[k] }
 
@@ -91,10 +139,13 @@ type Fault struct {
 	At     time.Duration
 	For    time.Duration // 0: it is not mended (Leave, Kill, TrackerDies) or has no length
 	Member int
-	Silent bool           // Kill, Wipe, TrackerDies: the machine is gone, nothing resets its connections
-	Factor int64          // SlowLine, SlowLAN
-	Wait   time.Duration  // OriginBusy: Retry-After
-	Sides  piece.Bitfield // Partition: one bit a member, then one for the tracker
+	Other  int            // Clog: the other end; the number of members stands for the tracker
+	Silent bool           // Kill, Wipe, Stale, TrackerDies: the machine is gone, nothing resets its connections
+	Midway bool           // Kill: between two actions of one step
+	Factor int64          // SlowLine, SlowLAN, OriginDrips
+	Leap   time.Duration  // ClockJumps
+	Wait   time.Duration  // OriginBusy: Retry-After (0: none is given). TrackerSlow
+	Sides  piece.Bitfield // Partition, OneWay: one bit a member, then one for the tracker
 }
 
 const (

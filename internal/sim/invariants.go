@@ -1,0 +1,102 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"dragonload/internal/piece"
+	"dragonload/internal/swarm"
+)
+
+// The promises that have a number in the plan, each as a function of its own. Those
+// about what a Node says of itself (nobody announces, serves or reports what is not
+// stored) are in check.go.
+//
+// Not here, because the machines have no part in them: S9 (invites and removals) and
+// S12 (the catalogue) are kept by room, tracker and their State; S11 (secrets) holds
+// since a machine is never given one, which TestS11_messagesHaveNoPlaceForSecrets
+// sees to.
+
+// s1FileIsOneGeneration: a file that is about to get its name is whole, and the bytes
+// of exactly one version of the origin's file.
+func (r *run) s1FileIsOneGeneration(p *proc) {
+	d := &p.m.disk
+	if !d.set || d.content == nil || !d.have.All() || d.content.pin != d.pin {
+		r.violate(p, "finishes a file that is not whole") // S1
+	}
+}
+
+// s2ResumesWhatWasSynced: a process that begins again finds what was synced when the
+// one before was cut off.
+func (r *run) s2ResumesWhatWasSynced(m *member) {
+	d := &m.disk
+	if !d.set || d.synced.Len() == 0 || d.synced.Len() != d.have.Len() {
+		return
+	}
+	found := d.resume()
+	for e := range d.synced.Extents {
+		for i := e.First; i < e.End(); i++ {
+			if found == nil || !found.Have.Has(i) || found.Digests[i] != d.content.digests[i] {
+				r.fail(fmt.Sprintf("S2: member %d does not find piece %d again, which was synced", m.index, i), m)
+				return
+			}
+		}
+	}
+}
+
+// s3GenerationsStayApart: what is stored belongs to one version.
+func (r *run) s3GenerationsStayApart(p *proc, c *content, i piece.Index) bool {
+	d := &p.m.disk
+	if d.content == nil {
+		d.content = c
+	}
+	if d.content != c {
+		r.violate(p, "stores piece %d of %v beside pieces of %v", i, c, d.content) // S3
+		return false
+	}
+	return true
+}
+
+// s7OriginWithinItsBudget: the origin sends the file once, and beyond that no more
+// than the faults explain (type budget).
+func (r *run) s7OriginWithinItsBudget() {
+	sent := r.result.OriginBytes - r.result.AuditBytes
+	limit := r.budget.allowed + max(r.world.Size/50, r.budget.piece) // in a small file 2 % is less than a piece
+	if r.budget.faulty {
+		limit += 8 * r.budget.piece
+	}
+	if sent > limit && r.err == nil {
+		r.err = fmt.Errorf("at %v: the origin has sent %d bytes of a file of %d, and the faults explain %d",
+			time.Duration(r.now), sent, r.world.Size, limit) // S7
+	}
+}
+
+// s8Heard notes what the tracker hears of a pause that the origin asks for.
+func (r *run) s8Heard(msg swarm.ToTracker) {
+	if m, ok := msg.(swarm.Returned); ok && m.Wait > 0 {
+		wait := min(m.Wait, time.Hour)
+		r.heldTill = max(r.heldTill, r.now.Add(wait-wait/clockTolerance))
+		r.mark(HoldKept)
+	}
+}
+
+// s8NobodyAsksDuringAPause: whoever has a session and has got all that the tracker has
+// sent on it knows of the pause that the tracker knows of.
+func (r *run) s8NobodyAsksDuringAPause(p *proc) {
+	s := p.session
+	if r.now >= r.heldTill || s == nil || !s.said || !s.answered || p.wrongClock || s.down.head < len(s.down.queue) || r.tracker.sessions[p.m.index] != s {
+		return
+	}
+	r.violate(p, "asks the origin %v before the end of a pause that the tracker has heard of", time.Duration(r.heldTill-r.now)) // S8
+}
+
+// s10TablesStayBounded: no Node has more open than its limits allow.
+func (r *run) s10TablesStayBounded(p *proc) {
+	if len(p.pulls) > maxPulls || len(p.streams) > maxStreams || len(p.fetches) > maxFetches {
+		r.violate(p, "has %d requests to the origin, %d neighbours, %d requests to them", len(p.pulls), len(p.streams), len(p.fetches)) // S10
+	}
+}
+
+// s13CoreFinishes: everybody who is waited for must be done by now: the faults of the
+// core are over, whatever the rest does.
+func (r *run) s13CoreFinishes() error { return r.stuck("not all members have finished") }
