@@ -119,7 +119,7 @@ func TestFlow_waitsWhileTheNetworkIsCut(t *testing.T) {
 	}
 	l.shut = false
 	r.now = swarm.Instant(5 * time.Second)
-	(&healed{}).happen(r)
+	(&healed{&cut{}}).happen(r)
 	carry(r)
 	near(t, "the end", l.done, 6*time.Second)
 }
