@@ -261,12 +261,23 @@ func (n *Node) rescueDue() bool {
 
 // rescuable reports whether piece i should be here by now: somebody holds it, or was
 // thought to. What nobody holds is on its way to somebody, over a slow line it may be,
-// unless it has been for very long.
-func (n *Node) rescuable(i piece.Index) bool {
+// unless it has been for longer than patience.
+func (n *Node) rescuable(i piece.Index, patience time.Duration) bool {
 	if n.have.Has(i) || n.asking[i] > 0 {
 		return false
 	}
-	return n.avail[i] > 0 || n.doubted.Has(i) || n.now.Sub(n.lastStored) >= lostTime>>min(n.rescues, 4)
+	return n.avail[i] > 0 || n.doubted.Has(i) || n.now.Sub(n.lastStored) >= patience
+}
+
+// shunsSomebody reports whether there is a member from which nothing is taken: what it
+// fetches and holds the tracker does not lend again, and it comes to nobody.
+func (n *Node) shunsSomebody() bool {
+	for _, k := range n.swap.known {
+		if k.shunned {
+			return true
+		}
+	}
+	return false
 }
 
 // rescue fetches a missing piece that the origin was not to be asked for, since nobody
@@ -276,9 +287,13 @@ func (n *Node) rescuable(i piece.Index) bool {
 func (n *Node) rescue() {
 	start := piece.Index(n.rng.IntN(n.have.Len()))
 	batch := 1 << min(n.rescues, 5)
+	patience := lostTime >> min(n.rescues, 4)
+	if n.shunsSomebody() {
+		patience = min(patience, stuckTime)
+	}
 	for k := range n.have.Len() {
 		i := (start + piece.Index(k)) % piece.Index(n.have.Len())
-		if batch > 0 && n.rescuable(i) {
+		if batch > 0 && n.rescuable(i, patience) {
 			n.origin.leases.Add(piece.Extent{First: i, Count: 1})
 			batch--
 		}
