@@ -11,11 +11,13 @@ all: build lint race
 build: ## the binary, ./dragonload
 	$(GO) build -trimpath ./cmd/dragonload
 
-test: ## all tests, without the race detector
+test: ## all tests, without the race detector, and a thousand simulated worlds
 	$(GO) test ./...
+	$(GO) test ./internal/sim -run TestSeeds
 
-race: ## all tests with the race detector; what CI runs
+race: ## all tests with the race detector, and a thousand worlds without; what CI runs
 	$(GO) test -race ./...
+	$(GO) test ./internal/sim -run TestSeeds
 
 lint: ## go vet and the linters of .golangci.yml, pinned in tools/go.mod
 	$(GO) vet ./...

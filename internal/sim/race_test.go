@@ -4,4 +4,4 @@ package sim
 
 // The race detector slows the simulator, which has one thread, tenfold: fewer worlds
 // are enough for it to see that this is so.
-func init() { defaultSeeds = 15 }
+func init() { fewSeeds = 15 }

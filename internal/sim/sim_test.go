@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// defaultSeeds is how many worlds are drawn without -seeds; fewer than enoughSeeds do
-// not come to everything.
-var defaultSeeds = enoughSeeds
-
+// enoughSeeds is how many worlds are drawn if TestSeeds alone is asked for, as in CI;
+// fewer do not come to everything. Among all tests fewSeeds are drawn.
 const enoughSeeds = 1000
 
+var fewSeeds = 60
+
 var (
-	seeds      = flag.Int("seeds", 0, "how many worlds TestSeeds draws (default 1000, with -race or -short 15)")
+	seeds      = flag.Int("seeds", 0, "how many worlds TestSeeds draws (default 1000 with -run TestSeeds, else 60, with -race 15)")
 	firstSeed  = flag.Uint64("first-seed", 1, "the first of them")
 	oneSeed    = flag.Uint64("seed", 0, "the seed that TestSeed plays, tells of and shrinks")
 	writeWorld = flag.Bool("write-scenario", false, "TestSeed: write the shrunk world into testdata, where TestKept plays it")
@@ -32,8 +32,9 @@ var (
 func TestSeeds_keepAllPromises(t *testing.T) {
 	n := *seeds
 	if n == 0 {
-		if n = defaultSeeds; testing.Short() {
-			n = min(n, 15)
+		n = fewSeeds
+		if run := flag.Lookup("test.run"); run != nil && strings.HasPrefix(run.Value.String(), "TestSeeds") {
+			n = enoughSeeds
 		}
 	}
 	s := &seedRun{t: t, started: time.Now(), last: *firstSeed + uint64(n) - 1}
