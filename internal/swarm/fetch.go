@@ -113,7 +113,7 @@ func (n *Node) originRequest(id Request) *originRequest {
 
 // probe asks the origin what the file is.
 func (n *Node) probe() {
-	if n.origin.barred || n.probing() {
+	if n.origin.barred || n.probing() || !n.opts.Wants {
 		return
 	}
 	r := &originRequest{id: n.request(), since: n.now, probe: true}

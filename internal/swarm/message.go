@@ -30,6 +30,7 @@ type (
 		Stream      bool           // the origin is read as one stream: Leased are what is still to come of it, if this node reads it
 		Fetches     bool           // may be leased extents of the origin
 		Wants       bool           // wants the whole file; false for helpers
+		Lendable    bool           // would answer AskSource
 	}
 
 	// Probed answers Probe: the origin's first answer. The node goes on to fetch
@@ -64,6 +65,9 @@ type (
 	// Conflict reports that the origin answered with another version than the pin.
 	Conflict struct{ Pin piece.Pin }
 
+	// Source answers AskSource: the URL, for members of the room that lend their line.
+	Source struct{ URL string }
+
 	// Leave ends the session in good order.
 	Leave struct{}
 )
@@ -73,6 +77,7 @@ func (Probed) toTracker()   {}
 func (Report) toTracker()   {}
 func (Returned) toTracker() {}
 func (Conflict) toTracker() {}
+func (Source) toTracker()   {}
 func (Leave) toTracker()    {}
 
 // Failure says how fetching from the origin ended.
@@ -130,21 +135,25 @@ type (
 	// Complete says that every member that wants the file has it.
 	Complete struct{}
 
+	// AskSource asks a member that is Lendable for the URL.
+	AskSource struct{}
+
 	// GiveUp says that no member can get the file from the origin; Failed members
 	// end with the error that they met themselves.
 	GiveUp struct{}
 )
 
-func (Welcome) toNode()  {}
-func (Probe) toNode()    {}
-func (Pinned) toNode()   {}
-func (Lease) toNode()    {}
-func (Revoke) toNode()   {}
-func (Drop) toNode()     {}
-func (Handout) toNode()  {}
-func (Hold) toNode()     {}
-func (Complete) toNode() {}
-func (GiveUp) toNode()   {}
+func (Welcome) toNode()   {}
+func (Probe) toNode()     {}
+func (Pinned) toNode()    {}
+func (Lease) toNode()     {}
+func (Revoke) toNode()    {}
+func (Drop) toNode()      {}
+func (Handout) toNode()   {}
+func (Hold) toNode()      {}
+func (Complete) toNode()  {}
+func (AskSource) toNode() {}
+func (GiveUp) toNode()    {}
 
 // PeerAddr is a member and where it is reached.
 type PeerAddr struct {

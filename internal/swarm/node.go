@@ -14,7 +14,10 @@ type NodeOptions struct {
 	Addr string // where members reach this node, host:port; "" if they cannot
 
 	Fetches bool // may ask the origin
-	Wants   bool // wants the whole file
+	Wants   bool // wants the whole file; false for helpers, which take nothing from neighbours
+
+	// Source is the URL for members that lend their line; "" if they must not know it.
+	Source string
 
 	// MaxConnections bounds the requests to the origin at one time. 0: as many as
 	// bring something, at most 8.
@@ -90,6 +93,7 @@ type Node struct {
 	warnedIdle   bool
 	received     meter // all that comes, for estimating what is left
 
+	helped    Instant // when a helper last had a neighbour
 	finishing bool
 	finished  bool
 	wholeAt   Instant
@@ -462,10 +466,17 @@ func (n *Node) check() {
 		return
 	}
 	n.readDisputed()
+	if n.checkHelper(); n.ended {
+		return
+	}
 	if n.whole() {
 		return
 	}
 	idle := n.now.Sub(n.lastProgress)
+	if idle >= n.opts.GiveUpAfter && !n.opts.Wants {
+		n.quit() // nobody needs its line, and that is no failure
+		return
+	}
 	if idle >= n.opts.GiveUpAfter {
 		n.fail(FailSilence)
 		return
@@ -490,7 +501,7 @@ const idleWarning = 30 * time.Second
 
 // finishIfDone completes the file once everything is stored and audited.
 func (n *Node) finishIfDone() {
-	if !n.whole() || n.finishing {
+	if !n.whole() || n.finishing || !n.opts.Wants {
 		return
 	}
 	if n.wholeAt == 0 {
@@ -528,7 +539,7 @@ func (n *Node) quitIfUnneeded() {
 	if !n.finished {
 		// A helper goes when nobody needs its line, whatever it holds itself.
 		t := &n.tracker
-		orphaned := !t.up && t.everUp && n.now.Sub(t.downSince) >= n.opts.Linger && n.allWhole()
+		orphaned := !t.up && n.now.Sub(t.downSince) >= n.opts.Linger && n.allWhole()
 		if !n.opts.Wants && !n.finishing && (t.complete || orphaned) {
 			n.quit()
 		}

@@ -127,6 +127,14 @@ func (n *Node) checkOrphan() {
 		}
 		return
 	}
+	if !n.opts.Wants {
+		// A helper goes on with what members of its rank would take, and rescues and
+		// probes nothing.
+		if !t.up && n.pinned && !t.stream && len(n.swap.order) > 0 && n.now.Sub(t.downSince) >= orphanTime+t.patience {
+			n.selfLease(false)
+		}
+		return
+	}
 	if n.pinned && n.missing() > 0 && n.now.Sub(n.lastStored) >= stuckTime && o.leases.Count() == 0 && len(o.requests) == 0 &&
 		n.now >= o.holdUntil && !t.stream && n.stuck() && n.rescueDue() {
 		n.rescue()

@@ -55,6 +55,8 @@ type pool struct {
 	pauseUntil Instant // the end of the pause that the origin asked for
 	stallCheck Instant
 
+	lending
+
 	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking
 	busy   indexed[*member] // by time of unasked work, the longest first
@@ -86,6 +88,7 @@ type member struct {
 	rate        int64
 	fetches     bool
 	wants       bool
+	lendable    bool
 	whole       bool
 	streaming   bool
 	witness     bool // was asked what it sees in the present contest
@@ -147,6 +150,7 @@ func (p *pool) leave(m *member) {
 	if m.wants {
 		p.wants--
 	}
+	p.unlend(m)
 	p.unlink(m)
 	last := p.order[len(p.order)-1]
 	p.order[m.pos], last.pos = last, m.pos
@@ -424,9 +428,10 @@ func (p *pool) otherFetcher(m *member, now Instant) bool {
 }
 
 // pickProber returns the first member, but not not, that may ask the origin now.
+// Helpers do not: what the file is those say who want it.
 func (p *pool) pickProber(now Instant, not *member) *member {
 	for _, m := range p.order {
-		if m != not && m.fetches && m.barredUntil <= now {
+		if m != not && m.fetches && m.wants && m.barredUntil <= now {
 			return m
 		}
 	}

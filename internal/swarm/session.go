@@ -65,6 +65,8 @@ func (n *Node) announce() {
 		Addr:    n.opts.Addr,
 		Fetches: n.opts.Fetches && !n.origin.barred,
 		Wants:   n.opts.Wants,
+
+		Lendable: n.opts.Source != "",
 	}
 	switch r := n.opts.Resume; {
 	case n.pinned:
@@ -111,6 +113,10 @@ func (n *Node) trackerSaid(msg ToNode) {
 		t.interval = min(max(msg.Interval, 50*time.Millisecond), time.Second)
 		t.reportAt = min(t.reportAt, n.now.Add(t.interval))
 	case Probe:
+		if !n.opts.Wants {
+			n.tell(Returned{Failure: Passing})
+			break
+		}
 		t.asked = true
 		if n.now < n.origin.holdUntil {
 			// This tracker may not know of the pause that an earlier one told.
@@ -134,6 +140,10 @@ func (n *Node) trackerSaid(msg ToNode) {
 		n.warn(WarnOriginWaits)
 	case Complete:
 		t.complete = true
+	case AskSource:
+		if n.opts.Source != "" {
+			n.tell(Source{URL: n.opts.Source})
+		}
 	case GiveUp:
 		if !n.whole() {
 			n.fail(FailOrigin)

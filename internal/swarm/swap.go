@@ -410,7 +410,7 @@ func (n *Node) fetchFromPeers() {
 	for _, p := range waiting {
 		p.isDirty = false
 	}
-	if n.whole() {
+	if n.whole() || !n.opts.Wants {
 		return
 	}
 	for _, p := range waiting {

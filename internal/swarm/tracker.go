@@ -85,6 +85,11 @@ func (t *Tracker) Step(now Instant, ev TrackerEvent, out []TrackerAction) []Trac
 				t.settle(p)
 			}
 		}
+	case SourceWanted:
+		if p := t.pools[ev.Pool]; p != nil {
+			t.sourceWanted(p)
+			t.settle(p)
+		}
 	case nil:
 		for {
 			p, ok := t.due.first()
@@ -152,6 +157,8 @@ func (t *Tracker) said(ev MemberSaid) {
 		t.returned(p, m, msg)
 	case Conflict:
 		t.conflict(p, m, msg)
+	case Source:
+		t.source(p, m, msg)
 	case Leave:
 		t.depart(p, m)
 	}
@@ -178,6 +185,10 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	}
 	if m.wants {
 		p.wants++
+		p.served = true
+		if m.lendable = a.Lendable; m.lendable {
+			p.lendable++
+		}
 		p.complete = false // the newcomer is still to be told, whatever the others were
 	}
 
@@ -332,9 +343,10 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	t.topUp(p, m)
 }
 
-// complete tells all members once nobody wants anything any more.
+// complete tells all members once nobody wants anything any more, be it that all who
+// wanted something have left.
 func (t *Tracker) complete(p *pool) {
-	all := p.wants > 0 && p.wholes >= p.wants
+	all := p.served && p.wholes >= p.wants
 	if all && !p.complete {
 		t.tellAll(p, Complete{})
 	}
@@ -359,7 +371,7 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	}
 	switch r.Failure {
 	case Lasting:
-		p.refused = true
+		p.refused = p.refused || m.wants // a helper may be refused by its own machine
 		p.setFetches(m, false)
 	case Passing:
 		// Doubling waits, so that a member whose line is down does not take leases
@@ -382,6 +394,10 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 // to look, if there is somebody; what is seen then counts.
 func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
 	if !p.pinned || c.Pin == p.pin || p.contested {
+		return
+	}
+	if !m.wants {
+		m.barredUntil = t.now.Add(conflictBar) // what the file is those say who want it
 		return
 	}
 	if t.now < p.contestFrom {
@@ -478,6 +494,9 @@ func (t *Tracker) wake(p *pool) {
 // when the pool wants to be woken.
 func (t *Tracker) settle(p *pool) {
 	if len(p.members) == 0 {
+		if p.welcome {
+			t.out = append(t.out, HelpWelcome{Pool: p.id})
+		}
 		t.due.remove(p)
 		delete(t.pools, p.id)
 		t.held -= p.layout.Count()
@@ -492,6 +511,7 @@ func (t *Tracker) settle(p *pool) {
 		}
 	}
 	t.feed(p)
+	t.seekHelp(p)
 	if p.hopeless() && !p.gaveUp {
 		p.gaveUp = true
 		t.tellAll(p, GiveUp{})
@@ -510,6 +530,9 @@ func (t *Tracker) nextWake(p *pool) Instant {
 	}
 	if p.prober != nil {
 		wake = min(wake, p.probeBy)
+	}
+	if p.asked != nil {
+		wake = min(wake, p.askedBy)
 	}
 	if p.prober == nil && p.needsProbe() {
 		// Nobody may probe now; look again when the first may.

@@ -21,10 +21,15 @@ type (
 		Pool   PoolID
 		Member piece.NodeID
 	}
+
+	// SourceWanted: somebody would help a pool whose help is welcome and must know its
+	// URL. An Offer follows, if a member tells it.
+	SourceWanted struct{ Pool PoolID }
 )
 
-func (MemberSaid) trackerEvent() {}
-func (MemberGone) trackerEvent() {}
+func (MemberSaid) trackerEvent()   {}
+func (MemberGone) trackerEvent()   {}
+func (SourceWanted) trackerEvent() {}
 
 // Actions that Tracker.Step hands to its driver.
 type (
@@ -45,7 +50,23 @@ type (
 		Pool   PoolID
 		Member piece.NodeID
 	}
+
+	// HelpWelcome tells when a pool begins to welcome helpers, and when it does no more.
+	HelpWelcome struct {
+		Pool    PoolID
+		By      piece.NodeID // a member that would tell the URL; zero at the end
+		Welcome bool
+	}
+
+	// Offer tells the URL of a pool that welcomes helpers, for those alone that lend.
+	Offer struct {
+		Pool PoolID
+		By   piece.NodeID // who told it
+		URL  string
+	}
 )
 
-func (TellMember) trackerAction() {}
-func (CutMember) trackerAction()  {}
+func (TellMember) trackerAction()  {}
+func (CutMember) trackerAction()   {}
+func (HelpWelcome) trackerAction() {}
+func (Offer) trackerAction()       {}
