@@ -20,6 +20,8 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Fetches: m.Fetches,
 			Wants:   m.Wants,
 			Stream:  m.Stream,
+
+			Lendable: m.Lendable,
 		}
 		if m.Pinned {
 			x.Pin, x.Incarnation, x.Fresh = encodePin(m.Pin), m.Incarnation, m.Fresh
@@ -53,6 +55,8 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Conflict{
 			Conflict: &poolv1.Conflict{Pin: encodePin(m.Pin)},
 		}}
+	case swarm.Source:
+		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{Url: m.URL}}}
 	case swarm.Leave:
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Leave{Leave: &poolv1.Leave{}}}
 	}
@@ -85,6 +89,9 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 		var c swarm.Conflict
 		c.Pin, err = decodePin(x.Conflict.GetPin())
 		m = c
+	case *poolv1.SessionRequest_Source:
+		name = "source"
+		m, err = swarm.Source{URL: x.Source.GetUrl()}, CheckSource(x.Source.GetUrl())
 	case *poolv1.SessionRequest_Leave:
 		m = swarm.Leave{}
 	default:
@@ -97,7 +104,7 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 }
 
 func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
-	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream()}
+	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream(), Lendable: x.GetLendable()}
 	// An empty host is allowed here alone: the tracker fills it in.
 	if host, err := checkPort(m.Addr); err != nil {
 		return m, err
@@ -228,6 +235,8 @@ func EncodeToNode(m swarm.ToNode) *poolv1.SessionResponse {
 		}}
 	case swarm.Complete:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Complete{Complete: &poolv1.Complete{}}}
+	case swarm.AskSource:
+		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_AskSource{AskSource: &poolv1.AskSource{}}}
 	case swarm.GiveUp:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_GiveUp{GiveUp: &poolv1.GiveUp{}}}
 	}
@@ -279,6 +288,8 @@ func DecodeToNode(x *poolv1.SessionResponse) (swarm.ToNode, error) {
 		m = h
 	case *poolv1.SessionResponse_Complete:
 		m = swarm.Complete{}
+	case *poolv1.SessionResponse_AskSource:
+		m = swarm.AskSource{}
 	case *poolv1.SessionResponse_GiveUp:
 		m = swarm.GiveUp{}
 	default:

@@ -56,13 +56,17 @@ func drawExtents(t *rapid.T, count int) []piece.Extent {
 }
 
 func drawToTracker(t *rapid.T) swarm.ToTracker {
-	switch rapid.IntRange(0, 5).Draw(t, "message") {
+	switch rapid.IntRange(0, 6).Draw(t, "message") {
+	case 6:
+		return swarm.Source{URL: rapid.StringMatching(`https?://[a-z]{1,9}(\.[a-z]{2,3})?(:[1-9][0-9]{1,3})?/[a-z/]{0,9}(\?[a-z]{1,9})?`).Draw(t, "url")}
 	case 0:
 		m := swarm.Announce{
 			Addr:    drawAddr.Draw(t, "addr"),
 			Fetches: rapid.Bool().Draw(t, "fetches"),
 			Wants:   rapid.Bool().Draw(t, "wants"),
 			Stream:  rapid.Bool().Draw(t, "stream"),
+
+			Lendable: rapid.Bool().Draw(t, "lendable"),
 		}
 		count := 1000
 		if m.Pinned = rapid.Bool().Draw(t, "pinned"); m.Pinned {
@@ -114,7 +118,9 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 }
 
 func drawToNode(t *rapid.T) swarm.ToNode {
-	switch rapid.IntRange(0, 9).Draw(t, "message") {
+	switch rapid.IntRange(0, 10).Draw(t, "message") {
+	case 9:
+		return swarm.AskSource{}
 	case 0:
 		return swarm.Welcome{Number: rapid.Uint32().Draw(t, "number"), Interval: drawWait.Draw(t, "interval")}
 	case 1:
@@ -250,6 +256,10 @@ func TestDecodeToTracker_refusesWhatBreaksTheProtocol(t *testing.T) {
 		"negative failure":   returned(&poolv1.Returned{Failure: -1}),
 		"wait too long":      returned(&poolv1.Returned{WaitMs: uint64(MaxWait/time.Millisecond) + 1}),
 		"no pin":             {Message: &poolv1.SessionRequest_Conflict{Conflict: &poolv1.Conflict{}}},
+		"no URL":             {Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{}}},
+		"not http":           {Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{Url: "ftp://h/f"}}},
+		"URL with user-info": {Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{Url: "http://u:p@h/f"}}},
+		"long URL":           {Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{Url: "http://h/" + strings.Repeat("a", MaxSource)}}},
 		"probed without pin": {Message: &poolv1.SessionRequest_Probed{Probed: &poolv1.Probed{}}},
 		"two extents probed": {Message: &poolv1.SessionRequest_Probed{Probed: &poolv1.Probed{
 			Pin: pinned().Pin, Extent: runs(0, 1, 2, 1),

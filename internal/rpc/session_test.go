@@ -24,6 +24,10 @@ type pools func(ctx context.Context, s *stream) error
 
 func (p pools) Session(ctx context.Context, s *stream) error { return p(ctx, s) }
 
+func (pools) Lend(context.Context, *connect.Request[poolv1.LendRequest], *connect.ServerStream[poolv1.LendResponse]) error {
+	return nil
+}
+
 // connectTo serves p on loopback and returns a member's connection to it.
 func connectTo(t *testing.T, p pools) *Tracker {
 	t.Helper()

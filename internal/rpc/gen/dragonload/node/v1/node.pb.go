@@ -103,6 +103,7 @@ type Spec struct {
 	MaxTries       uint32               `protobuf:"varint,20,opt,name=max_tries,json=maxTries,proto3" json:"max_tries,omitempty"` // 0: no limit
 	GiveUpAfter    *durationpb.Duration `protobuf:"bytes,21,opt,name=give_up_after,json=giveUpAfter,proto3" json:"give_up_after,omitempty"`
 	Linger         *durationpb.Duration `protobuf:"bytes,22,opt,name=linger,proto3" json:"linger,omitempty"`
+	LendQuery      bool                 `protobuf:"varint,32,opt,name=lend_query,json=lendQuery,proto3" json:"lend_query,omitempty"` // members that lend their line may know the URL though it has a query
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -296,6 +297,13 @@ func (x *Spec) GetLinger() *durationpb.Duration {
 		return x.Linger
 	}
 	return nil
+}
+
+func (x *Spec) GetLendQuery() bool {
+	if x != nil {
+		return x.LendQuery
+	}
+	return false
 }
 
 type Header struct {
@@ -1097,6 +1105,7 @@ type StatusResponse struct {
 	Advertise     string                 `protobuf:"bytes,4,opt,name=advertise,proto3" json:"advertise,omitempty"` // address that members are told
 	Rooms         []*Room                `protobuf:"bytes,5,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	Downloads     []*Download            `protobuf:"bytes,6,rep,name=downloads,proto3" json:"downloads,omitempty"`
+	Lends         []string               `protobuf:"bytes,16,rep,name=lends,proto3" json:"lends,omitempty"` // rooms whose pools this node helps
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1169,6 +1178,13 @@ func (x *StatusResponse) GetRooms() []*Room {
 func (x *StatusResponse) GetDownloads() []*Download {
 	if x != nil {
 		return x.Downloads
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetLends() []string {
+	if x != nil {
+		return x.Lends
 	}
 	return nil
 }
@@ -1250,10 +1266,12 @@ func (x *Room) GetConnected() bool {
 }
 
 type Download struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"` // without user-info and query
-	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
-	Progress      *Progress              `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Url      string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"` // without user-info and query
+	Room     string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	Progress *Progress              `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Set if this node only lends its line: the member that asked for it.
+	LentTo        []byte `protobuf:"bytes,16,opt,name=lent_to,json=lentTo,proto3" json:"lent_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1305,6 +1323,13 @@ func (x *Download) GetRoom() string {
 func (x *Download) GetProgress() *Progress {
 	if x != nil {
 		return x.Progress
+	}
+	return nil
+}
+
+func (x *Download) GetLentTo() []byte {
+	if x != nil {
+		return x.LentTo
 	}
 	return nil
 }
@@ -1555,7 +1580,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xac\x06\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xcb\x06\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -1583,7 +1608,9 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x0fconnect_timeout\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12\x1b\n" +
 	"\tmax_tries\x18\x14 \x01(\rR\bmaxTries\x12=\n" +
 	"\rgive_up_after\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\vgiveUpAfter\x121\n" +
-	"\x06linger\x18\x16 \x01(\v2\x19.google.protobuf.DurationR\x06linger\"4\n" +
+	"\x06linger\x18\x16 \x01(\v2\x19.google.protobuf.DurationR\x06linger\x12\x1d\n" +
+	"\n" +
+	"lend_query\x18  \x01(\bR\tlendQuery\"4\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06values\x18\x02 \x03(\tR\x06values\":\n" +
@@ -1644,24 +1671,26 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x04took\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x16\n" +
 	"\x06reread\x18\t \x01(\bR\x06reread\"\a\n" +
 	"\x05Ended\"\x0f\n" +
-	"\rStatusRequest\"\xde\x01\n" +
+	"\rStatusRequest\"\xf4\x01\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06listen\x18\x03 \x01(\tR\x06listen\x12\x1c\n" +
 	"\tadvertise\x18\x04 \x01(\tR\tadvertise\x12.\n" +
 	"\x05rooms\x18\x05 \x03(\v2\x18.dragonload.node.v1.RoomR\x05rooms\x12:\n" +
-	"\tdownloads\x18\x06 \x03(\v2\x1c.dragonload.node.v1.DownloadR\tdownloads\"~\n" +
+	"\tdownloads\x18\x06 \x03(\v2\x1c.dragonload.node.v1.DownloadR\tdownloads\x12\x14\n" +
+	"\x05lends\x18\x10 \x03(\tR\x05lends\"~\n" +
 	"\x04Room\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
 	"\btrackers\x18\x03 \x03(\tR\btrackers\x12\x18\n" +
 	"\acreated\x18\x04 \x01(\bR\acreated\x12\x1c\n" +
-	"\tconnected\x18\x05 \x01(\bR\tconnected\"j\n" +
+	"\tconnected\x18\x05 \x01(\bR\tconnected\"\x83\x01\n" +
 	"\bDownload\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x128\n" +
-	"\bprogress\x18\x03 \x01(\v2\x1c.dragonload.node.v1.ProgressR\bprogress\"\x14\n" +
+	"\bprogress\x18\x03 \x01(\v2\x1c.dragonload.node.v1.ProgressR\bprogress\x12\x17\n" +
+	"\alent_to\x18\x10 \x01(\fR\x06lentTo\"\x14\n" +
 	"\x12ReloadRoomsRequest\"\x15\n" +
 	"\x13ReloadRoomsResponse\"A\n" +
 	"\x13RemoveMemberRequest\x12\x12\n" +

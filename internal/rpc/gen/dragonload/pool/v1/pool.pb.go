@@ -146,6 +146,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Conflict
 	//	*SessionRequest_Leave
 	//	*SessionRequest_Removals
+	//	*SessionRequest_Source
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -258,6 +259,15 @@ func (x *SessionRequest) GetRemovals() []byte {
 	return nil
 }
 
+func (x *SessionRequest) GetSource() *Source {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Source); ok {
+			return x.Source
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -293,6 +303,10 @@ type SessionRequest_Removals struct {
 	Removals []byte `protobuf:"bytes,20,opt,name=removals,proto3,oneof"`
 }
 
+type SessionRequest_Source struct {
+	Source *Source `protobuf:"bytes,16,opt,name=source,proto3,oneof"`
+}
+
 func (*SessionRequest_Announce) isSessionRequest_Message() {}
 
 func (*SessionRequest_Probed) isSessionRequest_Message() {}
@@ -306,6 +320,8 @@ func (*SessionRequest_Conflict) isSessionRequest_Message() {}
 func (*SessionRequest_Leave) isSessionRequest_Message() {}
 
 func (*SessionRequest_Removals) isSessionRequest_Message() {}
+
+func (*SessionRequest_Source) isSessionRequest_Message() {}
 
 // SessionResponse carries one message from a tracker to a node; the first one is empty.
 type SessionResponse struct {
@@ -323,6 +339,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Complete
 	//	*SessionResponse_GiveUp
 	//	*SessionResponse_Removals
+	//	*SessionResponse_AskSource
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -464,6 +481,15 @@ func (x *SessionResponse) GetRemovals() []byte {
 	return nil
 }
 
+func (x *SessionResponse) GetAskSource() *AskSource {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_AskSource); ok {
+			return x.AskSource
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -513,6 +539,10 @@ type SessionResponse_Removals struct {
 	Removals []byte `protobuf:"bytes,20,opt,name=removals,proto3,oneof"`
 }
 
+type SessionResponse_AskSource struct {
+	AskSource *AskSource `protobuf:"bytes,16,opt,name=ask_source,json=askSource,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Probe) isSessionResponse_Message() {}
@@ -534,6 +564,8 @@ func (*SessionResponse_Complete) isSessionResponse_Message() {}
 func (*SessionResponse_GiveUp) isSessionResponse_Message() {}
 
 func (*SessionResponse_Removals) isSessionResponse_Message() {}
+
+func (*SessionResponse_AskSource) isSessionResponse_Message() {}
 
 // Pin identifies one version of an origin's file.
 type Pin struct {
@@ -668,7 +700,9 @@ type Announce struct {
 	Wants bool `protobuf:"varint,9,opt,name=wants,proto3" json:"wants,omitempty"`
 	// The origin is read as one stream; leased are the pieces still to come of it, if
 	// this member reads it.
-	Stream        bool `protobuf:"varint,10,opt,name=stream,proto3" json:"stream,omitempty"`
+	Stream bool `protobuf:"varint,10,opt,name=stream,proto3" json:"stream,omitempty"`
+	// The member would answer AskSource.
+	Lendable      bool `protobuf:"varint,16,opt,name=lendable,proto3" json:"lendable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +803,13 @@ func (x *Announce) GetWants() bool {
 func (x *Announce) GetStream() bool {
 	if x != nil {
 		return x.Stream
+	}
+	return false
+}
+
+func (x *Announce) GetLendable() bool {
+	if x != nil {
+		return x.Lendable
 	}
 	return false
 }
@@ -1060,6 +1101,53 @@ func (x *Conflict) GetPin() *Pin {
 	return nil
 }
 
+// Source answers AskSource. The tracker passes the URL on to members that lend, and to
+// nobody else.
+type Source struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// http or https, without user-info and fragment, at most 4096 bytes.
+	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Source) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
 // Leave ends the session in good order.
 type Leave struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1069,7 +1157,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[9]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1169,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[9]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1182,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{9}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 // Welcome answers Announce.
@@ -1110,7 +1198,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[10]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1210,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[10]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1223,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{10}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Welcome) GetNumber() uint32 {
@@ -1161,7 +1249,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[11]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1261,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[11]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1274,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{11}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{12}
 }
 
 // Pinned fixes the generation that the pool works on.
@@ -1201,7 +1289,7 @@ type Pinned struct {
 
 func (x *Pinned) Reset() {
 	*x = Pinned{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[12]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1301,7 @@ func (x *Pinned) String() string {
 func (*Pinned) ProtoMessage() {}
 
 func (x *Pinned) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[12]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1314,7 @@ func (x *Pinned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pinned.ProtoReflect.Descriptor instead.
 func (*Pinned) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{12}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Pinned) GetPin() *Pin {
@@ -1260,7 +1348,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[13]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1360,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[13]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1373,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{13}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Lease) GetExtents() *Extents {
@@ -1306,7 +1394,7 @@ type Revoke struct {
 
 func (x *Revoke) Reset() {
 	*x = Revoke{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[14]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1406,7 @@ func (x *Revoke) String() string {
 func (*Revoke) ProtoMessage() {}
 
 func (x *Revoke) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[14]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1419,7 @@ func (x *Revoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
 func (*Revoke) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{14}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Revoke) GetPieces() uint32 {
@@ -1351,7 +1439,7 @@ type Drop struct {
 
 func (x *Drop) Reset() {
 	*x = Drop{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[15]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1451,7 @@ func (x *Drop) String() string {
 func (*Drop) ProtoMessage() {}
 
 func (x *Drop) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[15]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1464,7 @@ func (x *Drop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drop.ProtoReflect.Descriptor instead.
 func (*Drop) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{15}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Drop) GetExtents() *Extents {
@@ -1396,7 +1484,7 @@ type Handout struct {
 
 func (x *Handout) Reset() {
 	*x = Handout{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[16]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1496,7 @@ func (x *Handout) String() string {
 func (*Handout) ProtoMessage() {}
 
 func (x *Handout) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[16]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1509,7 @@ func (x *Handout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handout.ProtoReflect.Descriptor instead.
 func (*Handout) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{16}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Handout) GetPeers() []*Peer {
@@ -1444,7 +1532,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[17]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1544,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[17]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1557,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{17}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Peer) GetId() []byte {
@@ -1496,7 +1584,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[18]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1596,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[18]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1609,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{18}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Hold) GetForMs() uint64 {
@@ -1540,7 +1628,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[19]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1640,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[19]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1653,44 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{19}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{20}
+}
+
+// AskSource asks a member whose Announce says lendable for the URL.
+type AskSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskSource) Reset() {
+	*x = AskSource{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskSource) ProtoMessage() {}
+
+func (x *AskSource) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskSource.ProtoReflect.Descriptor instead.
+func (*AskSource) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{21}
 }
 
 // GiveUp says that no member can get the file from the origin.
@@ -1577,7 +1702,7 @@ type GiveUp struct {
 
 func (x *GiveUp) Reset() {
 	*x = GiveUp{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1714,7 @@ func (x *GiveUp) String() string {
 func (*GiveUp) ProtoMessage() {}
 
 func (x *GiveUp) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,14 +1727,241 @@ func (x *GiveUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUp.ProtoReflect.Descriptor instead.
 func (*GiveUp) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{20}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{22}
+}
+
+type LendRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LendRequest) Reset() {
+	*x = LendRequest{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendRequest) ProtoMessage() {}
+
+func (x *LendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendRequest.ProtoReflect.Descriptor instead.
+func (*LendRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{23}
+}
+
+// LendResponse tells of one pool; the first one is empty.
+type LendResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*LendResponse_Offer
+	//	*LendResponse_Withdrawn
+	Message       isLendResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LendResponse) Reset() {
+	*x = LendResponse{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendResponse) ProtoMessage() {}
+
+func (x *LendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendResponse.ProtoReflect.Descriptor instead.
+func (*LendResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LendResponse) GetMessage() isLendResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *LendResponse) GetOffer() *Offer {
+	if x != nil {
+		if x, ok := x.Message.(*LendResponse_Offer); ok {
+			return x.Offer
+		}
+	}
+	return nil
+}
+
+func (x *LendResponse) GetWithdrawn() *Withdrawn {
+	if x != nil {
+		if x, ok := x.Message.(*LendResponse_Withdrawn); ok {
+			return x.Withdrawn
+		}
+	}
+	return nil
+}
+
+type isLendResponse_Message interface {
+	isLendResponse_Message()
+}
+
+type LendResponse_Offer struct {
+	Offer *Offer `protobuf:"bytes,1,opt,name=offer,proto3,oneof"`
+}
+
+type LendResponse_Withdrawn struct {
+	Withdrawn *Withdrawn `protobuf:"bytes,2,opt,name=withdrawn,proto3,oneof"`
+}
+
+func (*LendResponse_Offer) isLendResponse_Message() {}
+
+func (*LendResponse_Withdrawn) isLendResponse_Message() {}
+
+// Offer is a pool that welcomes helpers.
+type Offer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes, as in SessionRequest. It belongs to the URL, which the receiver checks.
+	Pool []byte `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Url  string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	// The member that told the URL: its Ed25519 public key, 32 bytes.
+	Asker         []byte `protobuf:"bytes,3,opt,name=asker,proto3" json:"asker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offer) Reset() {
+	*x = Offer{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offer) ProtoMessage() {}
+
+func (x *Offer) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offer.ProtoReflect.Descriptor instead.
+func (*Offer) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Offer) GetPool() []byte {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+func (x *Offer) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Offer) GetAsker() []byte {
+	if x != nil {
+		return x.Asker
+	}
+	return nil
+}
+
+// Withdrawn is a pool that needs no more helpers.
+type Withdrawn struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pool          []byte                 `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdrawn) Reset() {
+	*x = Withdrawn{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdrawn) ProtoMessage() {}
+
+func (x *Withdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
+func (*Withdrawn) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Withdrawn) GetPool() []byte {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
 }
 
 var File_dragonload_pool_v1_pool_proto protoreflect.FileDescriptor
 
 const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x1ddragonload/pool/v1/pool.proto\x12\x12dragonload.pool.v1\"\xa0\x03\n" +
+	"\x1ddragonload/pool/v1/pool.proto\x12\x12dragonload.pool.v1\"\xd6\x03\n" +
 	"\x0eSessionRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\fR\x04pool\x12:\n" +
 	"\bannounce\x18\x02 \x01(\v2\x1c.dragonload.pool.v1.AnnounceH\x00R\bannounce\x124\n" +
@@ -1618,8 +1970,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\breturned\x18\x05 \x01(\v2\x1c.dragonload.pool.v1.ReturnedH\x00R\breturned\x12:\n" +
 	"\bconflict\x18\x06 \x01(\v2\x1c.dragonload.pool.v1.ConflictH\x00R\bconflict\x121\n" +
 	"\x05leave\x18\a \x01(\v2\x19.dragonload.pool.v1.LeaveH\x00R\x05leave\x12\x1c\n" +
-	"\bremovals\x18\x14 \x01(\fH\x00R\bremovalsB\t\n" +
-	"\amessage\"\xd1\x04\n" +
+	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x124\n" +
+	"\x06source\x18\x10 \x01(\v2\x1a.dragonload.pool.v1.SourceH\x00R\x06sourceB\t\n" +
+	"\amessage\"\x91\x05\n" +
 	"\x0fSessionResponse\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.WelcomeH\x00R\awelcome\x121\n" +
 	"\x05probe\x18\x02 \x01(\v2\x19.dragonload.pool.v1.ProbeH\x00R\x05probe\x124\n" +
@@ -1632,14 +1985,16 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\bcomplete\x18\t \x01(\v2\x1c.dragonload.pool.v1.CompleteH\x00R\bcomplete\x125\n" +
 	"\agive_up\x18\n" +
 	" \x01(\v2\x1a.dragonload.pool.v1.GiveUpH\x00R\x06giveUp\x12\x1c\n" +
-	"\bremovals\x18\x14 \x01(\fH\x00R\bremovalsB\t\n" +
+	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x12>\n" +
+	"\n" +
+	"ask_source\x18\x10 \x01(\v2\x1d.dragonload.pool.v1.AskSourceH\x00R\taskSourceB\t\n" +
 	"\amessage\"n\n" +
 	"\x03Pin\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
 	"\x04kind\x18\x02 \x01(\x0e2!.dragonload.pool.v1.ValidatorKindR\x04kind\x12\x1c\n" +
 	"\tvalidator\x18\x03 \x01(\fR\tvalidator\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xaa\x02\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xc6\x02\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -1651,7 +2006,8 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\afetches\x18\b \x01(\bR\afetches\x12\x14\n" +
 	"\x05wants\x18\t \x01(\bR\x05wants\x12\x16\n" +
 	"\x06stream\x18\n" +
-	" \x01(\bR\x06stream\"\xa2\x01\n" +
+	" \x01(\bR\x06stream\x12\x1a\n" +
+	"\blendable\x18\x10 \x01(\bR\blendable\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
@@ -1672,7 +2028,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\afailure\x18\x02 \x01(\x0e2\x1b.dragonload.pool.v1.FailureR\afailure\x12\x17\n" +
 	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"5\n" +
 	"\bConflict\x12)\n" +
-	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\"\a\n" +
+	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\"\x1a\n" +
+	"\x06Source\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\a\n" +
 	"\x05Leave\"B\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x1f\n" +
@@ -1697,8 +2055,20 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x04Hold\x12\x15\n" +
 	"\x06for_ms\x18\x01 \x01(\x04R\x05forMs\"\n" +
 	"\n" +
-	"\bComplete\"\b\n" +
-	"\x06GiveUp*\x8a\x01\n" +
+	"\bComplete\"\v\n" +
+	"\tAskSource\"\b\n" +
+	"\x06GiveUp\"\r\n" +
+	"\vLendRequest\"\x8b\x01\n" +
+	"\fLendResponse\x121\n" +
+	"\x05offer\x18\x01 \x01(\v2\x19.dragonload.pool.v1.OfferH\x00R\x05offer\x12=\n" +
+	"\twithdrawn\x18\x02 \x01(\v2\x1d.dragonload.pool.v1.WithdrawnH\x00R\twithdrawnB\t\n" +
+	"\amessage\"C\n" +
+	"\x05Offer\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\fR\x04pool\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
+	"\x05asker\x18\x03 \x01(\fR\x05asker\"\x1f\n" +
+	"\tWithdrawn\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\fR\x04pool*\x8a\x01\n" +
 	"\rValidatorKind\x12\x1e\n" +
 	"\x1aVALIDATOR_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13VALIDATOR_KIND_ETAG\x10\x01\x12\x1e\n" +
@@ -1707,9 +2077,10 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\aFailure\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFAILURE_PASSING\x10\x01\x12\x13\n" +
-	"\x0fFAILURE_LASTING\x10\x022e\n" +
+	"\x0fFAILURE_LASTING\x10\x022\xb2\x01\n" +
 	"\vPoolService\x12V\n" +
-	"\aSession\x12\".dragonload.pool.v1.SessionRequest\x1a#.dragonload.pool.v1.SessionResponse(\x010\x01B7Z5dragonload/internal/rpc/gen/dragonload/pool/v1;poolv1b\x06proto3"
+	"\aSession\x12\".dragonload.pool.v1.SessionRequest\x1a#.dragonload.pool.v1.SessionResponse(\x010\x01\x12K\n" +
+	"\x04Lend\x12\x1f.dragonload.pool.v1.LendRequest\x1a .dragonload.pool.v1.LendResponse0\x01B7Z5dragonload/internal/rpc/gen/dragonload/pool/v1;poolv1b\x06proto3"
 
 var (
 	file_dragonload_pool_v1_pool_proto_rawDescOnce sync.Once
@@ -1724,7 +2095,7 @@ func file_dragonload_pool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_dragonload_pool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(ValidatorKind)(0),      // 0: dragonload.pool.v1.ValidatorKind
 	(Failure)(0),            // 1: dragonload.pool.v1.Failure
@@ -1737,18 +2108,24 @@ var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(*Report)(nil),          // 8: dragonload.pool.v1.Report
 	(*Returned)(nil),        // 9: dragonload.pool.v1.Returned
 	(*Conflict)(nil),        // 10: dragonload.pool.v1.Conflict
-	(*Leave)(nil),           // 11: dragonload.pool.v1.Leave
-	(*Welcome)(nil),         // 12: dragonload.pool.v1.Welcome
-	(*Probe)(nil),           // 13: dragonload.pool.v1.Probe
-	(*Pinned)(nil),          // 14: dragonload.pool.v1.Pinned
-	(*Lease)(nil),           // 15: dragonload.pool.v1.Lease
-	(*Revoke)(nil),          // 16: dragonload.pool.v1.Revoke
-	(*Drop)(nil),            // 17: dragonload.pool.v1.Drop
-	(*Handout)(nil),         // 18: dragonload.pool.v1.Handout
-	(*Peer)(nil),            // 19: dragonload.pool.v1.Peer
-	(*Hold)(nil),            // 20: dragonload.pool.v1.Hold
-	(*Complete)(nil),        // 21: dragonload.pool.v1.Complete
-	(*GiveUp)(nil),          // 22: dragonload.pool.v1.GiveUp
+	(*Source)(nil),          // 11: dragonload.pool.v1.Source
+	(*Leave)(nil),           // 12: dragonload.pool.v1.Leave
+	(*Welcome)(nil),         // 13: dragonload.pool.v1.Welcome
+	(*Probe)(nil),           // 14: dragonload.pool.v1.Probe
+	(*Pinned)(nil),          // 15: dragonload.pool.v1.Pinned
+	(*Lease)(nil),           // 16: dragonload.pool.v1.Lease
+	(*Revoke)(nil),          // 17: dragonload.pool.v1.Revoke
+	(*Drop)(nil),            // 18: dragonload.pool.v1.Drop
+	(*Handout)(nil),         // 19: dragonload.pool.v1.Handout
+	(*Peer)(nil),            // 20: dragonload.pool.v1.Peer
+	(*Hold)(nil),            // 21: dragonload.pool.v1.Hold
+	(*Complete)(nil),        // 22: dragonload.pool.v1.Complete
+	(*AskSource)(nil),       // 23: dragonload.pool.v1.AskSource
+	(*GiveUp)(nil),          // 24: dragonload.pool.v1.GiveUp
+	(*LendRequest)(nil),     // 25: dragonload.pool.v1.LendRequest
+	(*LendResponse)(nil),    // 26: dragonload.pool.v1.LendResponse
+	(*Offer)(nil),           // 27: dragonload.pool.v1.Offer
+	(*Withdrawn)(nil),       // 28: dragonload.pool.v1.Withdrawn
 }
 var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	6,  // 0: dragonload.pool.v1.SessionRequest.announce:type_name -> dragonload.pool.v1.Announce
@@ -1756,38 +2133,44 @@ var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	8,  // 2: dragonload.pool.v1.SessionRequest.report:type_name -> dragonload.pool.v1.Report
 	9,  // 3: dragonload.pool.v1.SessionRequest.returned:type_name -> dragonload.pool.v1.Returned
 	10, // 4: dragonload.pool.v1.SessionRequest.conflict:type_name -> dragonload.pool.v1.Conflict
-	11, // 5: dragonload.pool.v1.SessionRequest.leave:type_name -> dragonload.pool.v1.Leave
-	12, // 6: dragonload.pool.v1.SessionResponse.welcome:type_name -> dragonload.pool.v1.Welcome
-	13, // 7: dragonload.pool.v1.SessionResponse.probe:type_name -> dragonload.pool.v1.Probe
-	14, // 8: dragonload.pool.v1.SessionResponse.pinned:type_name -> dragonload.pool.v1.Pinned
-	15, // 9: dragonload.pool.v1.SessionResponse.lease:type_name -> dragonload.pool.v1.Lease
-	16, // 10: dragonload.pool.v1.SessionResponse.revoke:type_name -> dragonload.pool.v1.Revoke
-	17, // 11: dragonload.pool.v1.SessionResponse.drop:type_name -> dragonload.pool.v1.Drop
-	18, // 12: dragonload.pool.v1.SessionResponse.handout:type_name -> dragonload.pool.v1.Handout
-	20, // 13: dragonload.pool.v1.SessionResponse.hold:type_name -> dragonload.pool.v1.Hold
-	21, // 14: dragonload.pool.v1.SessionResponse.complete:type_name -> dragonload.pool.v1.Complete
-	22, // 15: dragonload.pool.v1.SessionResponse.give_up:type_name -> dragonload.pool.v1.GiveUp
-	0,  // 16: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
-	4,  // 17: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 18: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
-	4,  // 19: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 20: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
-	5,  // 21: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
-	5,  // 22: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
-	5,  // 23: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
-	1,  // 24: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
-	4,  // 25: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
-	4,  // 26: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 27: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
-	5,  // 28: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
-	19, // 29: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
-	2,  // 30: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
-	3,  // 31: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
-	31, // [31:32] is the sub-list for method output_type
-	30, // [30:31] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	12, // 5: dragonload.pool.v1.SessionRequest.leave:type_name -> dragonload.pool.v1.Leave
+	11, // 6: dragonload.pool.v1.SessionRequest.source:type_name -> dragonload.pool.v1.Source
+	13, // 7: dragonload.pool.v1.SessionResponse.welcome:type_name -> dragonload.pool.v1.Welcome
+	14, // 8: dragonload.pool.v1.SessionResponse.probe:type_name -> dragonload.pool.v1.Probe
+	15, // 9: dragonload.pool.v1.SessionResponse.pinned:type_name -> dragonload.pool.v1.Pinned
+	16, // 10: dragonload.pool.v1.SessionResponse.lease:type_name -> dragonload.pool.v1.Lease
+	17, // 11: dragonload.pool.v1.SessionResponse.revoke:type_name -> dragonload.pool.v1.Revoke
+	18, // 12: dragonload.pool.v1.SessionResponse.drop:type_name -> dragonload.pool.v1.Drop
+	19, // 13: dragonload.pool.v1.SessionResponse.handout:type_name -> dragonload.pool.v1.Handout
+	21, // 14: dragonload.pool.v1.SessionResponse.hold:type_name -> dragonload.pool.v1.Hold
+	22, // 15: dragonload.pool.v1.SessionResponse.complete:type_name -> dragonload.pool.v1.Complete
+	24, // 16: dragonload.pool.v1.SessionResponse.give_up:type_name -> dragonload.pool.v1.GiveUp
+	23, // 17: dragonload.pool.v1.SessionResponse.ask_source:type_name -> dragonload.pool.v1.AskSource
+	0,  // 18: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
+	4,  // 19: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 20: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
+	4,  // 21: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 22: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
+	5,  // 23: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
+	5,  // 24: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
+	5,  // 25: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
+	1,  // 26: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
+	4,  // 27: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
+	4,  // 28: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 29: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
+	5,  // 30: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
+	20, // 31: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
+	27, // 32: dragonload.pool.v1.LendResponse.offer:type_name -> dragonload.pool.v1.Offer
+	28, // 33: dragonload.pool.v1.LendResponse.withdrawn:type_name -> dragonload.pool.v1.Withdrawn
+	2,  // 34: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
+	25, // 35: dragonload.pool.v1.PoolService.Lend:input_type -> dragonload.pool.v1.LendRequest
+	3,  // 36: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
+	26, // 37: dragonload.pool.v1.PoolService.Lend:output_type -> dragonload.pool.v1.LendResponse
+	36, // [36:38] is the sub-list for method output_type
+	34, // [34:36] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_pool_v1_pool_proto_init() }
@@ -1803,6 +2186,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionRequest_Conflict)(nil),
 		(*SessionRequest_Leave)(nil),
 		(*SessionRequest_Removals)(nil),
+		(*SessionRequest_Source)(nil),
 	}
 	file_dragonload_pool_v1_pool_proto_msgTypes[1].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
@@ -1816,6 +2200,11 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionResponse_Complete)(nil),
 		(*SessionResponse_GiveUp)(nil),
 		(*SessionResponse_Removals)(nil),
+		(*SessionResponse_AskSource)(nil),
+	}
+	file_dragonload_pool_v1_pool_proto_msgTypes[24].OneofWrappers = []any{
+		(*LendResponse_Offer)(nil),
+		(*LendResponse_Withdrawn)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1823,7 +2212,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_pool_v1_pool_proto_rawDesc), len(file_dragonload_pool_v1_pool_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

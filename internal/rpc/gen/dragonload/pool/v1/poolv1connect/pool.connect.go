@@ -39,6 +39,8 @@ const (
 const (
 	// PoolServiceSessionProcedure is the fully-qualified name of the PoolService's Session RPC.
 	PoolServiceSessionProcedure = "/dragonload.pool.v1.PoolService/Session"
+	// PoolServiceLendProcedure is the fully-qualified name of the PoolService's Lend RPC.
+	PoolServiceLendProcedure = "/dragonload.pool.v1.PoolService/Lend"
 )
 
 // PoolServiceClient is a client for the dragonload.pool.v1.PoolService service.
@@ -51,6 +53,9 @@ type PoolServiceClient interface {
 	// The tracker is soft: after a session has ended for whatever reason, the member
 	// opens another one and announces its whole state again.
 	Session(context.Context) *connect.BidiStreamForClient[v1.SessionRequest, v1.SessionResponse]
+	// Lend tells a member that lends its line which pools of its room welcome that, as
+	// long as the stream is open. The tracker answers at once with an empty response.
+	Lend(context.Context, *connect.Request[v1.LendRequest]) (*connect.ServerStreamForClient[v1.LendResponse], error)
 }
 
 // NewPoolServiceClient constructs a client for the dragonload.pool.v1.PoolService service. By
@@ -70,17 +75,29 @@ func NewPoolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(poolServiceMethods.ByName("Session")),
 			connect.WithClientOptions(opts...),
 		),
+		lend: connect.NewClient[v1.LendRequest, v1.LendResponse](
+			httpClient,
+			baseURL+PoolServiceLendProcedure,
+			connect.WithSchema(poolServiceMethods.ByName("Lend")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // poolServiceClient implements PoolServiceClient.
 type poolServiceClient struct {
 	session *connect.Client[v1.SessionRequest, v1.SessionResponse]
+	lend    *connect.Client[v1.LendRequest, v1.LendResponse]
 }
 
 // Session calls dragonload.pool.v1.PoolService.Session.
 func (c *poolServiceClient) Session(ctx context.Context) *connect.BidiStreamForClient[v1.SessionRequest, v1.SessionResponse] {
 	return c.session.CallBidiStream(ctx)
+}
+
+// Lend calls dragonload.pool.v1.PoolService.Lend.
+func (c *poolServiceClient) Lend(ctx context.Context, req *connect.Request[v1.LendRequest]) (*connect.ServerStreamForClient[v1.LendResponse], error) {
+	return c.lend.CallServerStream(ctx, req)
 }
 
 // PoolServiceHandler is an implementation of the dragonload.pool.v1.PoolService service.
@@ -93,6 +110,9 @@ type PoolServiceHandler interface {
 	// The tracker is soft: after a session has ended for whatever reason, the member
 	// opens another one and announces its whole state again.
 	Session(context.Context, *connect.BidiStream[v1.SessionRequest, v1.SessionResponse]) error
+	// Lend tells a member that lends its line which pools of its room welcome that, as
+	// long as the stream is open. The tracker answers at once with an empty response.
+	Lend(context.Context, *connect.Request[v1.LendRequest], *connect.ServerStream[v1.LendResponse]) error
 }
 
 // NewPoolServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -108,10 +128,18 @@ func NewPoolServiceHandler(svc PoolServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(poolServiceMethods.ByName("Session")),
 		connect.WithHandlerOptions(opts...),
 	)
+	poolServiceLendHandler := connect.NewServerStreamHandler(
+		PoolServiceLendProcedure,
+		svc.Lend,
+		connect.WithSchema(poolServiceMethods.ByName("Lend")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dragonload.pool.v1.PoolService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PoolServiceSessionProcedure:
 			poolServiceSessionHandler.ServeHTTP(w, r)
+		case PoolServiceLendProcedure:
+			poolServiceLendHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -123,4 +151,8 @@ type UnimplementedPoolServiceHandler struct{}
 
 func (UnimplementedPoolServiceHandler) Session(context.Context, *connect.BidiStream[v1.SessionRequest, v1.SessionResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.pool.v1.PoolService.Session is not implemented"))
+}
+
+func (UnimplementedPoolServiceHandler) Lend(context.Context, *connect.Request[v1.LendRequest], *connect.ServerStream[v1.LendResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.pool.v1.PoolService.Lend is not implemented"))
 }
