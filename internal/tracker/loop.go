@@ -16,6 +16,7 @@ type shard struct {
 	heard chan heard
 
 	machine  *swarm.Tracker
+	board    *board
 	sessions map[seat]*session
 	zero     time.Time // Instant 0, on the monotonic clock
 	log      *slog.Logger
@@ -25,10 +26,11 @@ type shard struct {
 }
 
 // heard is what the reader of a session hands to the loop: a message, or none when the
-// session has ended.
+// session has ended. Without a session it is a pool whose URL somebody wants who lends.
 type heard struct {
 	session *session
 	message swarm.ToTracker
+	wanted  *swarm.PoolID
 }
 
 // seat is a member's place in a pool.
@@ -37,10 +39,11 @@ type seat struct {
 	member piece.NodeID
 }
 
-func newShard(machine *swarm.Tracker, zero time.Time, log *slog.Logger) *shard {
+func newShard(machine *swarm.Tracker, board *board, zero time.Time, log *slog.Logger) *shard {
 	return &shard{
 		heard:    make(chan heard, shardQueue),
 		machine:  machine,
+		board:    board,
 		sessions: make(map[seat]*session),
 		zero:     zero,
 		log:      log,
@@ -78,6 +81,10 @@ func (sh *shard) now() swarm.Instant { return swarm.Instant(time.Since(sh.zero))
 
 // take takes in what a session's reader has to tell.
 func (sh *shard) take(h heard) {
+	if h.wanted != nil {
+		sh.step(swarm.SourceWanted{Pool: *h.wanted})
+		return
+	}
 	s := h.session
 	at := seat{s.pool, s.member}
 	switch {
@@ -119,6 +126,7 @@ func (sh *shard) step(ev swarm.TrackerEvent) {
 }
 
 func (sh *shard) one(ev swarm.TrackerEvent) {
+	var wanted []swarm.PoolID
 	sh.out = sh.machine.Step(sh.now(), ev, sh.out[:0])
 	for _, action := range sh.out {
 		switch a := action.(type) {
@@ -132,9 +140,20 @@ func (sh *shard) one(ev swarm.TrackerEvent) {
 				delete(sh.sessions, at)
 				s.cut(rpc.ErrCut)
 			}
+		case swarm.HelpWelcome:
+			if !a.Welcome {
+				sh.board.unwelcome(a.Pool)
+			} else if s := sh.sessions[seat{a.Pool, a.By}]; s != nil && sh.board.welcome(s.room, s.pool, s.named) {
+				wanted = append(wanted, a.Pool)
+			}
+		case swarm.Offer:
+			sh.board.offer(a.Pool, a.By, a.URL)
 		}
 	}
 	clear(sh.out) // what was said is not to be kept alive
+	for _, pool := range wanted {
+		sh.one(swarm.SourceWanted{Pool: pool})
+	}
 }
 
 func (sh *shard) tell(at seat, m swarm.ToNode) {

@@ -96,6 +96,7 @@ type Service struct {
 	opts    Options
 	shards  []*shard
 	present *presence
+	board   *board
 	stopped chan struct{} // closed when the event loops have ended
 	quiet   chan struct{} // closed when the sessions have ended after that
 }
@@ -105,6 +106,7 @@ func NewService(o Options) *Service {
 	s := &Service{
 		opts:    o.withDefaults(),
 		present: newPresence(),
+		board:   newBoard(),
 		stopped: make(chan struct{}),
 		quiet:   make(chan struct{}),
 	}
@@ -112,7 +114,7 @@ func NewService(o Options) *Service {
 	zero := time.Now()
 	for i := range min(maxShards, runtime.GOMAXPROCS(0)) {
 		rng := mathrand.New(mathrand.NewPCG(s.opts.Seed, uint64(i)))
-		s.shards = append(s.shards, newShard(swarm.NewTracker(s.opts.Machine, rng), zero, s.opts.Log))
+		s.shards = append(s.shards, newShard(swarm.NewTracker(s.opts.Machine, rng), s.board, zero, s.opts.Log))
 	}
 	return s
 }

@@ -35,6 +35,8 @@ const (
 // session is one member's stream about one pool. Its handler reads and writes the
 // stream; the loop of the pool's shard decides what becomes of it.
 type session struct {
+	room   [32]byte
+	named  swarm.PoolID // the pool as its members call it
 	pool   swarm.PoolID // as poolIn gives it
 	member piece.NodeID
 	out    chan *poolv1.SessionResponse
@@ -94,7 +96,7 @@ func (s *Service) converse(ctx context.Context, c *caller, sess *session, stream
 	if err != nil {
 		return err
 	}
-	sess.pool = poolIn(c.room.ID, pool)
+	sess.room, sess.named, sess.pool = c.room.ID, pool, poolIn(c.room.ID, pool)
 	// The answer tells the member that a tracker is there and has taken the session.
 	if err := stream.Send(&poolv1.SessionResponse{}); err != nil {
 		return err
@@ -165,7 +167,7 @@ func (s *Service) listen(ctx context.Context, c *caller, sess *session, sh *shar
 			}
 		}
 		select {
-		case sh.heard <- heard{sess, m}:
+		case sh.heard <- heard{session: sess, message: m}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.stopped:
