@@ -162,3 +162,7 @@ func (j *Journal) writeError(path string, missing int64, err error) error {
 func readOnly(path string) error {
 	return fmt.Errorf("%w: nothing can be written in %s; mount it for writing", ErrReadOnly, filepath.Dir(path))
 }
+
+// Free returns how many bytes an ordinary user may still write in folder, and
+// whether that is known.
+func (j *Journal) Free(folder string) (int64, bool) { return j.disk.Free(folder) }

@@ -116,8 +116,10 @@ func (f *File) startOver(rec record) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: %w", ErrCannotCreate, err)
 	}
-	if err := f.journal.checkRoom(f.o.Part, rec.layout.Size, gone); err != nil {
-		return err
+	if !f.o.Cache {
+		if err := f.journal.checkRoom(f.o.Part, rec.layout.Size, gone); err != nil {
+			return err
+		}
 	}
 
 	recorded := false
@@ -144,8 +146,10 @@ func (f *File) startOver(rec record) error {
 			return err
 		}
 	}
-	if err := f.journal.mark(&f.o); err != nil {
-		return f.journal.createError(f.journal.path, err)
+	if !f.o.Cache {
+		if err := f.journal.mark(&f.o); err != nil {
+			return f.journal.createError(f.journal.path, err)
+		}
 	}
 	data, err := f.journal.disk.Create(f.o.Part)
 	if err != nil {

@@ -22,6 +22,11 @@ type Options struct {
 	Overwrite bool   // replace a file of the final name at Finish
 	Restart   bool   // throw away what an earlier run left, at Begin
 
+	// Cache says that the File holds some pieces for a while and is never finished:
+	// nothing of it is synced, journaled or hashed as a whole, and it need not fit on the
+	// disk whole.
+	Cache bool
+
 	// Hashes are computed over the whole file besides SHA-256. Their packages must be
 	// linked in.
 	Hashes []crypto.Hash

@@ -118,6 +118,9 @@ func (p *partial) start() {
 	p.mu.Unlock()
 	stop := make(chan struct{})
 	p.stop = stop
+	if p.o.Cache {
+		return
+	}
 	p.workers.Go(func() { p.syncLoop(stop) })
 	p.workers.Go(p.hashLoop)
 }
