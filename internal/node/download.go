@@ -62,6 +62,8 @@ type download struct {
 
 	node    *Node
 	spec    Spec
+	parsed  *url.URL // spec.URL
+	lent    *lent    // not nil: the pool is helped, and the file not wanted
 	emit    func(Event)
 	log     *slog.Logger
 	started time.Time
@@ -101,14 +103,15 @@ type download struct {
 	comingOf  piece.Index
 }
 
-// newDownload checks the spec and opens what is needed before the first step.
-func (n *Node) newDownload(spec Spec, emit func(Event)) (*download, error) {
+// newDownload checks the spec and opens what is needed before the first step. With lent
+// the pool is helped only.
+func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, error) {
 	u, err := url.Parse(spec.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, problem("bad-url", ExitBadOption, fmt.Errorf("%q is not an http or https URL", redact(spec.URL)))
 	}
 	d := &download{
-		node: n, spec: spec, emit: emit, started: time.Now(),
+		node: n, spec: spec, parsed: u, lent: lent, emit: emit, started: time.Now(),
 		source:  sourceOf(u),
 		cancels: make(map[swarm.Request]context.CancelFunc),
 		waiters: make(map[swarm.Request]*waiter),
@@ -138,12 +141,15 @@ func (n *Node) newDownload(spec Spec, emit func(Event)) (*download, error) {
 		d.pool = d.room.pool(spec.URL)
 		d.peers = d.room.newPeerClient(limiter)
 	}
-	d.client, err = origin.New(origin.Options{
+	o := origin.Options{
 		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, Cookies: spec.Cookies,
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
 		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log,
-	})
-	if err != nil {
+	}
+	if lent != nil {
+		o = lent.clientOptions(d)
+	}
+	if d.client, err = origin.New(o); err != nil {
 		return nil, problem("bad-option", ExitBadOption, err)
 	}
 	return d, nil
@@ -179,11 +185,11 @@ func (d *download) prepare(ctx context.Context) error {
 	opts := swarm.NodeOptions{
 		MaxConnections: d.spec.MaxConnections,
 		Fetches:        true,
-		Wants:          true,
+		Wants:          d.lent == nil,
 		GiveUpAfter:    d.spec.GiveUpAfter,
 		Linger:         d.spec.Linger,
 		MaxTries:       d.spec.MaxTries,
-		KeepServing:    d.node.opts.KeepServing && d.room != nil && !d.stdout(),
+		KeepServing:    d.node.opts.KeepServing && d.room != nil && !d.stdout() && d.lent == nil,
 	}
 	if id := d.node.opts.Identity; id != nil {
 		opts.Self = id.ID
@@ -192,6 +198,7 @@ func (d *download) prepare(ctx context.Context) error {
 	}
 	if d.room != nil {
 		opts.Addr = d.node.advertised()
+		opts.Source = d.lendable()
 	}
 	target, ok, err := d.earlyTarget()
 	if err != nil {
@@ -225,6 +232,9 @@ func (d *download) open(ctx context.Context, target string) error {
 		Target: target, Part: d.node.partOf(target), Source: d.source, Overwrite: d.spec.Overwrite, Restart: d.spec.Restart,
 		Hashes: hashesOf(d.spec.Checksums), Log: d.log,
 		Damaged: d.damaged, Unsure: d.unsure,
+	}
+	if d.lent != nil {
+		o.Part, o.Cache = target+".part", true
 	}
 	if d.stdout() {
 		o.Overwrite, o.Restart = true, true
@@ -335,6 +345,16 @@ func (d *download) writeNow(g *generation, i piece.Index, data []byte, digest pi
 	defer d.genMu.RUnlock()
 	if d.gen != g {
 		return errSuperseded
+	}
+	if d.lent != nil {
+		if !d.lent.reserve(int64(len(data))) {
+			return errCacheFull
+		}
+		if err := g.file.Write(i, data, digest, fromOrigin); err != nil {
+			d.log.Warn("a piece of others was not stored", "err", err)
+			return errCacheFull
+		}
+		return nil
 	}
 	return g.file.Write(i, data, digest, fromOrigin)
 }

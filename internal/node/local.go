@@ -46,11 +46,17 @@ func (l localNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 			})
 		}
 	}
+	if n.opts.Lend != nil {
+		status.Lends = n.opts.Lend.Rooms
+	}
 	n.mu.Lock()
 	running := append([]*download(nil), n.running...)
 	n.mu.Unlock()
 	for _, d := range running {
 		one := &nodev1.Download{Url: d.client.Redacted(), Room: d.spec.Room}
+		if d.lent != nil {
+			one.LentTo = d.lent.offer.Asker[:]
+		}
 		if p := d.latest.Load(); p != nil {
 			one.Progress = EncodeProgress(*p)
 		}

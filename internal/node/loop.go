@@ -289,12 +289,18 @@ func (d *download) close() error {
 	d.release()
 	if d.file != nil {
 		end := d.file.Close
-		if d.stdout() {
+		if d.stdout() || d.lent != nil {
 			end = d.file.Discard
 		}
 		if err := end(); err != nil && d.failure == nil && d.saved == nil {
 			d.failure = storeProblem(err)
 		}
+	}
+	if d.lent != nil {
+		if d.failure == nil {
+			return nil
+		}
+		return d.failure
 	}
 	if d.saved == nil {
 		if d.failure == nil {

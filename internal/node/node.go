@@ -52,6 +52,10 @@ type Options struct {
 	// Local offers the local API to other processes.
 	Local bool
 
+	// Lend, if not nil, says which rooms' pools are helped though their files are not
+	// wanted here.
+	Lend *LendOptions
+
 	UploadLimit int64     // bytes per second to all members together; 0: no limit
 	Stdout      io.Writer // for downloads with Output "-"
 	Log         *slog.Logger
@@ -86,6 +90,7 @@ type Node struct {
 	members  map[[32]byte]*membership
 	running  []*download
 	pools    map[poolKey]*download
+	lending  *lending // nil unless this node lends
 }
 
 type poolKey struct {
@@ -171,6 +176,11 @@ func (n *Node) begin() error {
 			return err
 		}
 	}
+	if n.opts.Lend != nil {
+		if err := n.beginLending(); err != nil {
+			return err
+		}
+	}
 	if !n.opts.Local {
 		return nil
 	}
@@ -247,7 +257,7 @@ func (w *watcher) detach() {
 
 // enter makes a download and notes that it runs.
 func (n *Node) enter(spec Spec, emit func(Event)) (*download, error) {
-	d, err := n.newDownload(spec, emit)
+	d, err := n.newDownload(spec, nil, emit)
 	if err != nil {
 		return nil, err
 	}
@@ -260,16 +270,16 @@ func (n *Node) enter(spec Spec, emit func(Event)) (*download, error) {
 			d.release()
 			return nil, err
 		}
-		// The file is whole there and only served; the new download takes its place in
-		// the pool.
+		// The file is whole there and only served, or the pool is only helped; the new
+		// download takes its place.
 		before.stop()
 		<-before.over
 	}
 }
 
 // register notes that d runs. If another download of the pool does, that one is
-// returned as well if its file is saved.
-func (n *Node) register(d *download) (saved *download, err error) {
+// returned as well if it may give way.
+func (n *Node) register(d *download) (before *download, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ended {
@@ -280,7 +290,7 @@ func (n *Node) register(d *download) (saved *download, err error) {
 		if before := n.pools[key]; before != nil {
 			err := &Error{Problem: Problem{Code: "in-use", Exit: ExitExists,
 				Message: "this node downloads the same URL in the same room already; wait until that download has ended"}}
-			if before.isSaved.Load() {
+			if before.isSaved.Load() || before.lent != nil && d.lent == nil {
 				return before, err
 			}
 			return nil, err

@@ -87,6 +87,10 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 		return
 	}
 	r := g.layout.Bytes(a.Extent)
+	if d.lent != nil && !d.lent.l.roomFor(r.Len()) {
+		d.originEnded(ctx, a.Request, errCacheFull)
+		return
+	}
 	r.Start += d.headLen(ctx, a.Extent.First)
 	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
 	if err == nil {
@@ -347,15 +351,24 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, err error
 		d.originMu.Lock()
 		d.lastError = o
 		d.originMu.Unlock()
-		ended.Failure, ended.Busy = d.judge(o)
+		if d.lent != nil {
+			ended.Failure, ended.Busy = d.lent.judge(d, o), o.Busy()
+		} else {
+			ended.Failure, ended.Busy = d.judge(o)
+		}
 		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
+	case errors.Is(err, errCacheFull):
+		ended.Failure = swarm.Lasting // what is held is served on
 	default:
 		// The file cannot be written: no other request would fare better.
 		d.abort(storeProblem(err))
 	}
 	d.inbox.post(ended)
+	if d.lent != nil && ended.Failure == swarm.Lasting {
+		d.inbox.do(func() { d.helpNoMore(o) })
+	}
 }
 
 // judge says whether waiting may mend an error of the origin, and whether fewer

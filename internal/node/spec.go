@@ -36,7 +36,10 @@ type Spec struct {
 	ConnectTimeout time.Duration
 	MaxTries       int           // per origin; 0: no limit
 	GiveUpAfter    time.Duration // without a new byte
-	Linger         time.Duration // serving members after the file is whole, at most
+	// LendQuery lets members of the room that lend their line know the URL though it has a
+	// query; without it only a URL that has none is told them.
+	LendQuery bool
+	Linger    time.Duration // serving members after the file is whole, at most
 }
 
 // Checksum is a digest that the finished file must have.

@@ -44,6 +44,7 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		MaxTries:       uint32(max(s.MaxTries, 0)),
 		GiveUpAfter:    durationpb.New(s.GiveUpAfter),
 		Linger:         durationpb.New(s.Linger),
+		LendQuery:      s.LendQuery,
 	}
 	for name, values := range s.Header {
 		x.Header = append(x.Header, &nodev1.Header{Name: name, Values: values})
@@ -75,6 +76,7 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		LimitRate:      x.GetLimitRate(),
 		LimitUpload:    x.GetLimitUpload(),
 		MaxTries:       int(min(x.GetMaxTries(), 1<<30)),
+		LendQuery:      x.GetLendQuery(),
 	}
 	for _, text := range []string{s.URL, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert} {
 		if len(text) > maxSpecText {

@@ -263,3 +263,10 @@ func parseCookieFile(text string, u *url.URL) ([]fileCookie, error) {
 func validCookieValue(v string) bool {
 	return !strings.Contains(v, ";") && httpguts.ValidHeaderFieldValue(v)
 }
+
+// HasSecrets reports whether the user gave anything that belongs to the URL's own
+// origin: headers, a user name and password, cookies.
+func (c *Client) HasSecrets() bool {
+	s := &c.secret
+	return s.host != "" || len(s.header) > 0 || s.authorization || len(s.cookies) > 0
+}
