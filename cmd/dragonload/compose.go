@@ -29,6 +29,7 @@ type machineOptions struct {
 	serve                bool   // from the start, and not with the first download in a room
 	daemon               bool   // all rooms, and what is finished, until the end
 	uploadLimit          int64
+	lend                 *node.LendOptions // nil for no help to others
 	stdout               io.Writer
 	log                  *slog.Logger
 }
@@ -81,7 +82,7 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 		Rooms: folder, Keyring: m.keyring, Identity: folder.Identity(),
 		Listen: o.listen, Advertise: o.advertise,
 		Serve: o.serve, KeepServing: o.daemon, Local: true,
-		UploadLimit: o.uploadLimit, Stdout: o.stdout, Log: o.log,
+		UploadLimit: o.uploadLimit, Lend: o.lend, Stdout: o.stdout, Log: o.log,
 	}
 	var service *tracker.Service
 	if madeHere {

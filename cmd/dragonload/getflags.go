@@ -37,6 +37,7 @@ type getFlags struct {
 	cacert, proxy, userAgent   string
 	resume, restart            bool
 	overwrite, autoRename      bool
+	lendQuery                  bool
 	json, quiet                bool
 	verbose                    int
 	logFile                    string
@@ -72,6 +73,7 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.VarP(&countValue{n: &g.maxTries, min: 0, max: 1 << 30}, "max-tries", "m", "tries per origin (default 0: no limit)")
 	f.Var(setDuration(&g.giveUpAfter, 10*time.Minute), "give-up-after", "end with 2, the work kept, after this long without a new byte")
 	f.Var(setDuration(&g.linger, 60*time.Second), "linger", "serve members that still need the file for at most this long")
+	f.BoolVar(&g.lendQuery, "lend-query", false, "let members that lend their line know the address though it has a query, which may be secret")
 	f.StringVar(&g.listen, "listen", "", "`ADDR:PORT` where members reach this node (default: every address, port "+defaultPort+" or a free one)")
 	f.StringVar(&g.advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
 	f.StringVar(&g.cacert, "cacert", "", "trust the certificates of this PEM `FILE` besides the system's")
@@ -273,7 +275,8 @@ func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
 			LimitRate: int64(g.limitRate), LimitUpload: int64(g.limitUpload),
 			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),
-			MaxTries: g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
+			LendQuery: g.lendQuery,
+			MaxTries:  g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
 		})
 	}
 	return all, nil
@@ -381,13 +384,18 @@ func (g *getFlags) proxyFor(u *url.URL) (string, error) {
 		}
 		return p.String(), nil
 	}
-	p, err := url.Parse(g.proxy)
+	return g.proxy, checkProxy("--proxy", g.proxy)
+}
+
+// checkProxy checks a flag's URL of a proxy.
+func checkProxy(flag, proxy string) error {
+	p, err := url.Parse(proxy)
 	if err != nil || p.Hostname() == "" {
-		return "", usagef("--proxy is no URL; write http://HOST:PORT or none")
+		return usagef("%s is no URL; write http://HOST:PORT", flag)
 	}
 	switch p.Scheme {
 	case "http", "https", "socks5", "socks5h":
-		return g.proxy, nil
+		return nil
 	}
-	return "", usagef("--proxy: %s:// is not known; use http, https or socks5", safeText(p.Scheme))
+	return usagef("%s: %s:// is not known; use http, https or socks5", flag, safeText(p.Scheme))
 }

@@ -15,7 +15,6 @@ var laterCommands = map[string]bool{
 // laterFlags are the flags that come with a later version, by command.
 var laterFlags = map[string]map[string]bool{
 	"get": {"mirror": true, "start-at": true, "between": true},
-	"up":  {"lend": true},
 }
 
 func notYet(what string) error {

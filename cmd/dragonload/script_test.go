@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/time/rate"
 
 	"dragonload/internal/node"
 	"dragonload/internal/store"
@@ -39,6 +41,7 @@ func TestMain(m *testing.M) {
 //	halt NAME SIGNAL N   sends INT, TERM or KILL to it; it must end with N (-1: killed)
 //	await NAME N         waits until it ends by itself, with N
 //	random FILE SIZE     makes a file of SIZE bytes
+//	expand FROM TO       copies a file with the script's variables filled in
 //	lock DIR             holds the state folder DIR until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -62,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"halt":   scriptHalt,
 			"await":  scriptAwait,
 			"random": scriptRandom,
+			"expand": scriptExpand,
 			"lock":   scriptLock,
 		},
 	})
@@ -87,6 +91,7 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/basic/FILE       wants user u with password p
 //	/header/FILE      wants the header X-Token: secret
 //	/stall/FILE       sends the first half of the file and never the second
+//	/slow/FILE        sends 8 MiB a second on each connection
 //	/agent            the User-Agent as a file
 type scriptServer struct {
 	dir    string
@@ -117,7 +122,7 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
-	case "plain", "stall":
+	case "plain", "stall", "slow":
 	default:
 		rest = strings.TrimPrefix(r.URL.Path, "/")
 	}
@@ -131,6 +136,8 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		w.Write(data)
 		return
+	case "slow":
+		w = &slowWriter{w, r.Context(), rate.NewLimiter(8<<20, 64<<10)}
 	case "stall":
 		var start int
 		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start)
@@ -138,6 +145,27 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", fmt.Sprintf(`"%d"`, len(data)))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+// slowWriter sends no faster than its limiter lets it.
+type slowWriter struct {
+	http.ResponseWriter
+	ctx     context.Context
+	limiter *rate.Limiter
+}
+
+func (s *slowWriter) Write(p []byte) (int, error) {
+	for at := 0; at < len(p); {
+		n := min(len(p)-at, 16<<10)
+		if err := s.limiter.WaitN(s.ctx, n); err != nil {
+			return at, err
+		}
+		k, err := s.ResponseWriter.Write(p[at : at+n])
+		if at += k; err != nil {
+			return at, err
+		}
+	}
+	return len(p), nil
 }
 
 // stallWriter sends a part and then waits for the client to give up.
@@ -193,6 +221,12 @@ func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(filepath.Dir(path), 0o777))
 	ts.Check(os.WriteFile(path, data, 0o666))
+}
+
+// scriptExpand copies a file with the script's variables filled in.
+func scriptExpand(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o666))
 }
 
 func scriptLock(ts *testscript.TestScript, _ bool, args []string) {

@@ -15,6 +15,7 @@ import (
 func newUp(std streams) *cobra.Command {
 	var listen, advertise, logFile string
 	var limitUpload rateValue
+	var lend lendFlags
 	var verbose int
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -22,7 +23,13 @@ func newUp(std streams) *cobra.Command {
 		Long: `Runs until it is stopped: the node of all rooms that this machine is in, which
 carries out the downloads of dragonload get and serves their pieces to members,
 and the tracker of the rooms made here. Prints one line "ready ADDR:PORT ..." when
-it accepts work.`,
+it accepts work.
+
+With --lend ROOM it also helps downloads of that room with this machine's line: it
+fetches parts of their files and hands them on. It fetches from public addresses at
+ports 80 and 443 alone, and from what --lend-allow lists; nobody in the room can have
+it fetch from elsewhere. Prints a line "lend ..." when it begins and "lent ..." when
+it ends.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -41,6 +48,10 @@ it accepts work.`,
 			if err != nil {
 				return err
 			}
+			lending, err := lend.options(cfg, state, std.out)
+			if err != nil {
+				return err
+			}
 			log, closeLog, err := openLog(verbose, logFile, std.err)
 			if err != nil {
 				return err
@@ -48,7 +59,7 @@ it accepts work.`,
 			defer closeLog()
 			m, err := startMachine(ctx, machineOptions{
 				stateDir: state, partialDir: cfg.PartialDir, listen: listen, advertise: advertise,
-				serve: true, daemon: true, uploadLimit: int64(limitUpload), log: log,
+				serve: true, daemon: true, uploadLimit: int64(limitUpload), lend: lending, log: log,
 			})
 			if errors.Is(err, node.ErrRunning) {
 				return failf(exitOther, "%w; stop that one first, or set DRAGONLOAD_STATE_DIR to another folder", err)
@@ -60,7 +71,11 @@ it accepts work.`,
 			if names := m.roomNames(); len(names) > 0 {
 				rooms = names
 			}
-			_, err = fmt.Fprintf(std.out, "ready %s rooms=%s web=off pid=%d\n", m.node.Addr(), strings.Join(rooms, ","), os.Getpid())
+			lends := ""
+			if lending != nil {
+				lends = " lend=" + strings.Join(lending.Rooms, ",")
+			}
+			_, err = fmt.Fprintf(std.out, "ready %s rooms=%s web=off%s pid=%d\n", m.node.Addr(), strings.Join(rooms, ","), lends, os.Getpid())
 			if err == nil {
 				m.wait(ctx)
 			}
@@ -76,6 +91,7 @@ it accepts work.`,
 	f.StringVar(&advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
 	f.Var(&onlyValue{only: "off", typ: "ADDR:PORT|off"}, "web", "the web page; only off in this version")
 	f.Var(&limitUpload, "limit-upload", "bytes per second to all members together at most")
+	lend.register(cmd)
 	f.CountVarP(&verbose, "verbose", "v", "log to standard error; twice for every step")
 	f.StringVar(&logFile, "log-file", "", "log to `FILE` too")
 	return cmd
