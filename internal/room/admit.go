@@ -76,7 +76,7 @@ func (r *Room) Admit(ctx context.Context, token, csr []byte, now time.Time, a Ad
 	if removed || r.Removals.Has(key) {
 		return nil, ErrRemoved
 	}
-	leaf, err := r.Authority.sign(r.caKey, key, name, now)
+	leaf, err := r.Authority.sign(r.caKey, key, name, Use{Invite: inviteID(token), Uses: i.Uses, Expires: i.Expires}, now)
 	if err != nil {
 		return nil, err
 	}

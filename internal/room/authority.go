@@ -92,8 +92,13 @@ func newAuthority(name string, now time.Time) (*Authority, ed25519.PrivateKey, e
 	return a, key, err
 }
 
-// sign certifies that the holder of a key is a member, from from on.
-func (a *Authority) sign(ca ed25519.PrivateKey, key piece.NodeID, name string, from time.Time) ([]byte, error) {
+// sign certifies that the holder of a key is a member, from from on, and by which use of
+// an invite, if that is counted.
+func (a *Authority) sign(ca ed25519.PrivateKey, key piece.NodeID, name string, use Use, from time.Time) ([]byte, error) {
+	extensions, err := use.extensions()
+	if err != nil {
+		return nil, fmt.Errorf("sign a member's certificate: %w", err)
+	}
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             from.Add(-ClockTolerance),
@@ -102,6 +107,7 @@ func (a *Authority) sign(ca ed25519.PrivateKey, key piece.NodeID, name string, f
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 		URIs:                  []*url.URL{memberURI(a.ID)},
+		ExtraExtensions:       extensions,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Cert, ed25519.PublicKey(key[:]), ca)
 	if err != nil {

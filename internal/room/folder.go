@@ -133,7 +133,7 @@ func (f *Folder) load(name string) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := r.Renew(csr, r.identity.ID, now)
+	chain, err := r.Renew(csr, r.Cert.Leaf, now)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func (f *Folder) Create(name, advertise string, id *Identity) (*Room, error) {
 		return nil, err
 	}
 	host, _ := os.Hostname() // without one the member is called "node"
-	leaf, err := a.sign(caKey, id.ID, MemberName(host), now)
+	leaf, err := a.sign(caKey, id.ID, MemberName(host), Use{}, now)
 	if err != nil {
 		return nil, err
 	}

@@ -260,7 +260,7 @@ func TestFolder_creatorRenewsItself(t *testing.T) {
 	f := place(t)
 	r := create(t, f, "lab")
 	// The machine was off for 40 days.
-	leaf, err := r.Authority.sign(r.caKey, f.Identity().ID, "host", time.Now().Add(-40*24*time.Hour))
+	leaf, err := r.Authority.sign(r.caKey, f.Identity().ID, "host", Use{}, time.Now().Add(-40*24*time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

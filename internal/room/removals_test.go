@@ -346,11 +346,20 @@ func TestAdmit_andRenewRefuseWhoIsOnTheList(t *testing.T) {
 	if _, err := k.ShutOut(lab.ID, f.Identity().ID); err != nil {
 		t.Fatal(err)
 	}
+	member := join(t, lab, newRegister())
+	own, _ := member.Member()
+	if _, err := k.ShutOut(lab.ID, own); err != nil {
+		t.Fatal(err)
+	}
+	request, err := member.Request()
+	if err != nil {
+		t.Fatal(err)
+	}
 	now, _ := k.Get(lab.ID)
 	if _, err := now.Admit(t.Context(), i.Token, csr(t, i, f), time.Now(), newRegister()); !errors.Is(err, ErrRemoved) {
 		t.Errorf("admit: %v, want ErrRemoved", err)
 	}
-	if _, err := now.Renew(csr(t, i, f), f.Identity().ID, time.Now()); !errors.Is(err, ErrRemoved) {
+	if _, err := now.Renew(request, member.Cert.Leaf, time.Now()); !errors.Is(err, ErrRemoved) {
 		t.Errorf("renew: %v, want ErrRemoved", err)
 	}
 }

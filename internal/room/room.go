@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -79,9 +80,9 @@ func (r *Room) Request() ([]byte, error) {
 }
 
 // Renew signs a member's request again, as DER in and PEM out. The peer must have
-// proved by its connection that the key in the request is its own, and that it is a
-// member. Only the room's creator can: ErrNoAuthority. ErrRemoved if it is shut out.
-func (r *Room) Renew(csr []byte, peer piece.NodeID, now time.Time) ([]byte, error) {
+// proved by its connection that the certificate is its own, whose key the request must
+// have, and that it is a member. Only the room's creator can: ErrNoAuthority. ErrRemoved if it is shut out.
+func (r *Room) Renew(csr []byte, peer *x509.Certificate, now time.Time) ([]byte, error) {
 	if r.caKey == nil {
 		return nil, ErrNoAuthority
 	}
@@ -89,13 +90,14 @@ func (r *Room) Renew(csr []byte, peer piece.NodeID, now time.Time) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	if key != peer {
+	if own, err := keyOf(peer); err != nil || key != own {
 		return nil, fmt.Errorf("%w: the certificate request is for another key", ErrNotMember)
 	}
 	if r.Removals.Has(key) {
 		return nil, ErrRemoved
 	}
-	leaf, err := r.Authority.sign(r.caKey, key, name, now)
+	use, _ := UseOf(peer)
+	leaf, err := r.Authority.sign(r.caKey, key, name, use, now)
 	if err != nil {
 		return nil, err
 	}

@@ -220,16 +220,14 @@ func TestRenew_onlyForOneself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, _ := member.Member()
-	foreign, _ := other.Member()
-	if _, err := creator.Renew(request, foreign, time.Now()); !errors.Is(err, ErrNotMember) {
+	if _, err := creator.Renew(request, other.Cert.Leaf, time.Now()); !errors.Is(err, ErrNotMember) {
 		t.Errorf("for another: %v", err)
 	}
 	later := time.Now().Add(25 * 24 * time.Hour)
 	if !later.After(member.RenewAt()) {
 		t.Errorf("not to be renewed before %v", member.RenewAt())
 	}
-	chain, err := creator.Renew(request, own, later)
+	chain, err := creator.Renew(request, member.Cert.Leaf, later)
 	if err != nil {
 		t.Fatal(err)
 	}

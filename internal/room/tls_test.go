@@ -230,7 +230,7 @@ func TestTLS_clocksMayDifferByFiveMinutes(t *testing.T) {
 		{"begins in 4 minutes", time.Now().Add(4*time.Minute + ClockTolerance), true},
 		{"begins in 6 minutes", time.Now().Add(6*time.Minute + ClockTolerance), false},
 	} {
-		der, err := lab.Authority.sign(lab.caKey, f.Identity().ID, "host", c.from)
+		der, err := lab.Authority.sign(lab.caKey, f.Identity().ID, "host", Use{}, c.from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +293,7 @@ func TestVerify_acceptsOnlyMembersCertificates(t *testing.T) {
 		}
 	}
 	// A member cannot admit others: its certificate signs nothing.
-	leaf, err := lab.Authority.sign(lab.caKey, member.ID, "x", now)
+	leaf, err := lab.Authority.sign(lab.caKey, member.ID, "x", Use{}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestKeyring_takesARenewedCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := lab.Renew(request, f.Identity().ID, time.Now())
+	chain, err := lab.Renew(request, lab.Cert.Leaf, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,14 @@ package tracker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
 )
@@ -20,7 +22,7 @@ func (h roomHandler) Renew(ctx context.Context, req *connect.Request[roomv1.Rene
 	if len(req.Msg.GetCsr()) > rpc.MaxCSR {
 		return nil, rpc.ToWire(rpc.ErrMalformed)
 	}
-	chain, err := c.room.Renew(req.Msg.GetCsr(), c.id, time.Now())
+	chain, err := c.room.Renew(req.Msg.GetCsr(), c.leaf, time.Now())
 	if err != nil {
 		h.s.opts.Log.Info("renewal refused", "member", c.id, "err", err)
 		return nil, rpc.ToWire(refused(err))
@@ -71,6 +73,15 @@ func (s *Service) introduce(ctx context.Context, c *caller) error {
 	}
 	if _, err := s.opts.State.Number(ctx, c.room.ID, c.id); err != nil {
 		return fmt.Errorf("number member %v: %w", c.id, err)
+	}
+	// A State that was set back has forgotten which invite it came with.
+	if use, ok := room.UseOf(c.leaf); ok && time.Now().Before(use.Expires) {
+		err := s.opts.State.UseInvite(ctx, c.room.ID, use.Invite, c.id, use.Uses, use.Expires)
+		if errors.Is(err, room.ErrInviteUsed) {
+			s.opts.Log.Warn("an invite was used by more than it is for: the tracker's state was set back", "room", c.room.Name, "member", c.id)
+		} else if err != nil {
+			return fmt.Errorf("count the invite of member %v: %w", c.id, err)
+		}
 	}
 	if err := s.opts.State.SetName(ctx, c.room.ID, c.id, c.name); err != nil {
 		return fmt.Errorf("remember the name of member %v: %w", c.id, err)

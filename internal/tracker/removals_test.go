@@ -213,3 +213,57 @@ func TestService_startsWithWhatEitherHolds(t *testing.T) {
 		t.Error("the rooms have forgotten one")
 	}
 }
+
+// A tracker whose state was set back counts the invites of the members that call again.
+func TestService_restoredFromABackupCountsInvitesAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{})
+	invite, err := s.home.room.NewInvite(1, time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := host{folder: newFolder(t)}
+	csr, err := invite.Request(h.folder.Identity(), "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := tracker.NewMemory() // which is what the backup does not have
+	chain, err := s.home.room.Admit(t.Context(), invite.Token, csr, time.Now(), lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.room, err = h.folder.Join(invite, chain, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client(h).Members(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.use(invite, newFolder(t).Identity(), "second"); !errors.Is(err, rpc.ErrInviteUsed) {
+		t.Errorf("the invite again: %v, want ErrInviteUsed", err)
+	}
+}
+
+// Of two that want the last use at once one gets in, and the other is told why it does not.
+func TestJoin_ofTwoRacersOneWins(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{})
+	invite, err := s.home.room.NewInvite(1, time.Hour, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	results := make(chan error, 2)
+	for range cap(results) {
+		id := newFolder(t).Identity()
+		go func() {
+			_, err := s.use(invite, id, "racer")
+			results <- err
+		}()
+	}
+	first, second := <-results, <-results
+	if first != nil {
+		first, second = second, first
+	}
+	if first != nil || !errors.Is(second, rpc.ErrInviteUsed) {
+		t.Errorf("the racers are told %v and %v", first, second)
+	}
+}

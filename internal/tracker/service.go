@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -237,6 +238,7 @@ type caller struct {
 	member
 	name string
 	room *room.Room
+	leaf *x509.Certificate // that it shows
 
 	// control sets the deadlines of this call's stream; Connect does not hand it on.
 	control *http.ResponseController
@@ -294,7 +296,7 @@ func (s *Service) identify(r *http.Request) (*caller, error) {
 	if removed || served.Removals.Has(id) {
 		return nil, rpc.ErrRemoved
 	}
-	c := &caller{member: member{roomID, id}, name: name, room: served}
+	c := &caller{member: member{roomID, id}, name: name, room: served, leaf: r.TLS.PeerCertificates[0]}
 	if err := s.introduce(r.Context(), c); err != nil {
 		return nil, refused(err)
 	}

@@ -204,8 +204,21 @@ func admit(r, members *bbolt.Bucket, key piece.NodeID) (uint32, error) {
 	return uint32(number), putMember(members, tracker.Member{Key: key, Number: uint32(number)})
 }
 
-// UseInvite implements room.Admitter.
+// UseInvite implements room.Admitter. A use that is counted already costs no write.
 func (s *State) UseInvite(ctx context.Context, id [32]byte, invite [16]byte, key piece.NodeID, uses int, expires time.Time) error {
+	own := append(invite[:], key[:]...)
+	known := false
+	err := s.look(ctx, id, func(r *bbolt.Bucket) error {
+		m, ok, err := find(r, key)
+		if m.Removed {
+			return room.ErrRemoved
+		}
+		known = ok && (uses == 0 || r.Bucket(usesBucket) != nil && r.Bucket(usesBucket).Get(own) != nil)
+		return err
+	})
+	if known || err != nil {
+		return err
+	}
 	return s.change(ctx, id, func(r, members *bbolt.Bucket) error {
 		if _, err := admit(r, members, key); err != nil || uses == 0 {
 			return err
@@ -214,7 +227,6 @@ func (s *State) UseInvite(ctx context.Context, id [32]byte, invite [16]byte, key
 		if err != nil {
 			return err
 		}
-		own := append(invite[:], key[:]...)
 		if used.Get(own) != nil {
 			return nil
 		}
