@@ -97,21 +97,26 @@ func (n *Node) remember(claimed *piece.Extents) {
 	}
 }
 
-// relay tells the neighbours what the others among them claim.
+// relay tells the neighbours what the others among them claim. The last one that is left
+// is told that nobody claims anything any more: it would wait for what those who are
+// gone were to bring.
 func (n *Node) relay() {
 	n.relayAt = never
-	if n.tracker.up || !n.pinned || len(n.swap.order) < 2 {
+	if n.tracker.up || !n.pinned {
 		return
 	}
 	var all piece.Extents
-	for _, p := range n.swap.order {
-		for _, e := range p.claims.Runs() {
-			all.Add(e)
+	if len(n.swap.order) > 1 {
+		for _, p := range n.swap.order {
+			for _, e := range p.claims.Runs() {
+				all.Add(e)
+			}
 		}
 	}
 	extents := slices.Clone(all.Runs())
 	for _, p := range n.swap.order {
-		if !p.has.All() {
+		if !p.has.All() && (len(n.swap.order) > 1 || p.told) {
+			p.told = len(extents) > 0
 			n.act(TellPeer{Peer: p.id, Message: Relay{Extents: extents}})
 		}
 	}

@@ -92,6 +92,7 @@ type neighbour struct {
 	said    *Holds        // what it holds, while this node does not know the generation or has another
 	claims  piece.Extents // what it fetches from the origin, while there is no tracker
 	relayed piece.Extents // what its neighbours claim
+	told    bool          // the last Relay to it named claims
 
 	accusedFrom Instant       // see mayAccuse
 	claimedTo   Instant       // until when claims of it are not answered
