@@ -349,7 +349,7 @@ func newRoomMembers(std streams) *cobra.Command {
 			if err != nil {
 				return roomError(err)
 			}
-			members, err := askMembers(cmd.Context(), r)
+			members, err := askMembers(cmd.Context(), folder, r)
 			if err != nil {
 				return err
 			}
@@ -375,7 +375,7 @@ func newRoomMembers(std streams) *cobra.Command {
 }
 
 // askMembers asks the first tracker that answers.
-func askMembers(ctx context.Context, r *room.Room) ([]rpc.Member, error) {
+func askMembers(ctx context.Context, folder *room.Folder, r *room.Room) ([]rpc.Member, error) {
 	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
 		return nil, roomError(err)
 	}
@@ -390,13 +390,36 @@ func askMembers(ctx context.Context, r *room.Room) ([]rpc.Member, error) {
 		if err == nil {
 			return members, nil
 		}
+		if errors.Is(room.RefusedBy(err), room.ErrNotMember) && wasRemoved(ctx, folder, r, addr) {
+			return nil, failf(exitNoAccess, "room %s: %w", r.Name, rpc.ErrRemoved)
+		}
 		var refusal *rpc.Refusal
+		if errors.Is(err, rpc.ErrRemoved) {
+			return nil, failf(exitNoAccess, "room %s: %w", r.Name, err)
+		}
 		if errors.As(err, &refusal) && refusal.Access() || room.RefusedBy(err) != nil {
 			return nil, failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
 		}
 		last = err
 	}
 	return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
+}
+
+// wasRemoved asks a tracker that has refused this machine whether it was removed, and
+// keeps the list that says so.
+func wasRemoved(ctx context.Context, folder *room.Folder, r *room.Room, addr string) bool {
+	csr, err := r.Request()
+	if err != nil {
+		return false
+	}
+	list, err := rpc.Standing(ctx, addr, r.JoinTLS(), nil, r.ID, csr)
+	if err != nil || list == nil || r.Authority.CheckRemovals(list) != nil || !list.Has(folder.Identity().ID) {
+		return false
+	}
+	known := *r
+	known.Removals = list
+	_ = folder.SaveRemovals(&known) // else it is asked again
+	return true
 }
 
 func newRoomLeave(std streams) *cobra.Command {
