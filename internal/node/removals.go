@@ -64,6 +64,9 @@ func (m *membership) shutOut(list *room.Removals) {
 		}
 		l.end()
 	}
+	for _, t := range m.trackers {
+		t.CutIf(list.Has)
+	}
 	for id := range m.addrs {
 		if list.Has(id) {
 			delete(m.addrs, id)

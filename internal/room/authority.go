@@ -157,7 +157,7 @@ func (a *Authority) verify(leaf *x509.Certificate, now time.Time) (piece.NodeID,
 // clockError says that a certificate is not valid now, and both times, for it may be the
 // clock that is wrong.
 func clockError(what string, edge, now time.Time) error {
-	return fmt.Errorf("%w: %w: it %s on %s UTC and this machine's clock says %s UTC: this machine's clock differs by %s; is it right?",
+	return fmt.Errorf("%w: %w: it %s on %s UTC and this machine's clock says %s UTC: this machine's clock differs by %s",
 		ErrNotMember, ErrClock, what, edge.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime), roughly(now.Sub(edge).Abs()))
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -64,7 +65,9 @@ func (r *Room) Valid(now time.Time) error {
 	if r.Removals.Has(r.identity.ID) {
 		return fmt.Errorf("room %s: %w; ask who runs the room", r.Name, ErrRemoved)
 	}
-	if _, err := r.Authority.verify(r.Cert.Leaf, now); err != nil {
+	if _, err := r.Authority.verify(r.Cert.Leaf, now); errors.Is(err, ErrClock) {
+		return fmt.Errorf("room %s: %w; set the clock or, if it is right, join again with a new invite", r.Name, err)
+	} else if err != nil {
 		return fmt.Errorf("room %s: %w; join again with a new invite", r.Name, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	poolv1 "dragonload/internal/rpc/gen/dragonload/pool/v1"
 	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
 
+	"dragonload/internal/piece"
 	"dragonload/internal/room"
 )
 
@@ -39,6 +40,18 @@ func (s *Session) SendRemovals(l *room.Removals) bool {
 // OnRemovals has f called with each list of removals that the tracker tells in a
 // session, before what comes after it is received. It is called before t is used.
 func (t *Tracker) OnRemovals(f func(*room.Removals)) { t.removals = f }
+
+// CutIf closes the connection at once, with all its sessions, if the member at its other
+// end is one that was removed: any member may host a tracker.
+func (t *Tracker) CutIf(removed func(piece.NodeID) bool) {
+	conn := t.conn.Load()
+	if conn == nil {
+		return
+	}
+	if id, _, _, err := room.Member(conn.ConnectionState()); err == nil && removed(id) {
+		_ = conn.NetConn().Close() // net/http meets the end of it
+	}
+}
 
 // Standing asks the tracker at addr whether this machine was removed from a room, after
 // a refusal that does not say so: TLS has one alert for all who are no members. cfg pins

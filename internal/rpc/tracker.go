@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,7 +40,8 @@ type Tracker struct {
 	transport *http.Transport
 	pools     poolv1connect.PoolServiceClient
 	rooms     roomv1connect.RoomServiceClient
-	removals  func(*room.Removals) // nil: nobody wants to know
+	removals  func(*room.Removals)     // nil: nobody wants to know
+	conn      atomic.Pointer[tls.Conn] // the one connection, once it was made
 }
 
 // NewTracker returns the connection to the tracker at addr, host:port. cfg is that of
@@ -51,14 +53,21 @@ func NewTracker(addr string, cfg *tls.Config, dial DialFunc) (*Tracker, error) {
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
 	secure := dialTLS(dial, cfg)
-	t := &Tracker{addr: addr, dial: secure, transport: &http.Transport{
-		DialTLSContext:     secure,
+	t := &Tracker{addr: addr, dial: secure}
+	t.transport = &http.Transport{
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := secure(ctx, network, addr)
+			if made, ok := conn.(*tls.Conn); ok && err == nil {
+				t.conn.Store(made)
+			}
+			return conn, err
+		},
 		Protocols:          &protocols,
 		DisableCompression: true,
 		// A member with many pools waits for a free stream rather than open a second
 		// connection: the tracker counts connections.
 		HTTP2: Ping(&http.HTTP2Config{StrictMaxConcurrentRequests: true}),
-	}}
+	}
 	client := &http.Client{Transport: t.transport, CheckRedirect: noRedirect}
 	t.pools = poolv1connect.NewPoolServiceClient(client, "https://"+addr, clientOptions())
 	t.rooms = roomv1connect.NewRoomServiceClient(client, "https://"+addr,

@@ -267,3 +267,23 @@ func TestJoin_ofTwoRacersOneWins(t *testing.T) {
 		t.Errorf("the racers are told %v and %v", first, second)
 	}
 }
+
+// A member whose tracker is hosted by one that was removed ends its sessions there.
+func TestTracker_cutsAConnectionToARemovedHost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{})
+	c := s.client(s.join(s.home.room, "member"))
+	c.CutIf(func(piece.NodeID) bool { return true }) // nothing is open yet
+	session := s.open(c, swarm.PoolID{1})
+	session.Send(announce)
+	next[swarm.Welcome](t, session)
+	host := s.home.folder.Identity().ID
+	c.CutIf(func(id piece.NodeID) bool { return id != host })
+	if _, err := c.Members(t.Context()); err != nil {
+		t.Fatalf("cut though another was removed: %v", err)
+	}
+	c.CutIf(func(id piece.NodeID) bool { return id == host })
+	if err := end(t, session); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the session goes on: %v", err)
+	}
+}

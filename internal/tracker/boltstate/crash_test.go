@@ -74,7 +74,9 @@ func TestState_survivesACutAtEachWrite(t *testing.T) {
 	}{
 		{
 			"an invite is used",
-			func(ctx context.Context, s tracker.State) error { return s.UseInvite(ctx, lab, invite, one, 1, expires) },
+			func(ctx context.Context, s tracker.State) error {
+				return s.UseInvite(ctx, lab, invite, one, 1, expires)
+			},
 			func(ctx context.Context, s tracker.State) (bool, error) {
 				err := s.UseInvite(ctx, lab, invite, two, 1, expires)
 				if errors.Is(err, room.ErrInviteUsed) {
