@@ -140,6 +140,12 @@ func (x *exchange) acceptWhole() (*Answer, *Error) {
 	if size < 0 {
 		size = piece.UnknownSize
 	}
+	for _, field := range x.resp.Header.Values("Content-Range") {
+		// It means nothing here, unless it says that this is not the whole file after all.
+		if r, ok := parseContentRange(strings.TrimSpace(field)); ok && (r.first > 0 || r.total >= 0 && r.len() != r.total || size >= 0 && r.total >= 0 && r.total != size) {
+			return nil, x.bad("it sent what it says is a part of the file as if that were the whole")
+		}
+	}
 	pin := versionOf(x.resp.Header).pin(size)
 	if err := pin.Validate(); err != nil {
 		return nil, x.bad("%v", err)

@@ -139,7 +139,7 @@ func TestProbe_judgesTheFirstAnswer(t *testing.T) {
 			c.Chunk(file[:99])
 			c.Chunk(nil)
 			return true
-		}, want{kind: piece.StrongETag, size: 1000, bytes: 99, fail: true, failure: Network, broken: true}},
+		}, want{kind: piece.StrongETag, size: 1000, bytes: 99, fail: true, failure: BadAnswer, broken: true}},
 		{"41 length and chunks", func(c *origintest.Conn, _ *origintest.Request) bool {
 			c.Header(206, ok+"\nTransfer-Encoding: chunked\nContent-Range: bytes 0-99/1000")
 			c.Print("3\n")

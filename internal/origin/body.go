@@ -60,6 +60,8 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, nil
 	case !errors.Is(err, io.EOF):
 		return n, b.end(b.x.failure(b.x.url, err, true))
+	case b.left > 0 && b.ended():
+		return n, b.end(b.x.bad("its body is %d bytes shorter than it said", b.left))
 	case b.left > 0:
 		return n, b.end(&Error{
 			Kind: Network, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode, Err: io.ErrUnexpectedEOF,
@@ -72,6 +74,12 @@ func (b *body) Read(p []byte) (int, error) {
 		})
 	}
 	return n, b.end(io.EOF)
+}
+
+// ended reports whether the end that came is one that the origin has marked as such, and
+// not just that of the connection.
+func (b *body) ended() bool {
+	return b.x.resp.ProtoMajor > 1 || len(b.x.resp.TransferEncoding) > 0
 }
 
 // read reads at least one byte or returns an error, within the time limit, and pays

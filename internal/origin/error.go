@@ -148,7 +148,7 @@ func kindOfStatus(status int, wait bool) Kind {
 	kind, listed := statusKinds[status]
 	if !listed {
 		kind = Status
-		if status >= 500 {
+		if status >= 500 && status < 600 {
 			kind = Server
 		}
 	}

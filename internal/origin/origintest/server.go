@@ -37,6 +37,7 @@ type Request struct {
 	Method, Target string
 	Header         http.Header // Host among them
 	Number         int         // of the server's requests, from 0
+	At             time.Time
 	// First and Last are the bytes that Range asks for; Ranged is whether it does.
 	First, Last int
 	Ranged      bool
@@ -49,13 +50,18 @@ type Conn struct {
 	done <-chan struct{}
 }
 
+// Script answers a request, of several connections at a time; it returns whether the
+// connection takes another one.
+type Script func(c *Conn, r *Request) (again bool)
+
 // Server is a running server. URL begins with http:// or https:// and ends without a
 // slash.
 type Server struct {
 	URL string
 
 	listener net.Listener
-	script   func(*Conn, *Request) (again bool)
+	script   Script
+	lifetime time.Duration
 	done     chan struct{}
 	wg       sync.WaitGroup
 
@@ -63,34 +69,50 @@ type Server struct {
 	requests []*Request
 	conns    map[net.Conn]bool
 	dialled  int
+	closed   bool
 }
 
-// New starts a server that ends with the test. script is called with each request, of
-// several connections at a time; it returns whether the connection takes another one.
-func New(t testing.TB, script func(c *Conn, r *Request) (again bool)) *Server {
+// New starts a server that ends with the test.
+func New(t testing.TB, script Script) *Server {
 	return NewTLS(t, nil, script)
 }
 
 // NewTLS starts a server that speaks TLS, unless config is nil.
-func NewTLS(t testing.TB, config *tls.Config, script func(c *Conn, r *Request) (again bool)) *Server {
+func NewTLS(t testing.TB, config *tls.Config, script Script) *Server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{listener: l, script: script, done: make(chan struct{}), conns: map[net.Conn]bool{}, URL: "http://" + l.Addr().String()}
+	s := Serve(l, config, lifetime, script)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// Serve answers what comes in at l, over TLS if config is not nil, until Close. A
+// connection is cut off when it has lived for longest.
+func Serve(l net.Listener, config *tls.Config, longest time.Duration, script Script) *Server {
+	s := &Server{
+		listener: l, script: script, lifetime: longest, done: make(chan struct{}), conns: map[net.Conn]bool{},
+		URL: "http://" + l.Addr().String(),
+	}
 	if config != nil {
 		s.URL = "https://" + l.Addr().String()
 	}
 	s.wg.Go(func() { s.accept(config) })
-	t.Cleanup(s.close)
 	return s
 }
 
-func (s *Server) close() {
+// Close ends the server and waits for it.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
 	close(s.done)
 	s.listener.Close()
-	s.mu.Lock()
 	for c := range s.conns {
 		c.Close()
 	}
@@ -120,7 +142,7 @@ func (s *Server) accept(config *tls.Config) {
 		}
 		s.mu.Lock()
 		s.dialled++
-		full := len(s.conns) == maxConns
+		full := len(s.conns) == maxConns || s.closed
 		if !full {
 			s.conns[c] = true
 		}
@@ -140,7 +162,7 @@ func (s *Server) accept(config *tls.Config) {
 }
 
 func (s *Server) serve(raw net.Conn, config *tls.Config) {
-	_ = raw.SetDeadline(time.Now().Add(lifetime))
+	_ = raw.SetDeadline(time.Now().Add(s.lifetime))
 	conn := &Conn{Conn: raw, done: s.done}
 	if config != nil {
 		conn.Conn = tls.Server(raw, config)
@@ -157,7 +179,7 @@ func (s *Server) serve(raw net.Conn, config *tls.Config) {
 		if err != nil {
 			return
 		}
-		r := &Request{Header: http.Header(header)}
+		r := &Request{Header: http.Header(header), At: time.Now()}
 		r.Method, r.Target, _ = strings.Cut(line, " ")
 		r.Target, _, _ = strings.Cut(r.Target, " ")
 		r.parseRange()
@@ -217,8 +239,11 @@ func (c *Conn) Chunk(b []byte) {
 
 // Reset closes the connection with an RST instead of a FIN.
 func (c *Conn) Reset() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	switch c := c.Conn.(type) {
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+	case *memConn:
+		c.Abort()
 	}
 	c.Close()
 }
