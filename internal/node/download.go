@@ -146,6 +146,9 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
 		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log,
 	}
+	if n.opts.Network != nil {
+		o.DialContext = n.network.Dial
+	}
 	if lent != nil {
 		o = lent.clientOptions(d)
 	}
@@ -153,6 +156,19 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		return nil, problem("bad-option", ExitBadOption, err)
 	}
 	return d, nil
+}
+
+// minRate is how many bytes a second, over the time after which a download gives up,
+// count as something coming at all: an origin that sends a byte now and then would
+// keep its clients for years.
+const minRate = 100
+
+// leastRate is minRate, or none where the user wants it slow.
+func leastRate(limit int64) int64 {
+	if limit > 0 && limit < 10*minRate {
+		return 0
+	}
+	return minRate
 }
 
 // newLimiter returns a limiter of perSecond bytes whose bursts last a fifth of a
@@ -189,6 +205,7 @@ func (d *download) prepare(ctx context.Context) error {
 		GiveUpAfter:    d.spec.GiveUpAfter,
 		Linger:         d.spec.Linger,
 		MaxTries:       d.spec.MaxTries,
+		MinRate:        leastRate(d.spec.LimitRate),
 		KeepServing:    d.node.opts.KeepServing && d.room != nil && !d.stdout() && d.lent == nil,
 	}
 	if id := d.node.opts.Identity; id != nil {

@@ -110,7 +110,7 @@ func (m *membership) connect(addrs []string) error {
 			if err != nil {
 				return err
 			}
-			if found, err = rpc.NewTracker(addr, cfg, nil); err != nil {
+			if found, err = rpc.NewTracker(addr, cfg, m.node.network.Dial); err != nil {
 				return err
 			}
 			found.OnRemovals(func(list *room.Removals) {
@@ -169,7 +169,7 @@ func (m *membership) dial(ctx context.Context, alpn, addr string, id piece.NodeI
 	if err != nil {
 		return nil, err
 	}
-	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", addr)
+	raw, err := m.node.network.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

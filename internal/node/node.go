@@ -56,9 +56,31 @@ type Options struct {
 	// wanted here.
 	Lend *LendOptions
 
+	// Network is the system's if it is nil.
+	Network Network
+
 	UploadLimit int64     // bytes per second to all members together; 0: no limit
 	Stdout      io.Writer // for downloads with Output "-"
 	Log         *slog.Logger
+}
+
+// Network makes all connections of a node, to origins, members and trackers, and takes
+// those of members. Its methods are like those of net.Dialer and net.ListenConfig. The
+// local API does without it.
+type Network interface {
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+	Listen(ctx context.Context, network, addr string) (net.Listener, error)
+}
+
+// systemNetwork is the Network of a node whose Options name none.
+type systemNetwork struct{}
+
+func (systemNetwork) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, network, addr)
+}
+
+func (systemNetwork) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, network, addr)
 }
 
 // Tracker serves the connections that members (ALPN h2) and newcomers (ALPN
@@ -77,6 +99,7 @@ type Node struct {
 	epoch   time.Time
 	journal *store.Journal
 	buffers *buffers
+	network Network
 
 	life  context.Context // ends with Run
 	stop  context.CancelFunc
@@ -124,7 +147,11 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		opts: o, log: o.Log, epoch: time.Now(), journal: journal, buffers: newBuffers(),
 		members: make(map[[32]byte]*membership),
+		network: o.Network,
 		pools:   make(map[poolKey]*download),
+	}
+	if n.network == nil {
+		n.network = systemNetwork{}
 	}
 	n.life, n.stop = context.WithCancel(context.Background())
 	if o.Keyring != nil && o.Rooms != nil {
@@ -386,14 +413,13 @@ func (n *Node) listen() error {
 	if n.ended {
 		return ErrEnding
 	}
-	var listen net.ListenConfig
 	address := n.opts.Listen
 	if address == "" {
 		address = DefaultListen
 	}
-	listener, err := listen.Listen(n.life, "tcp", address)
+	listener, err := n.network.Listen(n.life, "tcp", address)
 	if err != nil && n.opts.Listen == "" {
-		listener, err = listen.Listen(n.life, "tcp", ":0")
+		listener, err = n.network.Listen(n.life, "tcp", ":0")
 	}
 	if err != nil {
 		return problem("bad-listen", ExitBadOption, fmt.Errorf("listen for members: %w; name another address with --listen", err))

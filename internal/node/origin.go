@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +44,7 @@ var firstTries = []time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
 func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Probe(ctx, a.Bytes) })
 	if err != nil {
-		d.originEnded(ctx, a.Request, err)
+		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
 	}
 	body := answer.Body
@@ -55,7 +56,7 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		// pieces to speak of, and the bytes wait in a file of their own.
 		spool, err := d.spool(answer.Body, flow)
 		if err != nil {
-			d.originEnded(ctx, a.Request, err)
+			d.originEnded(ctx, a.Request, nil, 0, err)
 			return
 		}
 		defer spool.close()
@@ -75,31 +76,36 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		err = d.receive(ctx, g, a.Request, flow, held, body)
 	}
 	if errors.Is(err, errSuperseded) {
-		err = &origin.Error{Kind: origin.Changed, Seen: &pin, Err: err}
+		if ctx.Err() == nil {
+			d.inbox.post(swarm.OriginEnded{Request: a.Request, Failure: swarm.Passing, Changed: &pin})
+			return
+		}
+		err = nil
 	}
-	d.originEnded(ctx, a.Request, err)
+	d.originEnded(ctx, a.Request, flow, held.Len(), err)
 }
 
 // fetchOrigin carries out FetchOrigin: one request for one extent.
 func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.FetchOrigin) {
 	if err := d.rest(ctx); err != nil {
-		d.originEnded(ctx, a.Request, err)
+		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
 	}
 	r := g.layout.Bytes(a.Extent)
 	if d.lent != nil && !d.lent.l.roomFor(r.Len()) {
-		d.originEnded(ctx, a.Request, errCacheFull)
+		d.originEnded(ctx, a.Request, nil, 0, errCacheFull)
 		return
 	}
 	r.Start += d.headLen(ctx, a.Extent.First)
+	flow := &flow{d: d, req: a.Request}
 	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
 	if err == nil {
 		d.hear(g, digestsOf(answer))
 		// It may be shorter than what was asked for; the body then ends with an error.
-		err = d.receive(ctx, g, a.Request, &flow{d: d, req: a.Request}, answer.Range, answer.Body)
+		err = d.receive(ctx, g, a.Request, flow, answer.Range, answer.Body)
 		answer.Body.Close()
 	}
-	d.originEnded(ctx, a.Request, err)
+	d.originEnded(ctx, a.Request, flow, r.Len(), err)
 }
 
 // said is what the last probe's answer said about the file.
@@ -164,7 +170,8 @@ func (d *download) reach(ctx context.Context, ask func() (*origin.Answer, error)
 type flow struct {
 	d     *download
 	req   swarm.Request
-	bytes int64
+	bytes int64 // since told
+	total int64
 	told  time.Time
 }
 
@@ -174,6 +181,7 @@ func (f *flow) moved(n int) {
 	}
 	f.d.counts.origin.Add(int64(n))
 	f.bytes += int64(n)
+	f.total += int64(n)
 	if now := time.Now(); now.Sub(f.told) >= movedEvery {
 		f.told = now
 		f.tell()
@@ -340,9 +348,13 @@ func (d *download) struck(bad bool) int {
 	return d.strikes
 }
 
+// goodPart: a request that broke off has brought a good part of what it asked for if it
+// was this part at least.
+const goodPart = 8
+
 // originEnded ends a request to the origin: with nothing but the end if err is nil or
-// the request was cancelled.
-func (d *download) originEnded(ctx context.Context, req swarm.Request, err error) {
+// the request was cancelled. f, which may be nil, tells what came of the asked bytes.
+func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, asked int64, err error) {
 	ended := swarm.OriginEnded{Request: req}
 	var o *origin.Error
 	switch {
@@ -357,6 +369,7 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, err error
 			ended.Failure, ended.Busy = d.judge(o)
 		}
 		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
+		ended.Brought = f != nil && f.total > 0 && f.total >= asked/goodPart
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
 	case errors.Is(err, errCacheFull):
@@ -375,6 +388,9 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, err error
 // connections may.
 func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
 	before := d.counts.origin.Load() == 0 // not a byte has come in this run
+	if o.Status == http.StatusRequestedRangeNotSatisfiable && o.Kind == origin.Server && d.struck(true) >= maxStrikes {
+		return swarm.Lasting, false // it denies having what its first answer said it has
+	}
 	switch o.Kind {
 	case origin.Resolve, origin.Refused, origin.TLS:
 		if before {
@@ -384,7 +400,7 @@ func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
 	case origin.Forbidden, origin.Short, origin.BadAnswer, origin.NoRange, origin.BadRedirect:
 		// Some origins answer 403 when too many connections are open, and some answer
 		// badly now and then.
-		if d.struck(true) >= maxStrikes || before && o.Kind == origin.Forbidden {
+		if d.struck(true) >= maxStrikes || before && (o.Kind == origin.Forbidden || o.Kind == origin.BadRedirect) {
 			return swarm.Lasting, false
 		}
 		return swarm.Passing, o.Busy()
@@ -418,6 +434,7 @@ func (d *download) compareLeaf(ctx context.Context, g *generation, a swarm.Audit
 		return swarm.AuditFailed, err
 	}
 	defer answer.Body.Close()
+	d.hear(g, digestsOf(answer))
 	var theirs, ours [piece.LeafSize]byte
 	n, err := io.ReadFull(answer.Body, theirs[:r.Len()])
 	d.counts.origin.Add(int64(n))

@@ -169,6 +169,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnTrackerAway:      "the room's tracker does not answer; the download goes on with the members known so far, and from the origin, and comes back to the tracker by itself",
 	swarm.WarnTrackerBack:      "the room's tracker answers again",
 	swarm.WarnChanged:          "the file changed at the origin; what came of the older version is dropped and the new one is fetched",
+	swarm.WarnBegunAnew:        "the origin's stream broke off, and the origin names nothing by which a next one could be known to be of the same version; what came of it is dropped and the file is fetched anew",
 	swarm.WarnWrongBytes:       "member %s sent bytes that do not match their digest; they were dropped and are fetched elsewhere",
 	swarm.WarnWrongStatement:   "member %s stated a digest that the origin contradicts; what it vouched for is fetched again",
 	swarm.WarnBanned:           "parts from %s were wrong and are replaced; another member has confirmed it, and the device is shut out of this download; to shut it out of the room use dragonload room remove",

@@ -26,6 +26,7 @@ type lab struct {
 	creator *room.Room
 	first   machine
 	stop    func() // ends the tracker's node
+	network node.Network
 }
 
 // machine is what one member has on disk.
@@ -33,6 +34,7 @@ type machine struct {
 	dir     string
 	folder  *room.Folder
 	keyring *room.Keyring
+	network node.Network
 }
 
 func newMachine(t *testing.T) machine {
@@ -47,7 +49,7 @@ func newMachine(t *testing.T) machine {
 
 func (m machine) options() node.Options {
 	return node.Options{
-		StateDir: m.dir, Rooms: m.folder, Keyring: m.keyring, Identity: m.folder.Identity(), Listen: "127.0.0.1:0",
+		Network: m.network, StateDir: m.dir, Rooms: m.folder, Keyring: m.keyring, Identity: m.folder.Identity(), Listen: "127.0.0.1:0",
 	}
 }
 
@@ -59,7 +61,15 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b := &lab{t: t, addr: l.Addr().String(), state: tracker.NewMemory(), first: newMachine(t)}
+	return newLabAt(t, l.Addr().String(), nil)
+}
+
+// newLabAt makes a room whose tracker will listen on addr of a network.
+func newLabAt(t *testing.T, addr string, network node.Network) *lab {
+	t.Helper()
+	b := &lab{t: t, addr: addr, state: tracker.NewMemory(), first: newMachine(t), network: network}
+	b.first.network = network
+	var err error
 	if b.creator, err = b.first.folder.Create("lab", b.addr, b.first.folder.Identity()); err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +107,7 @@ func (b *lab) run() *node.Node {
 func (b *lab) join(name string) machine {
 	b.t.Helper()
 	m := newMachine(b.t)
+	m.network = b.network
 	csr, err := b.invite.Request(m.folder.Identity(), name)
 	if err != nil {
 		b.t.Fatal(err)

@@ -23,7 +23,8 @@ type (
 		Message ToPeer
 	}
 
-	// ProbeOrigin asks the origin for its first Bytes bytes. OriginAnswered may
+	// ProbeOrigin asks the origin for its first Bytes bytes, or with 0 for the whole
+	// file as one stream. OriginAnswered may
 	// follow, then OriginStored for each piece that the answer brings; OriginEnded
 	// ends it.
 	ProbeOrigin struct {
@@ -128,6 +129,7 @@ const (
 	WarnTrackerAway      WarnCode = "tracker-away"        // members go on without the tracker
 	WarnTrackerBack      WarnCode = "tracker-back"        // it is there again
 	WarnChanged          WarnCode = "origin-changed"      // the file changed at the origin and is fetched anew
+	WarnBegunAnew        WarnCode = "begun-anew"          // the origin's stream broke, and nothing says that the next one is of the same version
 	WarnWrongBytes       WarnCode = "wrong-bytes"         // Peer sent bytes that do not match; fetched elsewhere
 	WarnWrongStatement   WarnCode = "wrong-statement"     // Peer stated a digest that the origin contradicts
 	WarnBanned           WarnCode = "member-banned"       // Peer has proved to be a liar and is shut out

@@ -60,6 +60,7 @@ type (
 		Failure Failure
 		Changed *piece.Pin    // the origin answered with another version
 		Busy    bool          // 429, 503 or a reset: fewer connections may help
+		Brought bool          // though it failed, a good part of what was asked for came
 		Wait    time.Duration // Retry-After, 0 if there was none
 	}
 

@@ -66,6 +66,8 @@ type originSide struct {
 	failures  int // in a row
 	notBefore Instant
 	holdUntil Instant // the origin asked everybody to wait
+	furthest  int64   // bytes that the longest stream brought
+	fruitless int     // streams in a row that broke off and got no further
 	barred    bool    // this node cannot get the file from the origin
 	answered  bool    // it has answered at least once
 }
@@ -78,6 +80,9 @@ type originRequest struct {
 	begun bool // a probe whose answer has begun: only its pieces are still to come
 	check bool // reads a piece for a dispute, whether it is stored or not
 	stale bool // it brings pieces of a generation that was given up
+	moved int64
+	// stream: it brings the whole file from its beginning, whatever came before.
+	stream bool
 }
 
 func (o *originSide) init(limit int) {
@@ -119,8 +124,16 @@ func (n *Node) probe() {
 	r := &originRequest{id: n.request(), since: n.now, probe: true}
 	n.origin.requests = append(n.origin.requests, r)
 	n.origin.line.start(n.now)
-	n.act(ProbeOrigin{Request: r.id, Bytes: probeBytes})
+	bytes := int64(probeBytes)
+	if n.changes >= changesBeforeStream {
+		bytes = 0 // an origin that names another version in each answer: one answer must do
+	}
+	n.act(ProbeOrigin{Request: r.id, Bytes: bytes})
 }
+
+// changesBeforeStream is after how many changes of the version the file is asked for
+// whole, in one answer, which no further change can touch.
+const changesBeforeStream = 2
 
 func (n *Node) probing() bool {
 	return slices.ContainsFunc(n.origin.requests, func(r *originRequest) bool { return r.probe && !r.begun })
@@ -132,15 +145,18 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 		return
 	}
 	o := &n.origin
-	r.begun = true
-	o.answered, o.failures = true, 0
+	r.begun, r.stream = true, ev.Stream
+	o.answered = true
+	if !ev.Stream {
+		o.failures = 0
+	}
 	n.tracker.streaming = false
 	incarnation := uint64(0)
 	if !ev.Pin.Combinable() {
 		// Nobody may take the bytes of another stream for those of this one.
 		incarnation = n.rng.Uint64() | 1
 	}
-	if ev.Stream {
+	if ev.Stream && !n.tracker.stream && ev.Pin.Size > probeBytes {
 		n.warn(WarnOneStream)
 	}
 	if !n.pinned || n.pin != ev.Pin || n.incarnation != incarnation {
@@ -199,19 +215,26 @@ func (n *Node) originStored(ev OriginStored) {
 		return
 	}
 	r.left.Remove(piece.Extent{First: ev.Piece, Count: 1})
-	n.origin.failures = 0
+	if !n.have.Has(ev.Piece) && (!r.stream || n.pin.Combinable()) {
+		n.origin.failures = 0
+	}
 	n.stored(ev.Piece, ev.Digest, true)
 }
 
 func (n *Node) originMoved(ev OriginMoved) {
-	n.lastProgress = n.now
+	n.progressed(ev.Bytes)
 	o := &n.origin
 	o.answered = true
 	o.line.add(n.now, ev.Bytes)
 	n.received.add(n.now, ev.Bytes)
 	o.moved += ev.Bytes
 	o.counted += ev.Bytes
-	if r := n.originRequest(ev.Request); r != nil && r.probe && !r.begun && (!n.pinned || n.tracker.asked) && !n.tracker.streaming {
+	r := n.originRequest(ev.Request)
+	if r != nil {
+		r.moved += ev.Bytes
+		r.stream = r.stream || r.probe && !r.begun
+	}
+	if r != nil && r.probe && !r.begun && (!n.pinned || n.tracker.asked) && !n.tracker.streaming {
 		// A body before the answer is accepted: a stream whose length is not known.
 		n.tracker.streaming = true
 		n.tracker.reportAt = n.now
@@ -234,10 +257,11 @@ func (n *Node) originEnded(ev OriginEnded) {
 		n.fewerConnections()
 	}
 	if ev.Wait > 0 {
-		o.holdUntil = max(o.holdUntil, n.now.Add(min(ev.Wait, maxHold)))
-		n.warn(WarnOriginWaits)
+		n.hold(ev.Wait)
 	}
 	switch {
+	case ev.Changed != nil && r.stale && !r.probe:
+		// It was asked for bytes of a generation that was given up since.
 	case ev.Changed != nil:
 		n.giveBack(r, Returned{})
 		if n.tracker.up {
@@ -257,6 +281,16 @@ func (n *Node) originEnded(ev OriginEnded) {
 	}
 }
 
+// hold keeps this node from the origin for a while, for the origin asked for a pause. It
+// is told once, however many requests, members and trackers tell of it.
+func (n *Node) hold(wait time.Duration) {
+	o := &n.origin
+	if n.now >= o.holdUntil {
+		n.warn(WarnOriginWaits)
+	}
+	o.holdUntil = max(o.holdUntil, n.now.Add(min(wait, maxHold)))
+}
+
 // keep puts what a request did not bring back to what is to be asked for.
 func (n *Node) keep(r *originRequest) {
 	for _, e := range r.left.Runs() {
@@ -273,8 +307,21 @@ func (n *Node) keep(r *originRequest) {
 // originFailed decides what becomes of the pieces of a request that failed.
 func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 	o := &n.origin
+	if ev.Brought {
+		// It broke off, but a good part of it came: not what waiting longer each time
+		// is for, nor what another member would do better.
+		o.failures = 0
+		if failure := ev.Failure; failure == Passing && !r.stream && ev.Wait == 0 && !o.barred {
+			o.notBefore = max(o.notBefore, n.now.Add(100*time.Millisecond))
+			n.keep(r)
+			return
+		}
+	}
 	o.failures++
 	failure := ev.Failure
+	if r.stream && n.fruitless(r) {
+		failure = Lasting
+	}
 	if n.opts.MaxTries > 0 && o.failures >= n.opts.MaxTries {
 		failure = Lasting
 	}
@@ -293,6 +340,21 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 	if !n.tracker.up && failure == Lasting && !n.pinned && len(n.swap.order) == 0 {
 		n.fail(FailOrigin)
 	}
+}
+
+// maxFruitless is how many streams in a row may break off without getting further than
+// one before them: each of them costs the origin all of it.
+const maxFruitless = 3
+
+// fruitless counts a stream that broke off and reports whether that was one too many.
+func (n *Node) fruitless(r *originRequest) bool {
+	o := &n.origin
+	if r.moved > o.furthest {
+		o.furthest, o.fruitless = r.moved, 0
+		return false
+	}
+	o.fruitless++
+	return o.fruitless >= maxFruitless
 }
 
 // giveBack returns everything that is leased and not under way, and the rest of r.

@@ -37,6 +37,10 @@ type NodeOptions struct {
 	GiveUpAfter time.Duration
 	MaxTries    int
 
+	// MinRate is how many bytes a second, over GiveUpAfter, count as something coming at
+	// all; with 0 every byte does.
+	MinRate int64
+
 	// Linger is how long a whole node stays for members that still need it. With
 	// KeepServing it stays until Stopping.
 	Linger      time.Duration
@@ -86,6 +90,9 @@ type Node struct {
 	lost         piece.Extents // no longer held, not yet told to the tracker
 	checkAt      Instant       // next look at what waits for too long
 	lastProgress Instant       // when the last byte came
+	progressAt   Instant       // when so much had come that it counts for GiveUpAfter
+	trickle      int64         // bytes since then
+	unstored     int64         // bytes since a piece was stored
 	lastStored   Instant       // when the last piece was stored
 	doubted      piece.Extents // pieces whose holder did not bring them
 	rescues      int           // of this generation so far
@@ -122,6 +129,7 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		return out
 	}
 	if n.lastProgress == 0 {
+		n.progressAt = now
 		n.lastProgress, n.lastStored, n.tracker.downSince = now, now, now
 		n.checkAt = now.Add(checkInterval)
 	}
@@ -240,7 +248,10 @@ func (n *Node) quit() {
 // begin fixes the generation, or replaces the one before.
 func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	anew := n.pinned
-	if anew {
+	switch {
+	case anew && n.pin == pin:
+		n.warn(WarnBegunAnew)
+	case anew:
 		n.changes++
 		n.warn(WarnChanged)
 		if n.changes > maxChanges {
@@ -273,7 +284,11 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 			n.takeResumed(r)
 		} else {
 			anew = true
-			n.warn(WarnChanged)
+			if r.Pin == pin {
+				n.warn(WarnBegunAnew)
+			} else {
+				n.warn(WarnChanged)
+			}
 		}
 	}
 	n.act(SetGeneration{Pin: pin, Incarnation: incarnation, Anew: anew})
@@ -315,7 +330,7 @@ func (n *Node) takeResumed(r *Resume) {
 
 // stored notes that a piece is on disk.
 func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
-	n.lastStored, n.warnedIdle = n.now, false
+	n.lastStored, n.warnedIdle, n.unstored = n.now, false, 0
 	if n.finishing || n.finished {
 		if fromOrigin {
 			n.read(i, d)
@@ -454,6 +469,18 @@ func (n *Node) flush() {
 	}
 }
 
+// progressed notes that bytes have come.
+func (n *Node) progressed(bytes int64) {
+	n.lastProgress = n.now
+	if n.unstored += bytes; n.pinned && n.unstored > 2*maxConnections*n.layout.PieceLength {
+		return // more than any pieces under way: the same bytes come again and again
+	}
+	n.trickle += bytes
+	if n.trickle >= mulDiv(n.opts.MinRate, int64(n.opts.GiveUpAfter), int64(time.Second)) {
+		n.progressAt, n.trickle = n.now, 0
+	}
+}
+
 // checkInterval is how often a Node looks for what waits for too long.
 const checkInterval = 250 * time.Millisecond
 
@@ -473,11 +500,12 @@ func (n *Node) check() {
 		return
 	}
 	idle := n.now.Sub(n.lastProgress)
-	if idle >= n.opts.GiveUpAfter && !n.opts.Wants {
+	silent := n.now.Sub(n.progressAt) >= n.opts.GiveUpAfter
+	if silent && !n.opts.Wants {
 		n.quit() // nobody needs its line, and that is no failure
 		return
 	}
-	if idle >= n.opts.GiveUpAfter {
+	if silent {
 		n.fail(FailSilence)
 		return
 	}

@@ -38,6 +38,9 @@ type pool struct {
 	streamer    *member // reads the one stream
 	// streamLost: the stream broke before every piece was held by somebody.
 	streamLost bool
+	// streamBreaks counts the streams in a row that broke off without bringing more than
+	// streamBest pieces, which one before them brought.
+	streamBreaks, streamBest int
 
 	free   piece.Extents
 	copies []uint32 // members that hold each piece
@@ -332,6 +335,21 @@ func (p *pool) inLimbo(i piece.Index) bool {
 		}
 	}
 	return false
+}
+
+// streamBroke notes that the one stream broke off. Where several in a row get no
+// further, none will: each begins anew, and costs the origin all that came before.
+func (p *pool) streamBroke() {
+	if p.held > p.streamBest {
+		p.streamBest, p.streamBreaks = p.held, 0
+		return
+	}
+	if p.streamBreaks++; p.streamBreaks >= maxFruitless {
+		p.refused = true
+		for _, m := range p.order {
+			p.setFetches(m, false)
+		}
+	}
 }
 
 // fetchable returns how many pieces nobody is known to hold.

@@ -136,8 +136,7 @@ func (n *Node) trackerSaid(msg ToNode) {
 	case Handout:
 		n.handout(msg.Peers)
 	case Hold:
-		n.origin.holdUntil = max(n.origin.holdUntil, n.now.Add(min(msg.For, maxHold)))
-		n.warn(WarnOriginWaits)
+		n.hold(msg.For)
 	case Complete:
 		t.complete = true
 	case AskSource:

@@ -538,7 +538,7 @@ func (n *Node) peerRequest(id Request) (*neighbour, *peerRequest) {
 }
 
 func (n *Node) peerStored(ev PeerStored) {
-	n.lastProgress = n.now
+	n.lastProgress, n.progressAt, n.trickle = n.now, n.now, 0
 	if !n.pinned || int(ev.Piece) >= n.have.Len() {
 		return
 	}

@@ -381,6 +381,9 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 		p.setRate(m, 0)
 	}
 	if r.Failure != NoFailure {
+		if p.streamer == m || p.prober == m && m.streaming {
+			p.streamBroke()
+		}
 		if p.prober == m {
 			p.prober = nil
 		}
@@ -393,8 +396,8 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 // conflict: a member has seen another version at the origin. Somebody else is asked
 // to look, if there is somebody; what is seen then counts.
 func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
-	if !p.pinned || c.Pin == p.pin || p.contested {
-		return
+	if !p.pinned || c.Pin == p.pin || p.contested || p.stream {
+		return // one stream is of one version, whatever others have met before it
 	}
 	if !m.wants {
 		m.barredUntil = t.now.Add(conflictBar) // what the file is those say who want it

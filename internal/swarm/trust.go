@@ -268,7 +268,7 @@ func (n *Node) audited(ev Audited) {
 	}
 	t.auditing = 0
 	if ev.Wait > 0 {
-		n.origin.holdUntil = max(n.origin.holdUntil, n.now.Add(min(ev.Wait, maxHold)))
+		n.hold(ev.Wait)
 		if n.tracker.up {
 			n.tell(Returned{Wait: ev.Wait})
 		}
