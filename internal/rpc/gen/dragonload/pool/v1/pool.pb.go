@@ -132,8 +132,8 @@ func (Failure) EnumDescriptor() ([]byte, []int) {
 // SessionRequest carries one message from a node to its tracker.
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The pool, 32 bytes: a hash of the URL keyed by the room, so that the tracker
-	// learns no URL. In the first request only.
+	// The pool, 32 bytes: a hash of the URL keyed by the room. Source alone tells a URL.
+	// In the first request only.
 	Pool []byte `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// In the first request it may be missing, in the others it may not.
 	//
