@@ -181,17 +181,17 @@ func (h poolHandler) Lend(ctx context.Context, _ *connect.Request[poolv1.LendReq
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	// It counts, and is cut, as a session about no pool.
-	s := &session{member: c.id, cut: cut}
+	s := &session{member: c.id, out: make(chan *poolv1.SessionResponse, tellQueue), cut: cut}
 	if err := h.s.present.open(s, c.member, h.s.opts.MaxSessions); err != nil {
 		return rpc.ToWire(err)
 	}
 	defer h.s.present.close(s, c.member)
-	err := h.s.lend(ctx, c, stream)
+	err := h.s.lend(ctx, c, s, stream)
 	h.s.opts.Log.Debug("a member lends no more", "member", c.id, "err", err)
 	return rpc.ToWire(err)
 }
 
-func (s *Service) lend(ctx context.Context, c *caller, stream *connect.ServerStream[poolv1.LendResponse]) error {
+func (s *Service) lend(ctx context.Context, c *caller, sess *session, stream *connect.ServerStream[poolv1.LendResponse]) error {
 	send := func(x *poolv1.LendResponse) error {
 		if err := c.control.SetWriteDeadline(time.Now().Add(tellWithin)); err != nil {
 			return fmt.Errorf("set deadline: %w", err)
@@ -219,6 +219,10 @@ func (s *Service) lend(ctx context.Context, c *caller, stream *connect.ServerStr
 	for {
 		select {
 		case <-l.changed:
+		case <-sess.out:
+			// Who was removed: it hears that in the session of the next pool that it helps,
+			// before which it talks with nobody.
+			continue
 		case <-ctx.Done():
 			if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 				return cause

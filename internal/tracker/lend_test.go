@@ -110,3 +110,27 @@ func TestService_endsLendersWhenItStops(t *testing.T) {
 		t.Errorf("%v, want %v", err, rpc.ErrStopping)
 	}
 }
+
+// A member that was removed lends no more; the others lend on.
+func TestService_removalEndsLending(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{})
+	bad, good := s.join(s.home.room, "bad"), s.join(s.home.room, "good")
+	lend := func(h host) <-chan error {
+		c := s.client(h)
+		ended, ready := make(chan error, 1), make(chan struct{})
+		go func() { ended <- c.Lend(t.Context(), func() { close(ready) }, func(rpc.Offer) {}) }()
+		<-ready
+		return ended
+	}
+	lost, kept := lend(bad), lend(good)
+	s.shutOut(bad)
+	if err := <-lost; !errors.Is(err, rpc.ErrRemoved) {
+		t.Errorf("%v, want %v", err, rpc.ErrRemoved)
+	}
+	select {
+	case err := <-kept:
+		t.Errorf("the other one ended too: %v", err)
+	default:
+	}
+}
