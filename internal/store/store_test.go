@@ -722,6 +722,38 @@ func TestDiscard_leavesNothing(t *testing.T) {
 	}
 }
 
+// A cache takes pieces of a file that would not fit on the disk, and leaves no trace of
+// them in the journal, nor of itself at the end.
+func TestCache_holdsPiecesAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 300_000)
+	o := b.options()
+	o.Cache = true
+	f := b.openWith(o)
+	if err := f.Begin(piece.Pin{Size: piece.MaxSize / 1024, Kind: piece.StrongETag, Validator: `"v"`}, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Begin(b.pin, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	b.write(f, 0, 2)
+	if got, err := f.ReadPiece(2, nil); err != nil || !bytes.Equal(got, b.bytes(2)) {
+		t.Errorf("read piece 2: %d bytes, %v", len(got), err)
+	}
+	if err := f.Forget(0); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.ReadPiece(0, nil); !errors.Is(err, ErrNotHeld) {
+		t.Errorf("read a forgotten piece: %v", err)
+	}
+	if err := f.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := b.journal.Record(b.target()); ok || err != nil || exists(b.part()) || b.journal.marked(&o) {
+		t.Errorf("left: record %v (%v), partial file %v, mark %v", ok, err, exists(b.part()), b.journal.marked(&o))
+	}
+}
+
 func TestSyncer_recordsWithinASecondWithoutHoldingWritersUp(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 300_000)
