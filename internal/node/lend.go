@@ -37,6 +37,10 @@ const (
 	askBurst  = 60
 	askEvery  = 10 * time.Second
 	maxAskers = 1024
+
+	// One host is asked so many times a second at most, for all helped pools together.
+	hostRate = 40
+	maxHosts = 64
 )
 
 // errCacheFull: the pieces held for others have taken the room that they may take.
@@ -82,6 +86,7 @@ type lending struct {
 	used     int64      // bytes held
 	running  int
 	askers   map[piece.NodeID]*rate.Limiter
+	hosts    map[string]*rate.Limiter
 	rooms    []*lentRoom
 	trackers map[netip.Addr]bool // addresses that trackers' names lead to
 }
@@ -105,7 +110,7 @@ type lent struct {
 // beginLending starts to lend; what it starts ends with n.life.
 func (n *Node) beginLending() error {
 	o := *n.opts.Lend
-	l := &lending{n: n, o: o, askers: make(map[piece.NodeID]*rate.Limiter), trackers: make(map[netip.Addr]bool)}
+	l := &lending{n: n, o: o, askers: make(map[piece.NodeID]*rate.Limiter), hosts: make(map[string]*rate.Limiter), trackers: make(map[netip.Addr]bool)}
 	if o.Rate > 0 {
 		l.limiter = newLimiter(o.Rate)
 	}
@@ -315,6 +320,25 @@ func (l *lending) tell(ev LendEvent) {
 	if l.o.Tell != nil {
 		l.o.Tell(ev)
 	}
+}
+
+// pace waits until the pool's host may be asked once more. Hosts that were asked long ago
+// are forgotten: at most maxLent are asked now.
+func (t *lent) pace(ctx context.Context, host string) error {
+	l := t.l
+	l.mu.Lock()
+	limit := l.hosts[host]
+	if limit == nil {
+		for other, old := range l.hosts {
+			if len(l.hosts) >= maxHosts && old.Tokens() >= hostRate {
+				delete(l.hosts, other)
+			}
+		}
+		limit = rate.NewLimiter(hostRate, hostRate)
+		l.hosts[host] = limit
+	}
+	l.mu.Unlock()
+	return limit.Wait(ctx)
 }
 
 // reserve makes room for n bytes that a helped pool's piece takes.

@@ -92,9 +92,15 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 		return
 	}
 	r := g.layout.Bytes(a.Extent)
-	if d.lent != nil && !d.lent.l.roomFor(r.Len()) {
-		d.originEnded(ctx, a.Request, nil, 0, errCacheFull)
-		return
+	if d.lent != nil {
+		err := d.lent.pace(ctx, d.parsed.Host)
+		if err == nil && !d.lent.l.roomFor(r.Len()) {
+			err = errCacheFull
+		}
+		if err != nil {
+			d.originEnded(ctx, a.Request, nil, 0, err)
+			return
+		}
 	}
 	r.Start += d.headLen(ctx, a.Extent.First)
 	flow := &flow{d: d, req: a.Request}
