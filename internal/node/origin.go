@@ -42,7 +42,7 @@ var firstTries = []time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
 // probeOrigin carries out ProbeOrigin: the first answer says which generation there
 // is, and its bytes are stored once the machine has set it.
 func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
-	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Probe(ctx, a.Bytes) })
+	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.ProbeAt(ctx, a.Start, a.Bytes) })
 	if err != nil {
 		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
@@ -70,7 +70,7 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 	d.said = said{pin: pin, name: answer.Name, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
 	d.originMu.Unlock()
 	defer d.expectHead(pin, held)()
-	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Bytes: held.Len()})
+	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Start: held.Start, Bytes: held.Len()})
 	g, err := d.awaitGeneration(ctx, pin)
 	if err == nil {
 		err = d.receive(ctx, g, a.Request, flow, held, body)

@@ -204,7 +204,7 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 			r.put(&e.peer.in, a.Message)
 		}
 	case swarm.ProbeOrigin:
-		r.pull(p, &pull{req: a.Request, kind: probe, end: a.Bytes})
+		r.pull(p, &pull{req: a.Request, kind: probe, start: a.Start, end: a.Start + a.Bytes, whole: a.Bytes == 0})
 	case swarm.SetGeneration:
 		r.setGeneration(p, a, ev)
 	case swarm.FetchOrigin:

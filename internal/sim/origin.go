@@ -89,6 +89,7 @@ type pull struct {
 	content    *content
 	start, end int64 // bytes of the file
 	sent, got  int64 // of these
+	whole      bool  // a probe for the whole file as one stream
 	counted    bool  // holds a connection
 	answered   bool
 	bound      bool        // the Node has set this answer's generation: its pieces are stored
@@ -189,12 +190,14 @@ func (a *pullArrives) happen(r *run) {
 	l.content = o.current
 	if l.kind == probe {
 		l.end = min(l.end, w.Size)
-		if w.Origin.OneStream || w.Origin.NoValidator {
-			l.end = w.Size
+		if w.Origin.OneStream || w.Origin.NoValidator || l.whole {
+			l.start, l.end, l.whole = 0, w.Size, true
 		}
 		if w.Origin.NoValidator {
 			l.content = o.version(r) // nobody may take two streams for the same bytes
 		}
+		length := l.content.layout.PieceLength
+		l.due = piece.Index((l.start + length - 1) / length)
 		r.mark(Probes)
 	} else {
 		l.bound = true
@@ -234,9 +237,9 @@ func (a *pullAnswered) happen(r *run) {
 }
 
 func (l *pull) accepted(r *run) {
-	stream := r.world.Origin.OneStream || r.world.Origin.NoValidator
+	stream := l.whole
 	l.p.m.disk.bindPulls(l)
-	r.step(l.p, swarm.OriginAnswered{Request: l.req, Pin: l.content.pin, Stream: stream, Bytes: l.end})
+	r.step(l.p, swarm.OriginAnswered{Request: l.req, Pin: l.content.pin, Stream: stream, Start: l.start, Bytes: l.end - l.start})
 }
 
 // bindPulls lets an answer of the version that is stored already go on.

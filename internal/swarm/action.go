@@ -23,12 +23,13 @@ type (
 		Message ToPeer
 	}
 
-	// ProbeOrigin asks the origin for its first Bytes bytes, or with 0 for the whole
+	// ProbeOrigin asks the origin for Bytes bytes from Start on, or with 0 for the whole
 	// file as one stream. OriginAnswered may
 	// follow, then OriginStored for each piece that the answer brings; OriginEnded
 	// ends it.
 	ProbeOrigin struct {
 		Request Request
+		Start   int64
 		Bytes   int64
 	}
 	// SetGeneration fixes what the download is of, before any piece of it arrives.

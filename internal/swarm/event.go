@@ -39,7 +39,8 @@ type (
 		Request Request
 		Pin     piece.Pin
 		Stream  bool  // the whole file, from byte 0, on this one answer
-		Bytes   int64 // length of the answer's range; the whole size with Stream
+		Start   int64 // of the answer's range
+		Bytes   int64 // its length; the whole size with Stream
 	}
 	// OriginStored: one piece of a request has arrived and is written.
 	OriginStored struct {

@@ -124,12 +124,41 @@ func (n *Node) probe() {
 	r := &originRequest{id: n.request(), since: n.now, probe: true}
 	n.origin.requests = append(n.origin.requests, r)
 	n.origin.line.start(n.now)
-	bytes := int64(probeBytes)
-	if n.changes >= changesBeforeStream {
-		bytes = 0 // an origin that names another version in each answer: one answer must do
-	}
-	n.act(ProbeOrigin{Request: r.id, Bytes: bytes})
+	a := ProbeOrigin{Request: r.id}
+	if n.changes < changesBeforeStream {
+		a.Start, a.Bytes = n.probeRange()
+	} // else it names another version in each answer: one answer must do
+	n.act(a)
 }
+
+// probeRange is what a probe asks for: any bytes tell which version there is, so they
+// may as well be bytes that are missing here.
+func (n *Node) probeRange() (start, length int64) {
+	pin, have, stream := n.pin, &n.have, n.tracker.stream
+	if r := n.opts.Resume; !n.pinned && r != nil {
+		pin, have = r.Pin, &r.Have
+	}
+	if !pin.Combinable() || stream || have.Count() == 0 || have.Len() != pin.Layout().Count() {
+		return 0, probeBytes
+	}
+	missing := piece.Extent{}
+	for i := range piece.Index(have.Len()) {
+		switch {
+		case !have.Has(i) && missing.Count == 0:
+			missing = piece.Extent{First: i, Count: 1}
+		case !have.Has(i):
+			missing.Count++
+		case missing.Count > 0:
+			return probeOf(pin.Layout().Bytes(missing))
+		}
+	}
+	if missing.Count == 0 {
+		return 0, 1
+	}
+	return probeOf(pin.Layout().Bytes(missing))
+}
+
+func probeOf(r piece.Range) (start, length int64) { return r.Start, min(r.Len(), probeBytes) }
 
 // changesBeforeStream is after how many changes of the version the file is asked for
 // whole, in one answer, which no further change can touch.
@@ -177,10 +206,7 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 	n.tracker.asked = false
 	n.tracker.fresh = true
 	n.tracker.stream = ev.Stream
-	covered := piece.Extent{Count: uint32(ev.Bytes / n.layout.PieceLength)}
-	if ev.Stream || ev.Bytes >= n.layout.Size {
-		covered = n.layout.All()
-	}
+	covered := n.covered(ev)
 	r.stale = false
 	if covered.Count > 0 {
 		r.left.Add(covered)
@@ -192,6 +218,25 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 	if n.tracker.up {
 		n.tell(Probed{Pin: ev.Pin, Incarnation: incarnation, Stream: ev.Stream, Extent: covered})
 	}
+}
+
+// covered returns the pieces that lie whole in the answer to a probe.
+func (n *Node) covered(ev OriginAnswered) piece.Extent {
+	l := n.layout
+	if ev.Stream || ev.Start == 0 && ev.Bytes >= l.Size {
+		return l.All()
+	}
+	if ev.Start < 0 || ev.Bytes <= 0 || ev.Start >= l.Size || ev.Bytes > l.Size-ev.Start {
+		return piece.Extent{}
+	}
+	first, end := (ev.Start+l.PieceLength-1)/l.PieceLength, (ev.Start+ev.Bytes)/l.PieceLength
+	if ev.Start+ev.Bytes == l.Size {
+		end = int64(l.Count())
+	}
+	if end <= first {
+		return piece.Extent{}
+	}
+	return piece.Extent{First: piece.Index(first), Count: uint32(end - first)}
 }
 
 // bearWitness tells the tracker of another version than the one that is whole here; this

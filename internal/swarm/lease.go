@@ -24,6 +24,10 @@ const (
 	// is left.
 	stallTime = 3 * time.Second
 
+	// leastProgress is what a member must bring in a stallTime: a byte now and then is
+	// nothing.
+	leastProgress = 12 << 10
+
 	probeTime   = time.Second             // others wait this long for the prober's pin
 	settleTime  = 1200 * time.Millisecond // for everybody to announce itself to a new tracker
 	limboTime   = 700 * time.Millisecond  // for reports that a dead member's pieces live on elsewhere

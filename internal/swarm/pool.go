@@ -99,6 +99,7 @@ type member struct {
 	failures    int
 	barredUntil Instant
 	progressAt  Instant
+	brought     int64 // bytes since progressAt
 }
 
 func newPool(id PoolID) *pool {

@@ -445,7 +445,11 @@ func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 	req := swarm.Request(a.bytes(a.word()))
 	switch what {
 	case "answered":
-		step(swarm.OriginAnswered{Request: req, Pin: a.pin(), Stream: a.has("stream"), Bytes: a.bytes(a.keys["bytes"])})
+		ev := swarm.OriginAnswered{Request: req, Pin: a.pin(), Stream: a.has("stream"), Bytes: a.bytes(a.keys["bytes"])}
+		if start := a.keys["start"]; start != "" {
+			ev.Start = a.bytes(start)
+		}
+		step(ev)
 	case "stored":
 		for _, i := range each(a.extents(a.word())) {
 			digest := digestOf(i)
@@ -536,6 +540,9 @@ func showAction(act swarm.Action) string {
 	case swarm.TellPeer:
 		return name(act.Peer) + ": " + showToPeer(act.Message)
 	case swarm.ProbeOrigin:
+		if act.Start > 0 {
+			return fmt.Sprintf("[%d] probe the origin for %d bytes from %d on", act.Request, act.Bytes, act.Start)
+		}
 		return fmt.Sprintf("[%d] probe the origin for %d bytes", act.Request, act.Bytes)
 	case swarm.SetGeneration:
 		s := fmt.Sprintf("set the generation to %v", act.Pin)

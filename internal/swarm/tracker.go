@@ -331,8 +331,8 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	}
 	stored := p.store(m, r.Stored)
 	p.lose(m, r.Lost, t.now)
-	if r.Moved > 0 || stored {
-		m.progressAt = t.now
+	if m.brought += max(r.Moved, 0); m.brought >= leastProgress || stored {
+		m.progressAt, m.brought = t.now, 0
 		m.failures = 0
 	}
 	p.widen(t.now, r.Moved)
