@@ -156,6 +156,11 @@ func (d *download) stepOne(ev swarm.Event) {
 			d.room.learn(h.Peers)
 		}
 	}
+	if said, ok := ev.(swarm.TrackerSaid); ok {
+		if hold, ok := said.Message.(swarm.Hold); ok {
+			d.client.Hold(hold.For) // what is on its way to the origin but not sent yet must wait as well
+		}
+	}
 	d.actions = d.machine.Step(d.node.now(), ev, d.actions[:0])
 	for _, a := range d.actions {
 		if d.quit {

@@ -51,6 +51,23 @@ var errWhole = errors.New("ask for the whole file")
 //
 // All errors are of type *Error.
 func (c *Client) Probe(ctx context.Context, bytes int64) (*Answer, error) {
+	return c.ProbeAt(ctx, 0, bytes)
+}
+
+// ProbeAt is Probe for bytes from start on, for who has those before: any bytes of the
+// file tell which version there is. If there is nothing at start, the first bytes are
+// asked for after all.
+func (c *Client) ProbeAt(ctx context.Context, start, bytes int64) (*Answer, error) {
+	if bytes > 0 && start > 0 && start < piece.MaxSize {
+		asked := piece.Range{Start: start, End: min(start+bytes, piece.MaxSize)}
+		a, err := c.ask(ctx, &asked, func(x *exchange) (*Answer, *Error) { return x.acceptFirst(asked) })
+		switch {
+		case err == nil:
+			return a, nil
+		case err.Status != http.StatusRequestedRangeNotSatisfiable && !errors.Is(err.Err, errWhole):
+			return nil, err
+		}
+	}
 	if bytes > 0 {
 		first := piece.Range{Start: 0, End: min(bytes, piece.MaxSize)}
 		accept := func(x *exchange) (*Answer, *Error) { return x.acceptFirst(first) }
@@ -124,7 +141,7 @@ func (x *exchange) acceptFirst(asked piece.Range) (*Answer, *Error) {
 	if !pin.Combinable() && !whole {
 		return nil, &Error{Kind: NoRange, Host: hostOf(x.url), Status: x.resp.StatusCode, Err: errWhole, what: "it cannot be read in ranges"}
 	}
-	a := &Answer{Pin: pin, Stream: !pin.Combinable(), Range: piece.Range{Start: 0, End: r.last + 1}}
+	a := &Answer{Pin: pin, Stream: !pin.Combinable(), Range: piece.Range{Start: r.first, End: r.last + 1}}
 	return x.accepted(a, 0), nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -13,6 +14,9 @@ const (
 	// enough that a slow limit does not come in bursts of seconds.
 	minPortion = 4 << 10
 	maxPortion = 256 << 10
+
+	// leastTrickle must come within Options.Timeout.
+	leastTrickle = 1 << 10
 )
 
 // body delivers what an accepted answer promised, to the byte. The last bytes are
@@ -24,7 +28,10 @@ type body struct {
 	left int64 // bytes still to come; -1 while the origin has not said
 	got  int64
 	rest int64 // bytes that were asked for and are not in this answer
-	err  error // of every further Read
+
+	slow    time.Duration // time spent in reads since trickle began
+	trickle int64         // bytes in that time
+	err     error         // of every further Read
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -86,11 +93,21 @@ func (b *body) ended() bool {
 // the limiter.
 func (b *body) read(p []byte) (n int, err error) {
 	x := b.x
-	x.watch.wait(x.client.timeout)
+	// The limit holds for a little at least, not for a byte: who sends one now and then
+	// would otherwise be waited for as long as the file is.
+	x.watch.wait(x.client.timeout - b.slow)
+	began := time.Now()
 	for n == 0 && err == nil {
 		n, err = x.resp.Body.Read(p)
 	}
 	x.watch.rest()
+	b.slow += time.Since(began)
+	if b.trickle += int64(n); b.trickle >= leastTrickle {
+		b.slow, b.trickle = 0, 0
+	} else if err == nil && b.slow >= x.client.timeout {
+		x.cancel(errSilent)
+		return n, errSilent
+	}
 	if l := x.client.limiter; l != nil {
 		for due := n; due > 0; {
 			k := due

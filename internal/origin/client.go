@@ -46,7 +46,7 @@ type Options struct {
 	Proxy     string      // http, https, socks5 or socks5h URL; "" connects directly, whatever the environment says
 	CACert    string      // path of a PEM file, trusted besides the system's authorities
 
-	Timeout        time.Duration // an origin that sends nothing for so long is left; 0 means 20 s
+	Timeout        time.Duration // an origin that sends nothing, or less than a kilobyte, for so long is left; 0 means 20 s
 	ConnectTimeout time.Duration // for resolving, connecting and TLS together; 0 means 10 s
 	MaxConnections int           // requests open at a time, others wait; 0 means 16
 
@@ -276,6 +276,10 @@ func (c *Client) pause() time.Duration {
 	defer c.mu.Unlock()
 	return time.Until(c.quiet)
 }
+
+// Hold keeps every request back for wait: the origin has asked somebody else for a
+// pause. Requests that would go out before end with a Throttled error.
+func (c *Client) Hold(wait time.Duration) { c.hold(min(wait, maxRetryAfter)) }
 
 // hold keeps every request back for wait.
 func (c *Client) hold(wait time.Duration) {

@@ -226,7 +226,7 @@ func (x *exchange) failure(u *url.URL, err error, body bool) *Error {
 		e.Err = cause
 		switch {
 		case errors.Is(cause, errSilent):
-			e.Kind, e.what = Silent, fmt.Sprintf("it sent nothing for %v", x.client.timeout)
+			e.Kind, e.what = Silent, fmt.Sprintf("it sent nothing, or next to nothing, for %v", x.client.timeout)
 			e.hint = "it may be overloaded; it is asked again, or set a longer --timeout"
 		case errors.Is(cause, errNoConnection):
 			e.what = fmt.Sprintf("no connection within %v", x.client.connectTimeout)

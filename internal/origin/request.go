@@ -96,18 +96,28 @@ func (c *Client) open(ctx context.Context) (*exchange, *Error) {
 	case <-c.life.Done():
 		return nil, stopped(ErrClosed)
 	}
-	if wait := c.pause(); wait > 0 {
+	if e := c.paused(); e != nil {
 		<-c.slots
-		return nil, &Error{
-			Kind: Throttled, Host: c.host, RetryAfter: wait,
-			what: fmt.Sprintf("it wants %v more without requests", wait.Round(time.Second)), hint: statusHints[Throttled],
-		}
+		return nil, e
 	}
 	x := &exchange{client: c}
 	x.ctx, x.cancel = context.WithCancelCause(ctx)
 	x.unhook = context.AfterFunc(c.life, func() { x.cancel(ErrClosed) })
 	x.watch.init(x.cancel)
 	return x, nil
+}
+
+// paused returns the error of a request that would go out in a pause; nil if there is
+// none.
+func (c *Client) paused() *Error {
+	wait := c.pause()
+	if wait <= 0 {
+		return nil
+	}
+	return &Error{
+		Kind: Throttled, Host: c.host, RetryAfter: wait,
+		what: fmt.Sprintf("it wants %v more without requests", wait.Round(time.Second)), hint: statusHints[Throttled],
+	}
 }
 
 // close ends the exchange: the connection is kept only if the body was read to its
@@ -155,6 +165,9 @@ func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 				if next, err = g.admit(next); err != nil {
 					return blocked(u, err)
 				}
+			}
+			if e := x.client.paused(); e != nil {
+				return e
 			}
 			u = next
 			continue

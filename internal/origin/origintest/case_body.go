@@ -238,6 +238,12 @@ var patienceCases = []Case{
 		}},
 	{Number: 49, Name: "drip", What: "one byte a second",
 		change: func(g *Origin, _ *Request, _ turn, a *reply) { a.stop, a.then = 1, func(c *Conn) { g.drip(c, a) } }},
+	{Name: "drip-once", What: "the second answer sends a byte a second; the others are good",
+		change: func(g *Origin, _ *Request, t turn, a *reply) {
+			if t.n == 1 {
+				a.stop, a.then = 1, func(c *Conn) { g.drip(c, a) }
+			}
+		}},
 	{Number: 50, Name: "mute", What: "takes the connection, never answers",
 		raw: func(_ *Origin, c *Conn, _ *Request, _ turn) bool { c.Hang(); return false }},
 	{Name: "slow-header", What: "one byte of the header a second",
