@@ -54,7 +54,8 @@ type download struct {
 	failure   *Error // set once: why the download ends without the file
 	quit      bool   // the machine has ended
 	harm      harm
-	pausedFor error // why nothing can be stored, as told last; nil once something was
+	early     map[piece.Index]bool // found damaged before they were told of as stored
+	pausedFor error                // why nothing can be stored, as told last; nil once something was
 	meter     meter
 	last      Progress // as last emitted
 
@@ -117,6 +118,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		waiters: make(map[swarm.Request]*waiter),
 		links:   make(map[piece.NodeID]*link),
 		heads:   make(map[piece.Index][]byte),
+		early:   make(map[piece.Index]bool),
 		inbox:   newInbox(),
 		copied:  make(chan error, 1),
 		over:    make(chan struct{}),

@@ -177,6 +177,7 @@ type run struct {
 	mu       sync.Mutex
 	events   []node.Event
 	progress chan node.Progress // those that fit
+	news     chan struct{}      // something was told
 	saved    chan struct{}
 	ended    chan struct{}
 	err      error
@@ -185,7 +186,7 @@ type run struct {
 // download starts one; its end is waited for by the test's end.
 func download(t *testing.T, ctx context.Context, n *node.Node, spec node.Spec) *run {
 	t.Helper()
-	r := &run{progress: make(chan node.Progress, 1000), saved: make(chan struct{}), ended: make(chan struct{})}
+	r := &run{news: make(chan struct{}, 1), progress: make(chan node.Progress, 1000), saved: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
 		r.err = n.Download(ctx, spec, r.tell)
@@ -197,6 +198,10 @@ func (r *run) tell(ev node.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, ev)
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
 	if ev.Progress != nil {
 		select {
 		case r.progress <- *ev.Progress:
@@ -205,6 +210,27 @@ func (r *run) tell(ev node.Event) {
 	}
 	if ev.Saved != nil {
 		close(r.saved)
+	}
+}
+
+// until waits for an event.
+func (r *run) until(t *testing.T, seen func(node.Event) bool) {
+	t.Helper()
+	limit := time.After(waitLimit)
+	for k := 0; ; {
+		r.mu.Lock()
+		for ; k < len(r.events); k++ {
+			if seen(r.events[k]) {
+				r.mu.Unlock()
+				return
+			}
+		}
+		r.mu.Unlock()
+		select {
+		case <-r.news:
+		case <-limit:
+			t.Fatalf("the download has not told what it should; it told %s", r.story())
+		}
 	}
 }
 

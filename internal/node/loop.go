@@ -149,8 +149,10 @@ func (d *download) stepOne(ev swarm.Event) {
 		delete(d.cancels, ev.Request)
 	case swarm.Audited:
 		delete(d.cancels, ev.Request)
-	case swarm.OriginStored, swarm.PeerStored:
-		d.pausedFor = nil
+	case swarm.OriginStored:
+		d.noteStored(ev.Piece)
+	case swarm.PeerStored:
+		d.noteStored(ev.Piece)
 	case swarm.TrackerSaid:
 		if h, ok := ev.Message.(swarm.Handout); ok && d.room != nil {
 			d.room.learn(h.Peers)
@@ -167,6 +169,15 @@ func (d *download) stepOne(ev swarm.Event) {
 			return
 		}
 		d.carryOut(a)
+	}
+}
+
+// noteStored notes, before the machine hears it, that piece i is stored.
+func (d *download) noteStored(i piece.Index) {
+	d.pausedFor = nil
+	if d.early[i] {
+		delete(d.early, i)
+		d.pending = append(d.pending, swarm.Unreadable{Piece: i})
 	}
 }
 

@@ -59,8 +59,9 @@ type Options struct {
 	// Network is the system's if it is nil.
 	Network Network
 
-	UploadLimit int64     // bytes per second to all members together; 0: no limit
-	Stdout      io.Writer // for downloads with Output "-"
+	UploadLimit int64      // bytes per second to all members together; 0: no limit
+	Stdout      io.Writer  // for downloads with Output "-"
+	Disk        store.Disk // nil: that of the operating system
 	Log         *slog.Logger
 }
 
@@ -133,7 +134,7 @@ func New(o Options) (*Node, error) {
 	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	journal, err := store.OpenJournal(filepath.Join(o.StateDir, JournalFile), store.JournalOptions{})
+	journal, err := store.OpenJournal(filepath.Join(o.StateDir, JournalFile), store.JournalOptions{Disk: o.Disk})
 	if errors.Is(err, store.ErrLocked) {
 		return nil, fmt.Errorf("%s: %w", o.StateDir, ErrRunning)
 	}

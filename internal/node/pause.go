@@ -85,7 +85,12 @@ func code(err error) string { return storeProblem(err).Code }
 func (d *download) tellPaused(why error) {
 	if d.pausedFor == nil || code(why) != code(d.pausedFor) {
 		d.pausedFor = why
-		d.warn(code(why), fmt.Sprintf("paused: %v; what came is kept and served, and the download goes on by itself", why))
+		text := why.Error()
+		var full *store.DiskFullError
+		if errors.As(why, &full) {
+			text = fmt.Sprintf("disk full, needs %s more on the disk of %s", store.Bytes(full.Need), full.Folder)
+		}
+		d.warn(code(why), fmt.Sprintf("paused: %s; what came is kept and served, and the download goes on by itself", text))
 	}
 }
 

@@ -147,9 +147,12 @@ func (d *download) damaged(i piece.Index, why error) {
 		return
 	}
 	d.inbox.do(func() {
+		d.spoiled(i, why)
 		if d.machine.Have().Has(i) {
-			d.spoiled(i, why)
+			d.step(swarm.Unreadable{Piece: i})
+		} else {
+			// The store was faster than the worker that is about to tell that it has it.
+			d.early[i] = true
 		}
-		d.step(swarm.Unreadable{Piece: i})
 	})
 }

@@ -265,14 +265,21 @@ func (p *pool) lose(m *member, extents []piece.Extent, now Instant) {
 			continue
 		}
 		for i := e.First; i < e.End(); i++ {
-			if m.have.Unset(i) {
+			one := piece.Extent{First: i, Count: 1}
+			switch {
+			case m.have.Unset(i):
 				if p.copies[i]--; p.copies[i] == 0 {
 					p.held--
-					gone.Add(piece.Extent{First: i, Count: 1})
+					gone.Add(one)
 				}
+			case m.leased.Has(i):
+				// Lost before it was told of: it does not fetch it again by itself.
+				m.leased.Remove(one)
+				p.release(one)
 			}
 		}
 	}
+	p.countActive(m)
 	if gone.Count() > 0 {
 		p.limbo = append(p.limbo, limbo{until: now.Add(limboTime), pieces: gone})
 	}

@@ -134,16 +134,16 @@ func (s *subject) survive(t *testing.T, faulty *Faulty) error {
 	data, err := os.ReadFile(targetOf(root))
 	switch {
 	case err == nil && !bytes.Equal(data, s.data):
-		return fmt.Errorf("the final name has wrong bytes (the run said %v)", first)
+		return fmt.Errorf("the final name has wrong bytes (the run said %w)", first)
 	case err == nil:
 		return nil // whole, whatever else went wrong
 	case first == nil:
 		return errors.New("the run said nothing, and there is no file")
-	case errors.Is(first, store.ErrDiskFailing) && atomic.LoadInt64(&faulty.Calls) > 0 && faulty.Fault != syscall.EIO && faulty.Fault != syscall.EINTR:
+	case errors.Is(first, store.ErrDiskFailing) && atomic.LoadInt64(&faulty.Calls) > 0 && !errors.Is(faulty.Fault, syscall.EIO) && !errors.Is(faulty.Fault, syscall.EINTR):
 		return fmt.Errorf("one failure was taken for a failing disk: %w", first)
-	case faulty.Fault == syscall.ENOSPC && !errors.Is(first, store.ErrDiskFull):
+	case errors.Is(faulty.Fault, syscall.ENOSPC) && !errors.Is(first, store.ErrDiskFull):
 		return fmt.Errorf("the disk was full, and the run said: %w", first)
-	case faulty.Fault == syscall.EROFS && !errors.Is(first, store.ErrReadOnly):
+	case errors.Is(faulty.Fault, syscall.EROFS) && !errors.Is(first, store.ErrReadOnly):
 		return fmt.Errorf("the disk was read-only, and the run said: %w", first)
 	}
 	err = s.attempt(ctx, store.OS, root, false)
