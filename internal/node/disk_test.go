@@ -95,7 +95,7 @@ func errno(e syscall.Errno) *error {
 func (r *run) warned(t *testing.T, code string) string {
 	t.Helper()
 	var sentence string
-	r.until(t, func(ev node.Event) bool {
+	r.awaits(t, func(ev node.Event) bool {
 		if ev.Warning != nil && ev.Warning.Code == code {
 			sentence = ev.Warning.Message
 			return true
@@ -245,7 +245,7 @@ func TestFault42FolderMovedAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := download(t, t.Context(), n, spec)
-	r.until(t, func(ev node.Event) bool { return ev.Progress != nil && ev.Progress.Have > 0 })
+	r.awaits(t, func(ev node.Event) bool { return ev.Progress != nil && ev.Progress.Have > 0 })
 	if err := os.Rename(spec.Dir, away); err != nil {
 		t.Skip(err)
 	}

@@ -213,8 +213,8 @@ func (r *run) tell(ev node.Event) {
 	}
 }
 
-// until waits for an event.
-func (r *run) until(t *testing.T, seen func(node.Event) bool) {
+// awaits waits for an event.
+func (r *run) awaits(t *testing.T, seen func(node.Event) bool) {
 	t.Helper()
 	limit := time.After(waitLimit)
 	for k := 0; ; {
