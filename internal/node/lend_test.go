@@ -91,7 +91,7 @@ func TestLend_fetchesForAPoolAndLeaves(t *testing.T) {
 func TestLend_blockedHelperMakesNoConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 8<<20)
-	s.set(func() { s.perConn = 4 << 20 })
+	s.set(func() { s.perConn = 2 << 20 })
 	var came, passed atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
@@ -130,6 +130,7 @@ func TestLend_blockedHelperMakesNoConnection(t *testing.T) {
 	o, told := b.join("helper").helperOptions(t)
 	start(t, o)
 	spec := s.roomSpec(t)
+	spec.MaxConnections = 1 // long enough for the helper to be asked
 	spec.URL, spec.Proxy = server.URL+"/files/image.iso", proxy.URL
 	saved := download(t, t.Context(), start(t, b.join("asker").options()), spec).result(t)
 	s.check(t, saved)
