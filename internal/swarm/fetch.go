@@ -298,7 +298,7 @@ func (n *Node) originEnded(ev OriginEnded) {
 	if r.probe {
 		n.tracker.streaming = false
 	}
-	if ev.Busy {
+	if ev.Busy && ev.Wait == 0 {
 		n.fewerConnections()
 	}
 	if ev.Wait > 0 {
@@ -332,6 +332,7 @@ func (n *Node) hold(wait time.Duration) {
 	o := &n.origin
 	if n.now >= o.holdUntil {
 		n.warn(WarnOriginWaits)
+		n.fewerConnections() // all members at once: it is the pool that is too many
 	}
 	o.holdUntil = max(o.holdUntil, n.now.Add(min(wait, maxHold)))
 }
