@@ -108,11 +108,11 @@ func (r *run) checkToPeer(p *proc, msg swarm.ToPeer) {
 	}
 }
 
-func (r *run) checkToMember(a swarm.TellMember) {
+func (r *run) checkToMember(t *trackerHost, a swarm.TellMember) {
 	switch a.Message.(type) {
 	case swarm.Complete:
 		for _, m := range r.members {
-			s := r.tracker.sessions[m.index]
+			s := t.sessions[m.index]
 			if s == nil || !s.said || m.Helper || s.p.gone || m.stopping != 0 {
 				continue
 			}

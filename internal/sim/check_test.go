@@ -37,7 +37,7 @@ func TestChecks_seeBrokenPromises(t *testing.T) {
 		{"quits too early", func(r *run, p *proc) { r.quit(p) }, "before its file"},
 		{"fails", func(r *run, p *proc) { r.failed(p, swarm.FailOrigin) }, "fails"},
 		{"is told Complete too early", func(r *run, p *proc) {
-			r.checkToMember(swarm.TellMember{Member: p.m.id, Message: swarm.Complete{}})
+			r.checkToMember(&r.tracker, swarm.TellMember{Member: p.m.id, Message: swarm.Complete{}})
 		}, "complete"},
 		{"takes another's bytes for this version's", func(r *run, p *proc) {
 			p.m.disk.have.Set(1)

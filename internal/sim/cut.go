@@ -87,7 +87,7 @@ func (s *severed) happen(r *run) {
 				r.later(r.jitter(time.Second), (*lost)(e.peer))
 			}
 		}
-		if s := p.session; s != nil && !r.reaches(&m.place, &r.tracker.place) {
+		if s := p.session; s != nil && !r.reaches(&m.place, s.host.at) {
 			r.later(r.jitter(time.Second), (*trackerLost)(s))
 			r.later(r.jitter(time.Second), (*sessionLost)(s))
 		}
@@ -153,10 +153,19 @@ func (r *run) disconnect(m *member, halfOpen bool) {
 	for _, req := range sorted(p.asked) {
 		p.asked[req].finish(r, true, r.world.LANDelay)
 	}
-	if s := p.session; s != nil {
+	if s := p.session; s != nil && s.host.p != p {
 		s.up.dead, s.down.dead = true, true
 		r.later(0, (*trackerLost)(s))
 		r.queue.push(after(), (*sessionLost)(s))
+	}
+	if p.hosted != nil {
+		for _, k := range sorted(p.hosted.sessions) {
+			if s := p.hosted.sessions[k]; s.p != p {
+				s.up.dead, s.down.dead = true, true
+				r.later(0, (*sessionLost)(s))
+				r.queue.push(after(), (*trackerLost)(s))
+			}
+		}
 	}
 }
 

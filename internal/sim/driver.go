@@ -29,6 +29,7 @@ type proc struct {
 	gone    bool
 	armed   swarm.Instant // when the next deadline event comes, 0 if there is none
 	session *session
+	hosted  *trackerHost // this member is the pool's tracker; else nil
 	redials int
 	streams map[int]*streamEnd
 	pulls   map[swarm.Request]*pull
@@ -48,6 +49,9 @@ type proc struct {
 	aborted    bool        // its driver has ended the download
 }
 
+// simAddr is where everybody is reached.
+const simAddr = "sim:4100"
+
 // start begins a process on a member's machine.
 func (r *run) start(m *member) {
 	m.lives++
@@ -63,7 +67,9 @@ func (r *run) start(m *member) {
 	p.node = swarm.NewNode(swarm.NodeOptions{
 		Self:    m.id,
 		Run:     uint64(m.lives),
-		Addr:    "sim:4100",
+		Addr:    simAddr,
+		Pool:    poolID,
+		Hosts:   true,
 		Fetches: m.WAN > 0,
 		Wants:   !m.Helper,
 		Resume:  m.disk.resume(),
@@ -194,6 +200,10 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 		if p.session != nil {
 			r.put(&p.session.up, a.Message)
 		}
+	case swarm.SeekTracker:
+		r.seekTracker(p, a.Peer)
+	case swarm.HostTracker:
+		r.hostTracker(p, a.On)
 	case swarm.Dial:
 		r.dial(p, a.Peer)
 	case swarm.HangUp:
@@ -266,8 +276,8 @@ func (r *run) warned(p *proc, w swarm.Warn) {
 // from the origin itself, when nobody else is there who can.
 func (r *run) failed(p *proc, code swarm.FailCode) {
 	excused := code != swarm.FailChanges && !p.m.able()
-	if r.tracker.up && p.session != nil {
-		for _, s := range r.tracker.sessions {
+	if p.session != nil && p.session.host.up {
+		for _, s := range p.session.host.sessions {
 			// Who came a moment ago may have come after it was said that nobody can.
 			excused = excused && (s.p.gone || !s.p.m.able() || !s.said || r.now < s.saidAt.Add(time.Second))
 		}
@@ -365,6 +375,10 @@ func (r *run) endProcess(p *proc, silent bool) {
 		} else {
 			r.put(&e.peer.in, closed{})
 		}
+	}
+	if p.hosted != nil {
+		p.hosted.stop(r, silent)
+		p.hosted = nil
 	}
 	if s := p.session; s != nil {
 		s.open, s.down.dead = false, true

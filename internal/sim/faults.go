@@ -140,19 +140,8 @@ func (r *run) killTracker(f *Fault) {
 	if !t.up {
 		return
 	}
-	t.up, t.returns = false, f.For > 0
-	t.before = nil
-	for _, k := range sorted(t.sessions) {
-		s := t.sessions[k]
-		s.up.dead = true
-		if f.Silent {
-			s.down.dead = true
-			t.before = append(t.before, s)
-			r.later(silence, (*trackerLost)(s))
-		} else {
-			r.put(&s.down, closed{})
-		}
-	}
+	t.returns = f.For > 0
+	t.stop(r, f.Silent)
 	r.budget.trackerDied(r)
 	r.heldTill = 0 // what it had heard of a pause is gone with it
 	for _, m := range r.members {

@@ -120,6 +120,13 @@ func (u *unheard) happen(r *run) {
 	if s := p.session; s != nil {
 		r.later(r.jitter(time.Second), (*sessionLost)(s))
 	}
+	if p.hosted != nil {
+		for _, k := range sorted(p.hosted.sessions) {
+			if s := p.hosted.sessions[k]; s.p != p {
+				r.later(r.jitter(time.Second), (*trackerLost)(s))
+			}
+		}
+	}
 }
 
 // wake lets a process go on that stood still. Its connections tell it then that they
@@ -144,7 +151,7 @@ func (w *wake) happen(r *run) {
 			r.later(0, (*lost)(e))
 		}
 	}
-	if s := p.session; s != nil && r.tracker.sessions[p.m.index] != s {
+	if s := p.session; s != nil && s.host.sessions[p.m.index] != s {
 		r.later(0, (*trackerLost)(s))
 	}
 	r.unpark()

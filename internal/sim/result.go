@@ -27,6 +27,9 @@ const (
 	MemberCut                     // the tracker closed a session
 	TrackerAway                   // a member lost its tracker
 	TrackerBack                   // and found it again
+	Hosts                         // a member took the tracker's place
+	HostLost                      // and was lost by another in turn
+	Merged                        // one moved from its successor to an earlier one
 	Claims                        // members divided the origin among themselves
 	Severed                       // a partition outlasted the sessions across it
 	OriginWaits                   // the origin asked for a pause
@@ -48,7 +51,7 @@ const (
 )
 
 var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
-	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "claims", "severed", "origin-waits",
+	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
 	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "core-done"}
 

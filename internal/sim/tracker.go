@@ -2,16 +2,22 @@ package sim
 
 import (
 	"math/rand/v2"
+	"time"
 
+	"dragonload/internal/piece"
 	"dragonload/internal/swarm"
 )
 
-// trackerHost is the machine of the room's tracker.
+// trackerHost is where a tracker runs: the machine of the room's own, or a member that
+// has taken its place.
 type trackerHost struct {
 	up       bool
 	returns  bool // will be started again
 	machine  *swarm.Tracker
 	place    place
+	at       *place
+	p        *proc            // that has taken the tracker's place; nil: the room's own
+	id       piece.NodeID     // of the member; zero: the room's own
 	sessions map[int]*session // by member
 	armed    swarm.Instant
 	lives    int
@@ -20,11 +26,33 @@ type trackerHost struct {
 
 func (r *run) startTracker() {
 	t := &r.tracker
+	t.at = &t.place
+	r.startHost(t)
+}
+
+func (r *run) startHost(t *trackerHost) {
 	t.lives++
 	t.up = true
 	t.machine = swarm.NewTracker(swarm.TrackerOptions{}, rand.New(rand.NewPCG(r.rng.Uint64(), uint64(t.lives))))
 	t.sessions = make(map[int]*session)
 	t.armed = 0
+}
+
+// stop ends a tracker; a silent end is noticed only by and by.
+func (t *trackerHost) stop(r *run, silent bool) {
+	t.up = false
+	t.before = nil
+	for _, k := range sorted(t.sessions) {
+		s := t.sessions[k]
+		s.up.dead = true
+		if silent {
+			s.down.dead = true
+			t.before = append(t.before, s)
+			r.later(silence, (*trackerLost)(s))
+		} else {
+			r.put(&s.down, closed{})
+		}
+	}
 }
 
 // accept takes a session in; an older one of the same member gives way to it.
@@ -42,13 +70,13 @@ func (t *trackerHost) lose(r *run, s *session) {
 	}
 	s.up.dead = true
 	delete(t.sessions, s.p.m.index)
-	r.stepTracker(swarm.MemberGone{Pool: poolID, Member: s.p.m.id})
+	r.stepTracker(t, swarm.MemberGone{Pool: poolID, Member: s.p.m.id})
 }
 
 // sessionLost is the tracker noticing that a member is silent.
 type sessionLost session
 
-func (l *sessionLost) happen(r *run) { r.tracker.lose(r, (*session)(l)) }
+func (l *sessionLost) happen(r *run) { l.host.lose(r, (*session)(l)) }
 
 // trackerLost is a member noticing that its tracker is silent.
 type trackerLost session
@@ -59,12 +87,13 @@ func (l *trackerLost) happen(r *run) {
 	}
 }
 
-func (r *run) stepTracker(ev swarm.TrackerEvent) {
-	t := &r.tracker
+func (r *run) stepTracker(t *trackerHost, ev swarm.TrackerEvent) {
 	if !t.up || r.err != nil {
 		return
 	}
 	r.result.Steps++
+	// Steps of two trackers do not nest, but one may end while its actions are carried
+	// out: nothing here calls back into a machine.
 	out := r.trackOut[:0]
 	if r.clock != nil {
 		before := r.clock()
@@ -77,13 +106,13 @@ func (r *run) stepTracker(ev swarm.TrackerEvent) {
 	r.trackOut = out
 	r.note(uint64(r.now), 1<<63|uint64(len(out)))
 	if r.world.Log != nil {
-		r.log("tracker", ev, len(out), func(k int) any { return out[k] })
+		r.log("tracker "+t.id.String(), ev, len(out), func(k int) any { return out[k] })
 	}
 	for _, action := range out {
 		switch a := action.(type) {
 		case swarm.TellMember:
 			s := t.sessions[r.memberOf(a.Member)]
-			r.checkToMember(a)
+			r.checkToMember(t, a)
 			if s != nil {
 				r.put(&s.down, a.Message)
 			}
@@ -96,11 +125,10 @@ func (r *run) stepTracker(ev swarm.TrackerEvent) {
 			}
 		}
 	}
-	r.armTracker()
+	r.armTracker(t)
 }
 
-func (r *run) armTracker() {
-	t := &r.tracker
+func (r *run) armTracker(t *trackerHost) {
 	at, ok := t.machine.Deadline()
 	if !ok {
 		return
@@ -108,21 +136,97 @@ func (r *run) armTracker() {
 	at = max(at, r.now, 1)
 	if t.armed == 0 || at < t.armed {
 		t.armed = at
-		r.queue.push(at, &trackerDeadline{t.lives})
+		r.queue.push(at, &trackerDeadline{t, t.lives})
 	}
 }
 
-type trackerDeadline struct{ life int }
+type trackerDeadline struct {
+	t    *trackerHost
+	life int
+}
 
 func (d *trackerDeadline) happen(r *run) {
-	t := &r.tracker
+	t := d.t
+	if t.p != nil && r.held(t.p, d) {
+		return
+	}
 	if !t.up || t.lives != d.life || t.armed != r.now {
 		return
 	}
 	t.armed = 0
 	if at, ok := t.machine.Deadline(); ok && at <= r.now {
-		r.stepTracker(nil)
+		r.stepTracker(t, nil)
 	} else {
-		r.armTracker()
+		r.armTracker(t)
+	}
+}
+
+// hostTracker carries out HostTracker.
+func (r *run) hostTracker(p *proc, on bool) {
+	if p.hosted != nil {
+		p.hosted.stop(r, false)
+		p.hosted = nil
+	}
+	if on {
+		p.hosted = &trackerHost{at: &p.m.place, p: p, id: p.m.id}
+		r.startHost(p.hosted)
+		r.mark(Hosts)
+	}
+}
+
+// seekTime is how long a driver tries to open a session with a successor.
+const seekTime = time.Second
+
+// seek carries out SeekTracker.
+type seek struct {
+	p  *proc
+	to piece.NodeID
+}
+
+func (r *run) seekTracker(p *proc, to swarm.PeerAddr) {
+	switch {
+	case to.ID == (piece.NodeID{}):
+		r.later(dialTrips*r.world.ControlDelay, (*homecoming)(p))
+	case r.memberOf(to.ID) < 0 || to.Addr == "":
+		r.violate(p, "seeks the tracker %v at %q, which is no member", to.ID, to.Addr)
+	default:
+		r.later(dialTrips*r.world.LANDelay, &seek{p, to.ID})
+	}
+}
+
+func (k *seek) happen(r *run) {
+	p := k.p
+	if p.gone || p.home(r) || r.held(p, k) {
+		return // or the room's own tracker was reached before
+	}
+	m := r.members[r.memberOf(k.to)]
+	switch q := m.proc; {
+	case m.dark || !r.reaches(&p.m.place, &m.place) || q != nil && q.paused && q != p:
+		r.later(seekTime, &missed{p, k.to})
+	case q == nil || q.gone || q.hosted == nil:
+		r.later(r.world.LANDelay, &missed{p, k.to})
+	default:
+		if p.session != nil {
+			r.mark(Merged)
+		}
+		r.openSession(p, q.hosted, r.world.LANDelay)
+	}
+}
+
+type missed seek
+
+func (k *missed) happen(r *run) {
+	if !k.p.gone && !k.p.home(r) && !r.held(k.p, k) {
+		r.step(k.p, swarm.TrackerMissed{Member: k.to})
+	}
+}
+
+// homecoming is an early try to reach the room's own tracker.
+type homecoming proc
+
+func (h *homecoming) happen(r *run) {
+	p := (*proc)(h)
+	if !p.gone && !p.home(r) && !r.held(p, h) && r.tracker.up && r.reaches(&p.m.place, r.tracker.at) {
+		r.openSession(p, &r.tracker, r.world.ControlDelay)
 	}
 }

@@ -160,7 +160,7 @@ func (d *dial) happen(r *run) {
 	q.streams[p.m.index] = &s.ends[1]
 	r.put(&s.ends[0].in, opened{})
 	s.ends[1].told = true
-	r.step(q, swarm.PeerUp{Peer: p.m.id})
+	r.step(q, swarm.PeerUp{Peer: p.m.id, Addr: simAddr})
 }
 
 func (e *streamEnd) receive(r *run, msg any) {
@@ -170,7 +170,7 @@ func (e *streamEnd) receive(r *run, msg any) {
 	switch msg := msg.(type) {
 	case opened:
 		e.told = true
-		r.step(e.p, swarm.PeerUp{Peer: e.peer.p.m.id})
+		r.step(e.p, swarm.PeerUp{Peer: e.peer.p.m.id, Addr: simAddr})
 	case closed:
 		r.lose(e)
 	case swarm.ToPeer:
@@ -224,6 +224,7 @@ func (d *peerDown) happen(r *run) {
 // session is the connection of one process with the tracker.
 type session struct {
 	p        *proc
+	host     *trackerHost
 	up, down pipe
 	open     bool // at the member's end
 	said     bool // the tracker has had an Announce on it
@@ -233,13 +234,16 @@ type session struct {
 
 type redial proc
 
-// happen tries to reach the tracker, and goes on trying.
+// home reports whether p has a session with the room's own tracker.
+func (p *proc) home(r *run) bool { return p.session != nil && p.session.host == &r.tracker }
+
+// happen tries to reach the room's own tracker, and goes on trying.
 func (d *redial) happen(r *run) {
 	p := (*proc)(d)
-	if p.gone || p.session != nil || r.held(p, d) {
+	if p.gone || p.home(r) || r.held(p, d) {
 		return
 	}
-	if !r.tracker.up || !r.reaches(&p.m.place, &r.tracker.place) {
+	if !r.tracker.up || !r.reaches(&p.m.place, r.tracker.at) {
 		p.redials++
 		wait := min(firstRedial<<min(p.redials, 8), maxRedial)
 		wait += time.Duration(r.rng.Int64N(int64(wait) / 2))
@@ -247,12 +251,22 @@ func (d *redial) happen(r *run) {
 		return
 	}
 	p.redials = 0
-	s := &session{p: p, open: true}
-	s.up = pipe{from: &p.m.place, to: &r.tracker.place, delay: r.world.ControlDelay, end: (*sessionTracker)(s), control: true}
-	s.down = pipe{from: &r.tracker.place, to: &p.m.place, delay: r.world.ControlDelay, end: (*sessionMember)(s), owner: p, control: true}
+	r.openSession(p, &r.tracker, r.world.ControlDelay)
+}
+
+// openSession makes a session with a tracker, in place of the one that there is.
+func (r *run) openSession(p *proc, t *trackerHost, delay time.Duration) {
+	if old := p.session; old != nil {
+		old.open, old.down.dead = false, true
+		r.put(&old.up, swarm.Leave{Moved: true})
+		r.put(&old.up, closed{})
+	}
+	s := &session{p: p, host: t, open: true}
+	s.up = pipe{from: &p.m.place, to: t.at, delay: delay, end: (*sessionTracker)(s), owner: t.p, control: t.p == nil}
+	s.down = pipe{from: t.at, to: &p.m.place, delay: delay, end: (*sessionMember)(s), owner: p, control: t.p == nil}
 	p.session = s
-	r.tracker.accept(s)
-	r.step(p, swarm.TrackerUp{})
+	t.accept(s)
+	r.step(p, swarm.TrackerUp{Member: t.id})
 }
 
 type (
@@ -262,18 +276,20 @@ type (
 
 func (e *sessionTracker) receive(r *run, msg any) {
 	s := (*session)(e)
-	if r.tracker.sessions[s.p.m.index] != s {
+	if !s.host.up || s.host.sessions[s.p.m.index] != s {
 		return
 	}
 	switch msg := msg.(type) {
 	case closed:
-		r.tracker.lose(r, s)
+		s.host.lose(r, s)
 	case swarm.ToTracker:
 		if _, ok := msg.(swarm.Announce); ok {
 			s.said, s.saidAt = true, r.now
 		}
-		r.s8Heard(msg)
-		r.stepTracker(swarm.MemberSaid{Pool: poolID, Member: s.p.m.id, Message: msg})
+		if s.host == &r.tracker {
+			r.s8Heard(msg)
+		}
+		r.stepTracker(s.host, swarm.MemberSaid{Pool: poolID, Member: s.p.m.id, Message: msg})
 	}
 }
 
@@ -302,7 +318,11 @@ func (r *run) loseTracker(s *session) {
 	s.open = false
 	s.up.dead, s.down.dead = true, true
 	s.p.session = nil
-	r.mark(TrackerAway)
-	r.later(firstRedial+time.Duration(r.rng.Int64N(int64(firstRedial))), (*redial)(s.p))
+	if s.host == &r.tracker {
+		r.mark(TrackerAway)
+		r.later(firstRedial+time.Duration(r.rng.Int64N(int64(firstRedial))), (*redial)(s.p))
+	} else {
+		r.mark(HostLost)
+	}
 	r.step(s.p, swarm.TrackerDown{})
 }

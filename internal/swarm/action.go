@@ -13,6 +13,15 @@ type (
 	// the session is up; a message that cannot be sent is dropped.
 	TellTracker struct{ Message ToTracker }
 
+	// SeekTracker opens a session with a member that has taken the tracker's place, which
+	// may be this node itself. TrackerUp or TrackerMissed follows, unless the room's own
+	// tracker is reached before. Without a Peer: the driver, which tries the room's own
+	// tracker again and again, does so now; nothing else follows than what would.
+	SeekTracker struct{ Peer PeerAddr }
+	// HostTracker: from now on this node is the pool's tracker, or no more; then the
+	// sessions that others have with it end.
+	HostTracker struct{ On bool }
+
 	// Dial opens a stream to a member. PeerUp or PeerDown follows.
 	Dial struct{ Peer PeerAddr }
 	// HangUp closes the stream to a neighbour. PeerDown follows.
@@ -95,6 +104,8 @@ type (
 )
 
 func (TellTracker) action()   {}
+func (SeekTracker) action()   {}
+func (HostTracker) action()   {}
 func (Dial) action()          {}
 func (HangUp) action()        {}
 func (TellPeer) action()      {}
@@ -128,6 +139,7 @@ type FailCode string
 
 const (
 	WarnTrackerAway      WarnCode = "tracker-away"        // members go on without the tracker
+	WarnTrackerMoved     WarnCode = "tracker-moved"       // Peer, maybe this node, takes its place
 	WarnTrackerBack      WarnCode = "tracker-back"        // it is there again
 	WarnChanged          WarnCode = "origin-changed"      // the file changed at the origin and is fetched anew
 	WarnBegunAnew        WarnCode = "begun-anew"          // the origin's stream broke, and nothing says that the next one is of the same version

@@ -15,15 +15,23 @@ type (
 	// Event is anything that may happen to a Node.
 	Event interface{ event() }
 
-	// TrackerUp: a session with the tracker is open; the node announces itself on it.
-	TrackerUp struct{}
-	// TrackerDown: that session has ended.
+	// TrackerUp: a session is open, with the room's own tracker or, after SeekTracker,
+	// with Member; the node announces itself on it. It may take the place of a session
+	// that was open; there the driver has said Leave with Moved.
+	TrackerUp struct{ Member piece.NodeID }
+	// TrackerMissed: SeekTracker to Member has come to nothing.
+	TrackerMissed struct{ Member piece.NodeID }
+	// TrackerDown: the session that was open last has ended.
 	TrackerDown struct{}
 	// TrackerSaid: a message of the tracker has arrived.
 	TrackerSaid struct{ Message ToNode }
 
-	// PeerUp: a stream with a neighbour is open, whoever dialled.
-	PeerUp struct{ Peer piece.NodeID }
+	// PeerUp: a stream with a neighbour is open, whoever dialled. Addr is where it says
+	// that members reach it, "" if that is not known.
+	PeerUp struct {
+		Peer piece.NodeID
+		Addr string
+	}
 	// PeerDown: the stream has ended, or Dial did not succeed.
 	PeerDown struct{ Peer piece.NodeID }
 	// PeerSaid: a message of a neighbour has arrived. The driver has checked its
@@ -108,6 +116,7 @@ type (
 )
 
 func (TrackerUp) event()      {}
+func (TrackerMissed) event()  {}
 func (TrackerDown) event()    {}
 func (TrackerSaid) event()    {}
 func (PeerUp) event()         {}

@@ -31,6 +31,7 @@ const (
 	probeTime   = time.Second             // others wait this long for the prober's pin
 	settleTime  = 1200 * time.Millisecond // for everybody to announce itself to a new tracker
 	limboTime   = 700 * time.Millisecond  // for reports that a dead member's pieces live on elsewhere
+	movedTime   = 5 * time.Second         // for the others to follow a member that moved to another tracker
 	retryTime   = 250 * time.Millisecond  // between two looks for somebody to take work
 	conflictBar = 30 * time.Second        // no leases for a member that sees another version than the rest
 	feedAtOnce  = 8                       // idle members looked at in one step, to keep steps short

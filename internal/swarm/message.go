@@ -68,8 +68,9 @@ type (
 	// Source answers AskSource: the URL, for members of the room that lend their line.
 	Source struct{ URL string }
 
-	// Leave ends the session in good order.
-	Leave struct{}
+	// Leave ends the session in good order. With Moved the member has gone over to
+	// another tracker of the same pool, and goes on with what it was lent.
+	Leave struct{ Moved bool }
 )
 
 func (Announce) toTracker() {}
@@ -210,6 +211,14 @@ type (
 	// one. So a claim is known two steps away, which in a pool without a full mesh is
 	// most of it.
 	Relay struct{ Extents []piece.Extent }
+
+	// Successor tells whom the sender has for its tracker (Live), or would take. It is
+	// told by those who have lost the room's own, and when they have that again: a
+	// Tracker without ID is the room's own with Live, and nobody without.
+	Successor struct {
+		Tracker PeerAddr
+		Live    bool
+	}
 )
 
 func (Holds) toPeer()         {}
@@ -219,6 +228,7 @@ func (Accuse) toPeer()        {}
 func (AskStatements) toPeer() {}
 func (Claim) toPeer()         {}
 func (Relay) toPeer()         {}
+func (Successor) toPeer()     {}
 
 // MaxStated bounds the pieces of one Statement.
 const MaxStated = 256

@@ -12,6 +12,10 @@ import (
 type NodeOptions struct {
 	Self piece.NodeID
 	Addr string // where members reach this node, host:port; "" if they cannot
+	Pool PoolID // by which the members' order for the tracker's role is found
+
+	// Hosts says that the driver can carry out HostTracker.
+	Hosts bool
 
 	Fetches bool // may ask the origin
 	Wants   bool // wants the whole file; false for helpers, which take nothing from neighbours
@@ -78,10 +82,11 @@ type Node struct {
 	avail   []uint16       // neighbours that hold each piece
 	asking  []uint8        // requests to neighbours under way for each piece
 
-	origin  originSide
-	tracker trackerSide
-	swap    swapSide
-	trust   trustSide
+	origin    originSide
+	tracker   trackerSide
+	successor successorSide
+	swap      swapSide
+	trust     trustSide
 
 	fresh        piece.Extents // stored, not yet told to the neighbours
 	flushAt      Instant
@@ -117,6 +122,7 @@ func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
 	n.received.window = time.Second
 	n.origin.init(opts.MaxConnections)
 	n.tracker.init()
+	n.successor.init()
 	n.swap.init()
 	n.trust.begin(opts.Run)
 	return n
@@ -135,10 +141,10 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 	}
 	n.now, n.out = now, out
 	switch ev := ev.(type) {
-	case TrackerUp, TrackerDown, TrackerSaid:
+	case TrackerUp, TrackerMissed, TrackerDown, TrackerSaid:
 		n.trackerEvent(ev)
 	case PeerUp:
-		n.peerUp(ev.Peer)
+		n.peerUp(ev.Peer, ev.Addr)
 	case PeerDown:
 		n.peerDown(ev.Peer)
 	case PeerSaid:
@@ -180,7 +186,7 @@ func (n *Node) Deadline() (Instant, bool) {
 	if n.ended {
 		return 0, false
 	}
-	at := min(n.checkAt, n.flushAt, n.relayAt)
+	at := min(n.checkAt, n.flushAt, n.relayAt, n.successor.lookAt, n.successor.homeAt)
 	if n.tracker.up {
 		at = min(at, n.tracker.reportAt)
 	}
@@ -195,6 +201,7 @@ func (n *Node) run() {
 	if n.ended {
 		return
 	}
+	n.succeed()
 	n.fetchFromOrigin()
 	n.fetchFromPeers()
 	n.serveNext()
@@ -241,6 +248,7 @@ func (n *Node) quit() {
 	if n.tracker.up {
 		n.tell(Leave{})
 	}
+	n.stopHosting()
 	n.act(Quit{})
 	n.ended = true
 }

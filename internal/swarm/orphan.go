@@ -60,9 +60,6 @@ func (n *Node) lostTracker() {
 	if n.finished {
 		return
 	}
-	if n.tracker.everUp {
-		n.warn(WarnTrackerAway)
-	}
 	for _, p := range n.swap.order {
 		p.relayed.Clear()
 	}
@@ -241,7 +238,10 @@ func (n *Node) highestRank(i piece.Index) bool {
 // rank mixes a piece and a member into a number (the finaliser of SplitMix64: Steele,
 // Lea and Flood, OOPSLA 2014).
 func rank(i piece.Index, id piece.NodeID) uint64 {
-	x := binary.LittleEndian.Uint64(id[:8]) ^ uint64(i)*0x9e3779b97f4a7c15
+	return mix(binary.LittleEndian.Uint64(id[:8]) ^ uint64(i)*0x9e3779b97f4a7c15)
+}
+
+func mix(x uint64) uint64 {
 	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
 	x ^= x >> 27

@@ -52,6 +52,7 @@ type pool struct {
 	wants      int // members that want the whole file, and have it
 	wholes     int
 	complete   bool
+	meetsUntil Instant // until when members may be elsewhere: not met yet, or gone over to another tracker
 	gaveUp     bool
 	refused    bool    // the origin has refused a member for good
 	holdUntil  Instant // nothing is leased until then
@@ -66,7 +67,8 @@ type pool struct {
 }
 
 // limbo holds pieces that had a dead member as their only known holder, until the
-// others' reports have had time to come in.
+// others' reports have had time to come in, and those of members that have gone over to
+// another tracker.
 type limbo struct {
 	until  Instant
 	pieces piece.Extents
@@ -281,7 +283,7 @@ func (p *pool) lose(m *member, extents []piece.Extent, now Instant) {
 	}
 	p.countActive(m)
 	if gone.Count() > 0 {
-		p.limbo = append(p.limbo, limbo{until: now.Add(limboTime), pieces: gone})
+		p.keepAside(limbo{until: now.Add(limboTime), pieces: gone})
 	}
 }
 
@@ -334,6 +336,15 @@ func (p *pool) release(e piece.Extent) {
 			p.free.Add(piece.Extent{First: i, Count: 1})
 		}
 	}
+}
+
+// keepAside adds to the limbo, which is ordered by time.
+func (p *pool) keepAside(l limbo) {
+	k := len(p.limbo)
+	for k > 0 && p.limbo[k-1].until > l.until {
+		k--
+	}
+	p.limbo = slices.Insert(p.limbo, k, l)
 }
 
 func (p *pool) inLimbo(i piece.Index) bool {

@@ -40,11 +40,11 @@ func (n *Node) trackerEvent(ev Event) {
 	t := &n.tracker
 	switch ev := ev.(type) {
 	case TrackerUp:
-		if t.everUp && !t.up {
-			n.warn(WarnTrackerBack)
-		}
+		n.trackerIsUp(ev.Member)
 		t.up, t.everUp, t.complete = true, true, false
 		n.announce()
+	case TrackerMissed:
+		n.trackerMissed(ev.Member)
 	case TrackerDown:
 		if t.up || !t.everUp {
 			t.downSince = n.now
@@ -52,6 +52,7 @@ func (n *Node) trackerEvent(ev Event) {
 		t.up, t.probeLater = false, false
 		t.reportAt = never
 		t.complete = false
+		n.trackerIsDown()
 		n.lostTracker()
 	case TrackerSaid:
 		if t.up {

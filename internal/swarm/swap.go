@@ -93,6 +93,9 @@ type neighbour struct {
 	claims  piece.Extents // what it fetches from the origin, while there is no tracker
 	relayed piece.Extents // what its neighbours claim
 	told    bool          // the last Relay to it named claims
+	tracker Successor     // whom it has, or would take, for its tracker
+	astray  bool          // it has not the room's own
+	doubtTo Instant       // until when it is not believed about the trackers of others
 
 	accusedFrom Instant       // see mayAccuse
 	claimedTo   Instant       // until when claims of it are not answered
@@ -165,11 +168,14 @@ func (n *Node) dial(k *acquaintance) {
 	n.act(Dial{Peer: k.addr})
 }
 
-func (n *Node) peerUp(id piece.NodeID) {
+func (n *Node) peerUp(id piece.NodeID, addr string) {
 	k := n.swap.known[id]
 	if k == nil {
 		k = &acquaintance{addr: PeerAddr{ID: id}}
 		n.swap.known[id] = k
+	}
+	if k.addr.Addr == "" {
+		k.addr.Addr = addr
 	}
 	k.dialing, k.up, k.failed = false, true, 0
 	at, there := n.findNeighbour(id)
@@ -184,6 +190,7 @@ func (n *Node) peerUp(id piece.NodeID) {
 	p.line.window = time.Second
 	n.swap.order = slices.Insert(n.swap.order, at, p)
 	n.swap.everMet = true
+	n.tellTracker(p)
 	if n.pinned {
 		p.forget(n.have.Len())
 		n.tellHolds(p)
@@ -340,6 +347,8 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		} else {
 			n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
 		}
+	case Successor:
+		n.heardTracker(p, msg)
 	case Relay:
 		n.remember(&p.relayed)
 		p.relayed.Clear()

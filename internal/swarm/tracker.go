@@ -160,7 +160,11 @@ func (t *Tracker) said(ev MemberSaid) {
 	case Source:
 		t.source(p, m, msg)
 	case Leave:
-		t.depart(p, m)
+		if msg.Moved {
+			t.moved(p, m)
+		} else {
+			t.depart(p, m)
+		}
 	}
 	t.settle(p)
 }
@@ -210,6 +214,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		// nothing is leased.
 		t.pin(p, a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
 		p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
+		p.meetsUntil = t.now.Add(settleTime)
 		p.takeHave(m, a)
 		p.adopt(m, a.Leased)
 		t.tellAll(p, p.pinnedMessage())
@@ -346,6 +351,9 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 // complete tells all members once nobody wants anything any more, be it that all who
 // wanted something have left.
 func (t *Tracker) complete(p *pool) {
+	if t.now < p.meetsUntil {
+		return // there are more than have come yet, or have left for another tracker
+	}
 	all := p.served && p.wholes >= p.wants
 	if all && !p.complete {
 		t.tellAll(p, Complete{})
@@ -450,6 +458,24 @@ func (t *Tracker) depart(p *pool, m *member) {
 	t.complete(p)
 }
 
+// moved takes out a member that goes on with another tracker. Its leases stay with it,
+// and what it holds stays held, until the others have had time to follow: what it
+// fetches is not lent to them meanwhile.
+func (t *Tracker) moved(p *pool, m *member) {
+	p.meetsUntil = max(p.meetsUntil, t.now.Add(movedTime))
+	var kept piece.Extents
+	for _, e := range m.leased.Runs() {
+		kept.Add(e)
+	}
+	for e := range m.have.Extents {
+		kept.Add(e)
+	}
+	if kept.Count() > 0 {
+		p.keepAside(limbo{until: t.now.Add(movedTime), pieces: kept})
+	}
+	t.remove(p, m)
+}
+
 func (t *Tracker) remove(p *pool, m *member) {
 	for _, e := range m.leased.Runs() {
 		p.release(e)
@@ -458,7 +484,7 @@ func (t *Tracker) remove(p *pool, m *member) {
 	p.countActive(m)
 	lost := p.dropHave(m)
 	if len(lost.Runs()) > 0 {
-		p.limbo = append(p.limbo, limbo{until: t.now.Add(limboTime), pieces: lost})
+		p.keepAside(limbo{until: t.now.Add(limboTime), pieces: lost})
 	}
 	if p.prober == m {
 		p.prober = nil
@@ -515,7 +541,7 @@ func (t *Tracker) settle(p *pool) {
 	}
 	t.feed(p)
 	t.seekHelp(p)
-	if p.hopeless() && !p.gaveUp {
+	if p.hopeless() && !p.gaveUp && t.now >= p.meetsUntil {
 		p.gaveUp = true
 		t.tellAll(p, GiveUp{})
 	}
