@@ -64,6 +64,7 @@ const (
 	kindClaim         kind = 20
 	kindRelay         kind = 21
 	kindAccuse        kind = 22
+	kindSuccessor     kind = 23
 )
 
 // bounds returns how long a payload of this kind may be; ok is false if there is no
@@ -86,6 +87,8 @@ func (k kind) bounds() (least, most int, ok bool) {
 		return 1, maxCertificate, true
 	case kindHaves, kindAskStatements, kindClaim, kindRelay:
 		return 4, 4 + 8*maxRuns, true
+	case kindSuccessor:
+		return 34, 34 + maxAddr, true
 	}
 	return 0, 0, false
 }
@@ -135,6 +138,8 @@ func decodePayload(k kind, pool swarm.PoolID, payload []byte) (frame, error) {
 		f.message, err = decodeAccuse(payload)
 	case kindCertificate:
 		f.der = append([]byte(nil), payload...)
+	case kindSuccessor:
+		f.message, err = decodeSuccessor(payload)
 	case kindHaves, kindAskStatements, kindClaim, kindRelay:
 		var extents []piece.Extent
 		extents, err = decodeExtents(payload)
@@ -247,6 +252,28 @@ func checkStatement(m *swarm.Statement) error {
 	return nil
 }
 
+func decodeSuccessor(p []byte) (swarm.ToPeer, error) {
+	var m swarm.Successor
+	if p[0] > 1 {
+		return nil, fmt.Errorf("successor with the flags %#x", p[0])
+	}
+	m.Live = p[0] == 1
+	copy(m.Tracker.ID[:], p[1:])
+	m.Tracker.Addr = string(p[34:])
+	if len(m.Tracker.Addr) != int(p[33]) {
+		return nil, errors.New("successor whose address has another length")
+	}
+	return m, checkSuccessor(&m)
+}
+
+// checkSuccessor checks what decoding and encoding both demand.
+func checkSuccessor(m *swarm.Successor) error {
+	if m.Tracker.ID == (piece.NodeID{}) && m.Tracker.Addr != "" {
+		return errors.New("successor without a key at an address")
+	}
+	return checkAddr(m.Tracker.Addr)
+}
+
 // decodeExtents reads extents that lie in the longest file that there may be and name
 // no more pieces than that has, so that a few bytes cannot ask for a lot of work by
 // naming the same pieces again and again.
@@ -336,6 +363,17 @@ func appendMessage(dst []byte, pool swarm.PoolID, message swarm.ToPeer) ([]byte,
 		}
 		dst = binary.BigEndian.AppendUint32(appendHead(dst, kindAccuse, pool), m.Piece)
 		return endFrame(appendStatement(appendStatement(dst, &m.Accused), &m.Accuser), start), nil
+	case swarm.Successor:
+		if err := checkSuccessor(&m); err != nil {
+			return dst, err
+		}
+		dst = append(appendHead(dst, kindSuccessor, pool), 0)
+		if m.Live {
+			dst[len(dst)-1] = 1
+		}
+		dst = append(dst, m.Tracker.ID[:]...)
+		dst = append(dst, byte(len(m.Tracker.Addr)))
+		return endFrame(append(dst, m.Tracker.Addr...), start), nil
 	case swarm.Haves:
 		return appendExtents(dst, kindHaves, pool, m.Extents)
 	case swarm.AskStatements:

@@ -77,6 +77,9 @@ func messages(t testing.TB) map[string]swarm.ToPeer {
 		"claim":           swarm.Claim{Extents: []piece.Extent{{First: 1, Count: 1}}},
 		"relay":           swarm.Relay{Extents: []piece.Extent{{First: 7, Count: 8}}},
 		"claims no more":  swarm.Claim{},
+		"successor":       swarm.Successor{Tracker: swarm.PeerAddr{ID: piece.NodeID{3}, Addr: "host.example:4100"}, Live: true},
+		"would take":      swarm.Successor{Tracker: swarm.PeerAddr{ID: piece.NodeID{3}, Addr: ":4100"}},
+		"has lost it":     swarm.Successor{},
 		"asks for naught": swarm.AskStatements{},
 	}
 }

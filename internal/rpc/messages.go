@@ -58,7 +58,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 	case swarm.Source:
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Source{Source: &poolv1.Source{Url: m.URL}}}
 	case swarm.Leave:
-		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Leave{Leave: &poolv1.Leave{}}}
+		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Leave{Leave: &poolv1.Leave{Moved: m.Moved}}}
 	}
 	panic(fmt.Sprintf("message %T to a tracker", m))
 }
@@ -93,7 +93,7 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 		name = "source"
 		m, err = swarm.Source{URL: x.Source.GetUrl()}, CheckSource(x.Source.GetUrl())
 	case *poolv1.SessionRequest_Leave:
-		m = swarm.Leave{}
+		m = swarm.Leave{Moved: x.Leave.GetMoved()}
 	default:
 		name, err = "request", errors.New("no message that is known here")
 	}

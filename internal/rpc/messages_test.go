@@ -114,7 +114,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 	case 4:
 		return swarm.Conflict{Pin: drawPin(t)}
 	}
-	return swarm.Leave{}
+	return swarm.Leave{Moved: rapid.Bool().Draw(t, "moved")}
 }
 
 func drawToNode(t *rapid.T) swarm.ToNode {

@@ -33,6 +33,8 @@ func Draw(seed uint64) World {
 	case kind == 0:
 	case kind == 1:
 		d.fault(&w, TrackerDies)
+	case kind == 2:
+		d.succession(&w)
 	default:
 		d.faults(&w)
 	}

@@ -32,7 +32,33 @@ func (d *drawing) faults(w *World) {
 		d.swizzle(w)
 	}
 	for range 1 + d.rng.IntN(6) {
-		d.fault(w, FaultKind(d.rng.IntN(int(faultKinds))))
+		d.fault(w, FaultKind(d.rng.IntN(int(HostDies)))) // who hosts dies in succession
+	}
+}
+
+// succession lets the tracker die and then, one after the other, members that have taken
+// its place; or the room falls apart meanwhile and each part has a tracker of its own.
+func (d *drawing) succession(w *World) {
+	d.fault(w, TrackerDies)
+	if len(w.Faults) == 0 {
+		return
+	}
+	at := w.Faults[0].At + d.between(time.Second, 3*time.Second)
+	if d.oneIn(2) {
+		w.Faults[0].For = 0
+		f := Fault{Kind: Partition, At: at, For: d.between(5*time.Second, 15*time.Second), Sides: piece.NewBitfield(len(w.Members) + 1)}
+		for k := range len(w.Members) {
+			if d.oneIn(2) {
+				f.Sides.Set(uint32(k))
+			}
+		}
+		d.add(w, f)
+		return
+	}
+	for range 1 + d.rng.IntN(3) {
+		// Member 0 may be among them, so all come back.
+		d.add(w, Fault{Kind: HostDies, At: at, For: d.between(time.Second, 8*time.Second), Silent: d.oneIn(2)})
+		at += d.between(500*time.Millisecond, 6*time.Second)
 	}
 }
 

@@ -50,6 +50,8 @@ func (f *Fault) happen(r *run) {
 		r.forgetful()
 	case TrackerDies:
 		r.killTracker(f)
+	case HostDies:
+		r.killHost(f)
 	case OriginBusy:
 		r.origin.busyTill, r.origin.wait = r.now.Add(f.For), f.Wait
 	case OriginResets:
@@ -151,6 +153,23 @@ func (r *run) killTracker(f *Fault) {
 	}
 	if f.For > 0 {
 		r.later(f.For, (*trackerBoot)(t))
+	}
+}
+
+// killHost ends the member that is tracker at the time.
+func (r *run) killHost(f *Fault) {
+	for _, m := range r.members {
+		p := m.proc
+		if p == nil || p.gone || p.hosted == nil {
+			continue
+		}
+		if m.whole {
+			r.endProcess(p, f.Silent) // it had what it wanted
+			m.dark = f.Silent
+			return
+		}
+		r.kill(m, f)
+		return
 	}
 }
 

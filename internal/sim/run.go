@@ -114,8 +114,13 @@ func newRun(w World) *run {
 	for k := range w.Faults {
 		f := &w.Faults[k]
 		r.later(f.At, f)
-		if f.Kind == Kill || f.Kind == Stale || f.Kind == SyncFails {
+		switch f.Kind {
+		case Kill, Stale, SyncFails:
 			r.members[f.Member].disk.keepRecent = true
+		case HostDies: // whoever that will be
+			for _, m := range r.members {
+				m.disk.keepRecent = true
+			}
 		}
 	}
 	r.later(time.Second, &r.watch)
@@ -202,7 +207,7 @@ func (r *run) slowestBound() time.Duration {
 	alone := w.Origin.OneStream
 	everybody := int64(0)
 	for _, f := range w.Faults {
-		alone = alone || f.Kind == Leave || f.Kind == Kill || f.Kind == Wipe || f.Kind == TrackerDies
+		alone = alone || f.Kind == Leave || f.Kind == Kill || f.Kind == Wipe || f.Kind == TrackerDies || f.Kind == HostDies
 	}
 	for _, m := range w.Members {
 		alone = alone || m.LeavesWhenWhole || m.LiesOneIn > 0

@@ -79,7 +79,6 @@ const (
 	OriginResets
 	// OriginChanges: there is another version of the file from now on.
 	OriginChanges
-
 	// OneWay: what those in Sides send reaches nobody outside of it; they still hear.
 	OneWay
 	// Clog: nothing passes between Member and Other, which may be the tracker.
@@ -123,13 +122,17 @@ const (
 	// TrackerForgets: the tracker knows nothing any more, but keeps its sessions.
 	TrackerForgets
 
+	// HostDies: the process of the member is gone that has taken the tracker's place, if
+	// one has. With For, it is started again then.
+	HostDies
+
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"leave", "kill", "wipe", "damage", "slow-line", "slow-lan", "partition", "tracker-dies",
 	"origin-busy", "origin-resets", "origin-changes", "one-way", "clog", "reset", "half-open", "pause", "clock-jumps", "clock-stops",
 	"disk-full", "sync-fails", "stale", "bit-flip", "origin-stalls", "origin-drips", "origin-truncates", "origin-refuses",
-	"origin-flaps", "tracker-slow", "tracker-forgets"}
+	"origin-flaps", "tracker-slow", "tracker-forgets", "host-dies"}
 
 func (k FaultKind) String() string { return faultNames[k] }
 

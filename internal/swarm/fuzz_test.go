@@ -131,7 +131,7 @@ func (s *tape) toNode() swarm.ToNode {
 }
 
 func (s *tape) toPeer() swarm.ToPeer {
-	switch s.below(7) {
+	switch s.below(8) {
 	case 0:
 		pin := s.pin()
 		count := s.below(300)
@@ -158,6 +158,12 @@ func (s *tape) toPeer() swarm.ToPeer {
 		for _, st := range []*swarm.Statement{&m.Accused, &m.Accuser} {
 			*st = swarm.Statement{By: s.member(), Generation: s.pin().Generation(s.incarnation()), Run: uint64(s.byte() & 1)}
 			st.Pieces, st.Digests = []piece.Index{i}, []piece.Digest{{s.byte() & 3}}
+		}
+		return m
+	case 6:
+		m := swarm.Successor{Live: s.flag()}
+		if s.flag() {
+			m.Tracker = swarm.PeerAddr{ID: s.member(), Addr: "host:1"}
 		}
 		return m
 	}
@@ -193,7 +199,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 	case 6:
 		return swarm.Conflict{Pin: s.pin()}
 	}
-	return swarm.Leave{}
+	return swarm.Leave{Moved: s.flag()}
 }
 
 // worker stands for a Node's driver: it remembers what was ordered, and the tape says
@@ -274,13 +280,20 @@ func take[T any](s *tape, from *[]T) (x T, ok bool) {
 func (w *worker) play(s *tape) {
 	switch s.below(16) {
 	case 0:
-		w.step(swarm.TrackerUp{})
+		up := swarm.TrackerUp{}
+		if s.flag() {
+			up.Member = s.member()
+		}
+		w.step(up)
 	case 1:
+		if s.flag() {
+			w.step(swarm.TrackerMissed{Member: s.member()})
+		}
 		w.step(swarm.TrackerDown{})
 	case 2, 3:
 		w.step(swarm.TrackerSaid{Message: s.toNode()})
 	case 4:
-		w.step(swarm.PeerUp{Peer: s.member()})
+		w.step(swarm.PeerUp{Peer: s.member(), Addr: "host:1"})
 	case 5:
 		w.step(swarm.PeerDown{Peer: s.member()})
 	case 6, 7, 8:
@@ -348,7 +361,7 @@ func FuzzNode(f *testing.F) {
 
 func fuzzNode(t *testing.T, input []byte) {
 	s := &tape{rest: input[:min(len(input), maxFuzzed)]}
-	opts := swarm.NodeOptions{Self: id("M"), Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), KeepServing: s.flag(), Linger: time.Minute}
+	opts := swarm.NodeOptions{Self: id("M"), Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), KeepServing: s.flag(), Hosts: true, Linger: time.Minute}
 	w := &worker{
 		t: t, node: swarm.NewNode(opts, rand.New(rand.NewPCG(1, 2))), now: swarm.Instant(time.Second),
 		asked: make(map[swarm.Request][]piece.Index),

@@ -283,6 +283,8 @@ func (p *trackerPlayer) play(line string) (out []string) {
 		said(swarm.Conflict{Pin: a.pin()})
 	case "leave":
 		said(swarm.Leave{})
+	case "moved":
+		said(swarm.Leave{Moved: true})
 	case "gone":
 		step(swarm.MemberGone{Member: member})
 	default:
@@ -347,7 +349,7 @@ type nodePlayer struct {
 func newNodePlayer(t *testing.T) *nodePlayer {
 	return &nodePlayer{t: t, clock: clock{swarm.Instant(time.Second)}, opts: swarm.NodeOptions{
 		Self: id("me"), Addr: "me:4100", Fetches: true, Wants: true, Linger: time.Minute,
-		Sign: func([]byte) []byte { return []byte("signed") },
+		Sign: func([]byte) []byte { return []byte("signed") }, Hosts: true,
 	}, seed: 1}
 }
 
@@ -435,6 +437,10 @@ func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
 		said(swarm.Complete{})
 	case "give-up":
 		said(swarm.GiveUp{})
+	case "taken-by":
+		step(swarm.TrackerUp{Member: id(a.word())})
+	case "missed":
+		step(swarm.TrackerMissed{Member: id(a.word())})
 	default:
 		p.t.Fatalf("%q: a tracker does not say %q", a.line, what)
 	}
@@ -491,7 +497,7 @@ func (p *nodePlayer) peer(a args, step func(swarm.Event)) {
 	said := func(m swarm.ToPeer) { step(swarm.PeerSaid{Peer: id(who), Message: m}) }
 	switch what := a.word(); what {
 	case "up":
-		step(swarm.PeerUp{Peer: id(who)})
+		step(swarm.PeerUp{Peer: id(who), Addr: who + ":4100"})
 	case "down":
 		step(swarm.PeerDown{Peer: id(who)})
 	case "holds":
@@ -524,6 +530,13 @@ func (p *nodePlayer) peer(a args, step func(swarm.Event)) {
 		said(swarm.AskStatements{Extents: a.extents(a.word())})
 	case "claims":
 		said(swarm.Claim{Extents: a.extents(a.word())})
+	case "lost-tracker":
+		said(swarm.Successor{})
+	case "has-tracker":
+		said(swarm.Successor{Live: true})
+	case "would-take", "follows":
+		member := a.word()
+		said(swarm.Successor{Tracker: swarm.PeerAddr{ID: id(member), Addr: member + ":4100"}, Live: what == "follows"})
 	default:
 		p.t.Fatalf("%q: a peer does not do that", a.line)
 	}
@@ -533,6 +546,16 @@ func showAction(act swarm.Action) string {
 	switch act := act.(type) {
 	case swarm.TellTracker:
 		return "tracker: " + showToTracker(act.Message)
+	case swarm.SeekTracker:
+		if act.Peer.ID == (piece.NodeID{}) {
+			return "try the room's own tracker"
+		}
+		return "open a session with " + name(act.Peer.ID)
+	case swarm.HostTracker:
+		if act.On {
+			return "host the tracker"
+		}
+		return "host the tracker no more"
 	case swarm.Dial:
 		return "dial " + name(act.Peer.ID)
 	case swarm.HangUp:
@@ -626,6 +649,17 @@ func showToPeer(m swarm.ToPeer) string {
 		return "claims " + runs(m.Extents)
 	case swarm.Relay:
 		return "relays claims of " + runs(m.Extents)
+	case swarm.Successor:
+		switch who := name(m.Tracker.ID); {
+		case who == "" && m.Live:
+			return "has the room's own tracker"
+		case who == "":
+			return "has lost the tracker"
+		case m.Live:
+			return "has " + who + " for its tracker"
+		default:
+			return "would take " + who + " for its tracker"
+		}
 	}
 	return fmt.Sprintf("%T", m)
 }

@@ -1150,7 +1150,9 @@ func (x *Source) GetUrl() string {
 
 // Leave ends the session in good order.
 type Leave struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member goes on with another tracker of the same pool, and with what it was lent.
+	Moved         bool `protobuf:"varint,1,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1183,6 +1185,13 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
 	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Leave) GetMoved() bool {
+	if x != nil {
+		return x.Moved
+	}
+	return false
 }
 
 // Welcome answers Announce.
@@ -2030,8 +2039,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\bConflict\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\"\x1a\n" +
 	"\x06Source\x12\x10\n" +
-	"\x03url\x18\x01 \x01(\tR\x03url\"\a\n" +
-	"\x05Leave\"B\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\"\x1d\n" +
+	"\x05Leave\x12\x14\n" +
+	"\x05moved\x18\x01 \x01(\bR\x05moved\"B\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x1f\n" +
 	"\vinterval_ms\x18\x02 \x01(\x04R\n" +
