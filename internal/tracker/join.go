@@ -45,6 +45,9 @@ func (s *Service) admit(ctx context.Context, x *roomv1.JoinRequest) (*roomv1.Joi
 	}
 	r, ok := s.served([32]byte(x.GetRoom()))
 	if !ok {
+		if s.hosted.any([32]byte(x.GetRoom())) {
+			return nil, rpc.ErrTrackerAway
+		}
 		return nil, rpc.ErrRoomUnknown
 	}
 	chain, err := r.Admit(ctx, x.GetToken(), x.GetCsr(), time.Now(), s.opts.State)

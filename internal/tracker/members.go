@@ -19,6 +19,9 @@ type roomHandler struct{ s *Service }
 // Renew gives a member a fresh certificate.
 func (h roomHandler) Renew(ctx context.Context, req *connect.Request[roomv1.RenewRequest]) (*connect.Response[roomv1.RenewResponse], error) {
 	c := callerOf(ctx)
+	if c.successor {
+		return nil, rpc.ToWire(rpc.ErrTrackerAway)
+	}
 	if len(req.Msg.GetCsr()) > rpc.MaxCSR {
 		return nil, rpc.ToWire(rpc.ErrMalformed)
 	}
@@ -33,6 +36,9 @@ func (h roomHandler) Renew(ctx context.Context, req *connect.Request[roomv1.Rene
 // Members lists the caller's room.
 func (h roomHandler) Members(ctx context.Context, _ *connect.Request[roomv1.MembersRequest]) (*connect.Response[roomv1.MembersResponse], error) {
 	c := callerOf(ctx)
+	if c.successor {
+		return nil, rpc.ToWire(rpc.ErrTrackerAway)
+	}
 	known, err := h.s.Members(ctx, c.room.ID)
 	if err != nil {
 		h.s.opts.Log.Error("list members", "room", c.room.Name, "err", err)

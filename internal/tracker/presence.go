@@ -9,6 +9,7 @@ import (
 
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
+	"dragonload/internal/swarm"
 )
 
 // presence counts what members have open here: their connections, which bound the rest
@@ -98,6 +99,24 @@ func (p *presence) open(s *session, m member, limit int) error {
 	p.sessions[s] = m
 	p.work.Add(1)
 	return nil
+}
+
+// about notes which pool a session is about.
+func (p *presence) about(s *session, pool swarm.PoolID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.pool = pool
+}
+
+// cutPool ends all sessions about a pool.
+func (p *presence) cutPool(pool swarm.PoolID, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.sessions {
+		if s.pool == pool {
+			s.cut(why)
+		}
+	}
 }
 
 func (p *presence) close(s *session, m member) {

@@ -55,6 +55,10 @@ type Options struct {
 	// pool is split between two trackers.
 	Serves func(*room.Room) bool
 
+	// Self is this node's own key: what it says to itself as a successor comes from an
+	// address at which others do not reach it.
+	Self piece.NodeID
+
 	// Seed makes what the machines draw repeatable in tests; zero is drawn at random.
 	Seed uint64
 	// Machine are the limits of the machines.
@@ -96,6 +100,7 @@ func (o Options) withDefaults() Options {
 type Service struct {
 	opts    Options
 	shards  []*shard
+	hosted  hosted
 	present *presence
 	board   *board
 	stopped chan struct{} // closed when the event loops have ended
@@ -239,6 +244,9 @@ type caller struct {
 	name string
 	room *room.Room
 	leaf *x509.Certificate // that it shows
+	// successor: this node is not the room's own tracker, and may only take its place in
+	// pools that it hosts.
+	successor bool
 
 	// control sets the deadlines of this call's stream; Connect does not hand it on.
 	control *http.ResponseController
@@ -287,7 +295,12 @@ func (s *Service) identify(r *http.Request) (*caller, error) {
 	}
 	served, ok := s.served(roomID)
 	if !ok {
-		return nil, rpc.ErrRoomUnknown
+		in, ours := s.opts.Rooms.Get(roomID)
+		if !ours || !s.hosted.any(roomID) {
+			return nil, rpc.ErrRoomUnknown
+		}
+		// Who was removed has been refused by the keyring, which needs no State for that.
+		return &caller{member: member{roomID, id}, name: name, room: in, successor: true}, nil
 	}
 	removed, err := s.opts.State.Removed(r.Context(), roomID, id)
 	if err != nil {

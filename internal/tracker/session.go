@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -96,7 +97,13 @@ func (s *Service) converse(ctx context.Context, c *caller, sess *session, stream
 	if err != nil {
 		return err
 	}
-	sess.room, sess.named, sess.pool = c.room.ID, pool, poolIn(c.room.ID, pool)
+	sess.room, sess.named = c.room.ID, pool
+	in := poolIn(c.room.ID, pool)
+	s.present.about(sess, in)
+	// Asked after the session can be found by its pool, so that Unhost finds it or this does.
+	if c.successor && !s.hosted.has(in) {
+		return rpc.ErrNotHosting
+	}
 	// The answer tells the member that a tracker is there and has taken the session.
 	if err := stream.Send(&poolv1.SessionResponse{}); err != nil {
 		return err
@@ -153,7 +160,7 @@ func (s *Service) listen(ctx context.Context, c *caller, sess *session, sh *shar
 			return fmt.Errorf("%w: messages", rpc.ErrTooMany)
 		}
 		if a, ok := m.(swarm.Announce); ok {
-			if a.Addr, err = reachable(a.Addr, c.host); err != nil {
+			if a.Addr, err = s.reachable(a.Addr, c); err != nil {
 				return err
 			}
 			m = a
@@ -224,7 +231,16 @@ func weight(m swarm.ToTracker) int {
 }
 
 // reachable fills in the host of an address that has none: where the member was seen.
-func reachable(addr, seen string) (string, error) {
+// Where this node, as a successor, sees itself others do not reach it; they dial it by
+// the address at which they have found it.
+func (s *Service) reachable(addr string, c *caller) (string, error) {
+	if c.successor && c.id == s.opts.Self && strings.HasPrefix(addr, ":") {
+		return "", nil
+	}
+	return withHost(addr, c.host)
+}
+
+func withHost(addr, seen string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", fmt.Errorf("%w: address of the member", rpc.ErrMalformed)
