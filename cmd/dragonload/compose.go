@@ -34,11 +34,12 @@ type machineOptions struct {
 	log                  *slog.Logger
 }
 
-// machine is a node, and the tracker of the rooms made here, on one listener.
+// machine is a node and, on the same listener, the tracker of the rooms made here, which
+// in other rooms takes the tracker's place while it is away.
 type machine struct {
 	node    *node.Node
 	keyring *room.Keyring
-	state   *boltstate.State // nil without a tracker
+	state   *boltstate.State // nil without rooms made here
 
 	cancel     context.CancelFunc
 	ended      chan struct{} // closed when the node has, with nodeErr
@@ -84,17 +85,22 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 		Serve: o.serve, KeepServing: o.daemon, Local: true,
 		UploadLimit: o.uploadLimit, Lend: o.lend, Stdout: o.stdout, Log: o.log,
 	}
+	// Of the rooms made here this node is the tracker; in all others it can take the
+	// place of one that is away, for which it needs to remember nothing.
 	var service *tracker.Service
-	if madeHere {
-		state, err := boltstate.Open(filepath.Join(o.stateDir, trackerFile))
-		if errors.Is(err, tracker.ErrLocked) {
-			return nil, fmt.Errorf("%s: %w", o.stateDir, node.ErrRunning)
+	if madeHere || len(rooms) > 0 {
+		var state tracker.State = tracker.NewMemory()
+		if madeHere {
+			m.state, err = boltstate.Open(filepath.Join(o.stateDir, trackerFile))
+			if errors.Is(err, tracker.ErrLocked) {
+				return nil, fmt.Errorf("%s: %w", o.stateDir, node.ErrRunning)
+			}
+			if err != nil {
+				return nil, failf(exitFileIO, "%w", err)
+			}
+			state = m.state
 		}
-		if err != nil {
-			return nil, failf(exitFileIO, "%w", err)
-		}
-		m.state = state
-		service = tracker.NewService(tracker.Options{State: state, Rooms: m.keyring, Log: o.log})
+		service = tracker.NewService(tracker.Options{State: state, Rooms: m.keyring, Self: folder.Identity().ID, Log: o.log})
 		options.Tracker = service
 	}
 	if m.node, err = node.New(options); err != nil {

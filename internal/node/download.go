@@ -218,6 +218,7 @@ func (d *download) prepare(ctx context.Context) error {
 	if d.room != nil {
 		opts.Addr = d.node.advertised()
 		opts.Source = d.lendable()
+		opts.Pool, opts.Hosts = d.pool, d.node.opts.Tracker != nil
 	}
 	target, ok, err := d.earlyTarget()
 	if err != nil {

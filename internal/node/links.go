@@ -101,10 +101,11 @@ func (m *membership) openLane(d *download, l *link) {
 // laneUp tells the download that its neighbour is there. It needs m.mu.
 func (m *membership) laneUp(d *download, l *link, w *lane) {
 	w.up = true
+	addr := m.addrs[l.id]
 	d.inbox.do(func() {
 		d.links[l.id] = l
 		d.memberUp(l)
-		d.step(swarm.PeerUp{Peer: l.id})
+		d.step(swarm.PeerUp{Peer: l.id, Addr: addr})
 	})
 }
 
@@ -309,6 +310,10 @@ func (m *membership) theySaid(ctx context.Context, l *link, said peer.Received) 
 	m.mu.Unlock()
 	if d == nil || !up {
 		return
+	}
+	if s, ok := said.Message.(swarm.Successor); ok && s.Tracker.ID == l.id {
+		s.Tracker.Addr = withHost(s.Tracker.Addr, l.host)
+		said.Message = s
 	}
 	d.inbox.outside(ctx, item{do: func() {
 		if d.links[l.id] == l {

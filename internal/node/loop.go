@@ -191,6 +191,10 @@ func (d *download) carryOut(action swarm.Action) {
 		} else {
 			d.session.tell(a.Message)
 		}
+	case swarm.SeekTracker:
+		d.session.seek(d, a.Peer)
+	case swarm.HostTracker:
+		d.host(a.On)
 	case swarm.Dial:
 		d.room.open(d, a.Peer)
 	case swarm.HangUp:
@@ -293,8 +297,22 @@ func (d *download) detach() {
 	if d.private != nil {
 		return
 	}
+	d.host(false)
 	d.room.detach(d)
 	d.session.close()
+}
+
+// host carries out HostTracker.
+func (d *download) host(on bool) {
+	t := d.node.opts.Tracker
+	switch {
+	case t == nil:
+	case !on:
+		t.Unhost(d.room.id, d.pool)
+	case !t.Host(d.room.id, d.pool):
+		// The session that the machine seeks next is refused.
+		d.log.Warn("too many pools to take the tracker's place in one more")
+	}
 }
 
 // close leaves the file as it should stay and tells the end.
@@ -339,8 +357,11 @@ func (d *download) memberDown(l *link) {
 
 // nameOf is what a member of the room is called.
 func (d *download) nameOf(id piece.NodeID) string {
-	if d.room == nil {
+	switch {
+	case d.room == nil:
 		return id.String()
+	case id == d.room.self:
+		return "this machine"
 	}
 	return d.room.members.name(id)
 }

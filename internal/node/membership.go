@@ -163,6 +163,33 @@ func (m *membership) openSession(ctx context.Context, pool swarm.PoolID) (*rpc.S
 	return nil, all
 }
 
+// openSuccessor opens a session about pool with a member that has taken the tracker's
+// place, which may be this node itself. The caller closes the connection after it.
+func (m *membership) openSuccessor(ctx context.Context, to swarm.PeerAddr, pool swarm.PoolID) (*rpc.Session, *rpc.Tracker, error) {
+	ctx, cancel := context.WithTimeout(ctx, seekWithin)
+	defer cancel()
+	addr := to.Addr
+	if to.ID == m.self {
+		addr = m.node.ownAddress()
+	} else if known, ok := m.address(to.ID); ok {
+		addr = known // with its host
+	}
+	cfg, err := m.clientTLS(room.ALPNControl, to.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := rpc.NewTracker(addr, cfg, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	live, err := t.Open(ctx, pool)
+	if err != nil {
+		t.Close()
+		return nil, nil, err
+	}
+	return live, t, nil
+}
+
 // dial opens a connection to a member, which must be the one with the key id.
 func (m *membership) dial(ctx context.Context, alpn, addr string, id piece.NodeID) (*tls.Conn, error) {
 	cfg, err := m.clientTLS(alpn, id)

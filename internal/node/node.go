@@ -42,7 +42,8 @@ type Options struct {
 	// host to the tracker, which sees it.
 	Listen, Advertise string
 
-	// Tracker is the tracker of the rooms made here; nil if this node is none.
+	// Tracker is the tracker of the rooms made here, and takes the place of other rooms'
+	// trackers while those are away; nil if this node is none.
 	Tracker Tracker
 
 	// Serve opens the listener in Run already, not with the first download in a room.
@@ -90,6 +91,11 @@ type Tracker interface {
 	Serve(ctx context.Context, control, join net.Listener) error
 	// Members returns all who were ever in a room.
 	Members(ctx context.Context, room [32]byte) ([]rpc.Member, error)
+
+	// Host takes the tracker's place for a pool, Unhost gives it up: no session about
+	// the pool goes on. Host reports false if there are too many.
+	Host(room [32]byte, pool swarm.PoolID) bool
+	Unhost(room [32]byte, pool swarm.PoolID)
 }
 
 // Node carries out the downloads of one state folder. Its methods may be called
@@ -400,6 +406,25 @@ func (n *Node) advertised() string {
 	}
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
 		host = ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// ownAddress is where this node reaches itself, "" while nobody can.
+func (n *Node) ownAddress() string {
+	addr := n.Addr()
+	if addr == nil {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip != nil && ip.To4() == nil && addr.Network() == "tcp6" {
+			host = "::1"
+		}
 	}
 	return net.JoinHostPort(host, port)
 }

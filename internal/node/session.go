@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 	"dragonload/internal/swarm"
@@ -17,24 +18,36 @@ const (
 	minBackOff = 100 * time.Millisecond
 	maxBackOff = 5 * time.Second
 
+	// seekWithin is for a member that has taken the tracker's place to take a session: it
+	// is near, and there may be others.
+	seekWithin = time.Second
+
 	// awayAfter is how long no tracker may answer at the start before the user is told.
 	awayAfter = 5 * time.Second
 )
 
-// session keeps one download in conversation with a tracker of its room: when a
-// session ends it opens another, at the next address that answers.
+// session keeps one download in conversation with a tracker: with one of its room's own
+// whenever one answers, and meanwhile with the members that take its place, as the
+// machine orders. The fields up to the line belong to the download's loop.
 type session struct {
-	live *rpc.Session // nil while there is none; belongs to the download's loop
+	live    *rpc.Session       // nil while there is none
+	home    bool               // it is with one of the room's own
+	end     context.CancelFunc // ends the conversation over it
+	seeking context.CancelFunc // ends what a SeekTracker has begun
 
+	// ---
+
+	ctx    context.Context
 	cancel context.CancelFunc
+	nudge  chan struct{} // holds one if the room's own trackers are to be tried at once
 	work   sync.WaitGroup
 }
 
 // openSession starts keeping a session for d.
 func (d *download) openSession() *session {
-	ctx, cancel := context.WithCancel(d.ctx)
-	s := &session{cancel: cancel}
-	s.work.Go(func() { s.keep(ctx, d) })
+	s := &session{nudge: make(chan struct{}, 1), end: func() {}, seeking: func() {}}
+	s.ctx, s.cancel = context.WithCancel(d.ctx)
+	s.work.Go(func() { s.keep(d) })
 	return s
 }
 
@@ -52,8 +65,9 @@ func (s *session) close() {
 	s.work.Wait()
 }
 
-// keep runs until ctx ends.
-func (s *session) keep(ctx context.Context, d *download) {
+// keep tries the room's own trackers until s.ctx ends.
+func (s *session) keep(d *download) {
+	ctx := s.ctx
 	began := time.Now()
 	warned := false
 	backOff := minBackOff
@@ -61,7 +75,7 @@ func (s *session) keep(ctx context.Context, d *download) {
 		live, err := d.room.openSession(ctx, d.pool)
 		if err == nil {
 			opened := time.Now()
-			err = s.converse(ctx, d, live)
+			err = s.converse(ctx, d, live, piece.NodeID{})
 			warned = true // the machine warns from now on
 			if time.Since(opened) > maxBackOff {
 				backOff = minBackOff
@@ -84,36 +98,89 @@ func (s *session) keep(ctx context.Context, d *download) {
 		backOff = min(2*backOff, maxBackOff)
 		select {
 		case <-time.After(wait):
+		case <-s.nudge:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// converse hands what the tracker says to the download until the session ends.
-func (s *session) converse(ctx context.Context, d *download, live *rpc.Session) error {
+// seek carries out SeekTracker. Only the loop calls it.
+func (s *session) seek(d *download, to swarm.PeerAddr) {
+	if to.ID == (piece.NodeID{}) {
+		select {
+		case s.nudge <- struct{}{}:
+		default:
+		}
+		return
+	}
+	s.seeking()
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.seeking = cancel
+	s.work.Go(func() {
+		defer cancel()
+		live, tracker, err := d.room.openSuccessor(ctx, to, d.pool)
+		if err != nil {
+			d.log.Info("no session with the member that takes the tracker's place", "member", to.ID, "err", err)
+			d.inbox.do(func() { d.step(swarm.TrackerMissed{Member: to.ID}) })
+			return
+		}
+		defer tracker.Close()
+		err = s.converse(ctx, d, live, to.ID)
+		d.log.Info("the session with the member that took the tracker's place has ended", "member", to.ID, "err", err)
+	})
+}
+
+// converse hands what the tracker says to the download until the session ends. member
+// is who takes the tracker's place; zero: nobody.
+func (s *session) converse(ctx context.Context, d *download, live *rpc.Session, member piece.NodeID) error {
 	defer live.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	d.room.sessions.Add(1)
 	defer d.room.sessions.Add(-1)
-	d.inbox.do(func() {
-		if list := d.room.removals(); list != nil {
-			live.SendRemovals(list)
-		}
-		s.live = live
-		d.step(swarm.TrackerUp{})
-	})
+	d.inbox.do(func() { s.begin(ctx, cancel, d, live, member) })
 	defer d.inbox.do(func() {
-		s.live = nil
-		d.step(swarm.TrackerDown{})
+		if s.live == live {
+			s.live, s.home = nil, false
+			d.step(swarm.TrackerDown{})
+		}
 	})
 	for {
 		m, err := live.Receive(ctx)
 		if err != nil {
 			return err
 		}
-		if !d.inbox.outside(ctx, item{event: swarm.TrackerSaid{Message: m}}) {
+		said := func() {
+			if s.live == live {
+				d.step(swarm.TrackerSaid{Message: m})
+			}
+		}
+		if !d.inbox.outside(ctx, item{do: said}) {
 			return ctx.Err()
 		}
 	}
+}
+
+// begin makes live the session of the download, in place of the one before, whose
+// tracker hears that its member goes on elsewhere. Only the loop calls it.
+func (s *session) begin(ctx context.Context, cancel context.CancelFunc, d *download, live *rpc.Session, member piece.NodeID) {
+	home := member == (piece.NodeID{})
+	if !home && s.home || ctx.Err() != nil {
+		cancel() // the room's own was reached meanwhile, or another is sought
+		return
+	}
+	if s.live != nil {
+		s.live.Send(swarm.Leave{Moved: true})
+		s.end()
+	}
+	if home {
+		s.seeking()
+	}
+	s.live, s.home, s.end, s.seeking = live, home, cancel, func() {}
+	if list := d.room.removals(); list != nil {
+		live.SendRemovals(list)
+	}
+	d.step(swarm.TrackerUp{Member: member})
 }
 
 // accessProblem returns the problem that ends a download if err says that this node

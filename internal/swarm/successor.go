@@ -123,6 +123,9 @@ func (n *Node) trackerIsUp(member piece.NodeID) {
 	if moved && !n.finished {
 		n.act(Warn{Code: WarnTrackerMoved, Peer: member})
 	}
+	if s.at.Addr != "" {
+		n.handout([]PeerAddr{s.at}) // it names itself to nobody: it does not know where it is reached
+	}
 	n.sayTracker(Successor{Tracker: s.at, Live: true})
 	s.lookAt = n.now.Add(relookTime)
 }
