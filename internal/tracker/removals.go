@@ -46,10 +46,10 @@ func (s *Service) store(r *room.Room) error {
 // shutOut acts on a room's new list of removals: it is stored and told in every session,
 // and those who are on it are cut off.
 func (s *Service) shutOut(r *room.Room) error {
-	if !s.opts.Serves(r) {
-		return nil
-	}
 	s.present.shutOut(r)
+	if !s.opts.Serves(r) {
+		return nil // the room's own tracker stores it, and who keeps the room; here are only sessions about pools
+	}
 	err := s.store(r)
 	if err != nil {
 		s.opts.Log.Error("a removal is not durable", "err", err)
@@ -81,9 +81,9 @@ func (s *Service) learn(c *caller, raw []byte) error {
 // greet tells a member of a session that has just begun who was removed. It may be the
 // member itself, if the list came while the session was opened.
 func (s *Service) greet(c *caller, sess *session) error {
-	r, ok := s.served(c.room.ID)
+	r, ok := s.opts.Rooms.Get(c.room.ID)
 	switch {
-	case !ok:
+	case !ok || !c.successor && !s.opts.Serves(r):
 		return rpc.ErrRoomUnknown
 	case r.Removals.Has(c.id):
 		return rpc.ErrRemoved
