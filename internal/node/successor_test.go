@@ -38,24 +38,6 @@ func (b *lab) host(m machine) (*node.Node, func()) {
 	return n, end
 }
 
-// until waits for a download to have so many bytes.
-func (r *run) until(t *testing.T, have int64) {
-	t.Helper()
-	limit := time.After(waitLimit)
-	for {
-		select {
-		case p := <-r.progress:
-			if p.Have >= have {
-				return
-			}
-		case <-r.ended:
-			return
-		case <-limit:
-			t.Fatalf("%d bytes have not come; it told %s", have, r.story())
-		}
-	}
-}
-
 // told returns the message of the first warning with a code, "" if there is none.
 func (r *run) told(code string) string {
 	r.mu.Lock()

@@ -178,6 +178,9 @@ func (b *board) news(roomID [32]byte, l *lender) (news []rpc.Offer) {
 // Lend serves one member that lends, until either side ends it.
 func (h poolHandler) Lend(ctx context.Context, _ *connect.Request[poolv1.LendRequest], stream *connect.ServerStream[poolv1.LendResponse]) error {
 	c := callerOf(ctx)
+	if c.successor {
+		return rpc.ToWire(rpc.ErrTrackerAway)
+	}
 	ctx, cut := context.WithCancelCause(ctx)
 	defer cut(nil)
 	// It counts, and is cut, as a session about no pool.
