@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"dragonload/internal/peer"
 	"dragonload/internal/piece"
 	"dragonload/internal/swarm"
 )
@@ -58,5 +59,5 @@ func (d *download) fetchPeer(ctx context.Context, g *generation, a swarm.FetchPe
 	if err != nil && ctx.Err() == nil {
 		d.log.Info("peer request ended", "peer", a.Peer, "err", err)
 	}
-	d.inbox.post(swarm.PeerEnded{Request: a.Request, Wrong: wrong, Failed: err != nil && ctx.Err() == nil})
+	d.inbox.post(swarm.PeerEnded{Request: a.Request, Wrong: wrong, Failed: err != nil && ctx.Err() == nil, Silent: errors.Is(err, peer.ErrSilent)})
 }

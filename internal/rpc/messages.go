@@ -44,6 +44,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Streaming: m.Streaming,
 			Whole:     m.Whole,
 			WantPeers: m.WantPeers,
+			Stuck:     m.Stuck,
 		}}}
 	case swarm.Returned:
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Returned{Returned: &poolv1.Returned{
@@ -167,6 +168,7 @@ func decodeReport(x *poolv1.Report) (m swarm.Report, err error) {
 		Streaming: x.GetStreaming(),
 		Whole:     x.GetWhole(),
 		WantPeers: x.GetWantPeers(),
+		Stuck:     x.GetStuck(),
 	}
 	if m.Unasked > piece.MaxCount {
 		return m, fmt.Errorf("%d pieces not asked for", m.Unasked)

@@ -352,7 +352,9 @@ func (n *Node) readOnce(i piece.Index) Request {
 // read notes that this node has read piece i from the origin.
 func (n *Node) read(i piece.Index, digest piece.Digest) {
 	t := &n.trust
+	before := len(t.recheck)
 	t.recheck = slices.DeleteFunc(t.recheck, func(j piece.Index) bool { return i == j })
+	t.rechecked += before - len(t.recheck)
 	d := t.disputeOf(i)
 	if d == nil {
 		return
@@ -600,12 +602,19 @@ func (n *Node) relyOnSelf() {
 			n.disbelieve(i)
 		}
 	}
+	n.planRechecks()
+	n.refetchDoubtful()
+}
+
+// planRechecks chooses pieces to be read again before the file is believed to be whole.
+func (n *Node) planRechecks() {
+	t := &n.trust
+	t.planned = true
 	for range min(rechecks, n.have.Len()) {
 		t.recheck = append(t.recheck, piece.Index(n.rng.IntN(n.have.Len())))
 	}
 	slices.Sort(t.recheck)
 	t.recheck = slices.Compact(t.recheck)
-	n.refetchDoubtful()
 }
 
 // rechecking reports whether a whole file waits for pieces to be read again.
@@ -613,6 +622,9 @@ func (n *Node) rechecking() bool {
 	t, o := &n.trust, &n.origin
 	if slices.ContainsFunc(o.requests, func(r *originRequest) bool { return r.check && !r.stale }) {
 		return true
+	}
+	if t.inconsistent && !t.planned {
+		n.planRechecks()
 	}
 	if len(t.recheck) == 0 {
 		return false

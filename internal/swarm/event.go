@@ -84,6 +84,7 @@ type (
 		Request Request
 		Wrong   []piece.Index // pieces whose bytes did not match their digest
 		Failed  bool          // the neighbour refused, or the connection broke
+		Silent  bool          // with Failed: it sent nothing, or next to nothing
 	}
 
 	// Asked: a neighbour asks for pieces. The Node answers with Serve or Refuse.

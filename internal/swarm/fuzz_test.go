@@ -192,7 +192,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 	case 3, 4:
 		return swarm.Report{
 			Stored: s.extents(), Lost: s.extents(), Rate: s.bytes(), Moved: s.bytes(), Unasked: uint32(s.byte()) << s.below(14),
-			Streaming: s.flag(), Whole: s.flag(), WantPeers: s.flag(),
+			Streaming: s.flag(), Whole: s.flag(), WantPeers: s.flag(), Stuck: s.flag(),
 		}
 	case 5:
 		return swarm.Returned{Extents: s.extents(), Failure: s.failure(), Wait: s.wait()}

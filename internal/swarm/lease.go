@@ -36,6 +36,12 @@ const (
 	conflictBar = 30 * time.Second        // no leases for a member that sees another version than the rest
 	feedAtOnce  = 8                       // idle members looked at in one step, to keep steps short
 	maxHold     = time.Hour               // the longest Retry-After that is believed
+
+	// reliefPieces are leased to a member that others keep waiting, and four times as many
+	// each time that it happens again in the pool; not more often than each reliefTime.
+	reliefTime   = time.Second
+	reliefOver   = 4 * time.Second // after what time pieces that were leased so may be again
+	reliefPieces = 16
 )
 
 // topUp leases m what it should have now, or notes that it could do more.
@@ -202,4 +208,38 @@ func (t *Tracker) dropStalled(p *pool) {
 		m.barredUntil = t.now.Add(min(time.Second<<min(m.failures, 5), 30*time.Second))
 		m.failures++
 	}
+}
+
+// relieve leases pieces to a member that it lacks and does not get, though others are said
+// to hold them: they do not hand them out, or have lied. Members in the same plight get
+// different ones, and pass them on.
+func (t *Tracker) relieve(p *pool, m *member) {
+	if !p.canFetch(m) || p.stream || t.now < max(p.holdUntil, m.barredUntil, m.relieveAt) || m.leased.Count() > 0 {
+		return
+	}
+	if t.now >= p.reliefOver {
+		p.relief.Clear() // what was leased so has come, or has not: it may be tried again
+		p.reliefOver = t.now.Add(reliefOver)
+		p.relieved++
+	}
+	m.relieveAt = t.now.Add(reliefTime)
+	want := reliefPieces << (2 * min(max(p.relieved-1, 0), 8))
+	var mine piece.Extents
+	for i, ok := m.have.NextUnset(0); ok && mine.Count() < want; i, ok = m.have.NextUnset(i + 1) {
+		if p.copies[i] > 0 && !p.relief.Has(i) {
+			mine.Add(piece.Extent{First: i, Count: 1})
+		}
+	}
+	if mine.Count() == 0 {
+		return
+	}
+	extents := append([]piece.Extent(nil), mine.Runs()...)
+	for _, e := range extents {
+		p.relief.Add(e)
+		m.leased.Add(e)
+	}
+	m.progressAt = t.now
+	p.countActive(m)
+	p.setUnasked(m, mine.Count())
+	t.tell(p, m, Lease{Extents: extents})
 }

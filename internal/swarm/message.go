@@ -53,6 +53,7 @@ type (
 		Streaming bool           // the probe is being answered by one stream whose length is not known yet
 		Whole     bool           // the file is complete here
 		WantPeers bool           // has too few neighbours
+		Stuck     bool           // gets nothing, though others are said to hold what it lacks
 	}
 
 	// Returned gives leased pieces back. Failure tells why, if the origin is to blame.

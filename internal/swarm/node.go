@@ -384,7 +384,7 @@ func (n *Node) readHere(i piece.Index, d piece.Digest) {
 	n.stater[i] = 0
 	n.trust.stating = append(n.trust.stating, i)
 	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
-	if disputed {
+	if disputed || slices.Contains(n.trust.recheck, i) {
 		n.read(i, d)
 	}
 }
@@ -562,7 +562,7 @@ func (n *Node) finishIfDone() {
 func (n *Node) basis() Basis {
 	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal}
 	if n.trust.inconsistent {
-		b.Audited = 0
+		b.Audited = n.trust.rechecked
 	}
 	return b
 }

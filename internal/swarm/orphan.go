@@ -40,6 +40,10 @@ const (
 	// are said to have.
 	stuckTime = 5 * time.Second
 
+	// withheldTime is how long no piece may come, though others have some and none is under
+	// way, before the tracker is told.
+	withheldTime = 2 * time.Second
+
 	// lostTime is how long no piece may come before a node fetches some that nobody is
 	// known to hold.
 	lostTime = time.Minute
@@ -314,4 +318,28 @@ func (n *Node) rescue() {
 	if n.origin.leases.Count() > 0 {
 		n.rescues++
 	}
+}
+
+// withheld reports whether nothing comes, though others are said to hold what is missing
+// here: some have sent nothing when asked, or wrong bytes.
+func (n *Node) withheld() bool {
+	if !n.canRead() || n.whole() || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.origin.holdUntil {
+		return false
+	}
+	if n.swap.requests > 0 || n.now.Sub(n.lastStored) < withheldTime {
+		return false
+	}
+	suspect := slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.silences > 0 })
+	for _, k := range n.swap.known {
+		suspect = suspect || k.shunned
+	}
+	if !suspect {
+		return false
+	}
+	for i, ok := n.have.NextUnset(0); ok; i, ok = n.have.NextUnset(i + 1) {
+		if n.avail[i] > 0 || n.doubted.Has(i) {
+			return true
+		}
+	}
+	return false
 }

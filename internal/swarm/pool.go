@@ -60,6 +60,9 @@ type pool struct {
 	stallCheck Instant
 
 	lending
+	relief     piece.Extents // held pieces that were leased all the same lately
+	reliefOver Instant       // until when they are not again
+	relieved   int           // times that this was so
 
 	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking
@@ -101,7 +104,8 @@ type member struct {
 	failures    int
 	barredUntil Instant
 	progressAt  Instant
-	brought     int64 // bytes since progressAt
+	brought     int64   // bytes since progressAt
+	relieveAt   Instant // not before
 }
 
 func newPool(id PoolID) *pool {
@@ -210,6 +214,7 @@ func (p *pool) pinTo(pin piece.Pin, incarnation uint64, stream bool) {
 	p.copies = make([]uint32, p.layout.Count())
 	p.held = 0
 	p.limbo = nil
+	p.relief.Clear()
 	p.free.Clear()
 	p.free.Add(p.layout.All())
 	p.streamer = nil

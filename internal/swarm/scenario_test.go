@@ -275,7 +275,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 	case "report":
 		said(swarm.Report{
 			Stored: a.extents(a.keys["stored"]), Lost: a.extents(a.keys["lost"]), Rate: a.bytes("0" + a.keys["rate"]), Unasked: uint32(a.bytes("0" + a.keys["unasked"])),
-			Moved: a.bytes("0" + a.keys["moved"]), Whole: a.has("whole"), Streaming: a.has("streaming"), WantPeers: a.has("lonely"),
+			Moved: a.bytes("0" + a.keys["moved"]), Whole: a.has("whole"), Streaming: a.has("streaming"), WantPeers: a.has("lonely"), Stuck: a.has("stuck"),
 		})
 	case "returned":
 		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait")})
@@ -618,6 +618,9 @@ func showToTracker(m swarm.ToTracker) string {
 		}
 		if m.Whole {
 			s += ", whole"
+		}
+		if m.Stuck {
+			s += ", stuck"
 		}
 		if m.Streaming {
 			s += ", streaming"

@@ -200,6 +200,7 @@ func (n *Node) reportIfDue() {
 		Streaming: t.streaming,
 		Whole:     n.whole(),
 		WantPeers: n.wantPeers(),
+		Stuck:     n.withheld(),
 	})
 	n.origin.moved = 0
 	n.unreported.Clear()

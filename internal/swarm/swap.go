@@ -106,6 +106,7 @@ type neighbour struct {
 	unsure      piece.Extents  // pieces that it did not send when asked
 	asked       piece.Bitfield // pieces whose statement was asked for lately
 	failures    int
+	silences    int // times in a row that it sent next to nothing
 	retryAt     Instant
 	wrong       int
 
@@ -568,7 +569,7 @@ func (n *Node) peerStored(ev PeerStored) {
 	r.since = n.now
 	length := n.layout.Length(ev.Piece)
 	p.line.add(n.now, length)
-	p.failures = 0
+	p.failures, p.silences = 0, 0
 	if !n.have.Has(ev.Piece) {
 		n.received.add(n.now, length)
 	}
@@ -611,6 +612,11 @@ func (n *Node) peerEnded(ev PeerEnded) {
 		p.unsureUntil = n.now.Add(unsureTime)
 		p.failures++
 		p.retryAt = n.now.Add(50 * time.Millisecond << min(p.failures, 6))
+		if ev.Silent {
+			p.silences++
+			p.retryAt = n.now.Add(unsureTime << min(p.silences, 5))
+			p.unsureUntil = p.retryAt
+		}
 		n.checkAt = min(n.checkAt, p.retryAt)
 	}
 	n.unask(r)
@@ -626,7 +632,7 @@ func (n *Node) peerEnded(ev PeerEnded) {
 			n.doubtDigest(i, p.id)
 		}
 	}
-	if p.wrong >= maxWrong {
+	if p.wrong >= maxWrong && !n.trust.inconsistent {
 		if k := n.swap.known[p.id]; k != nil && !k.shunned {
 			k.shunned = true
 			n.act(Warn{Code: WarnShutOut, Peer: p.id})

@@ -346,6 +346,9 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	p.setWhole(m, r.Whole)
 	t.complete(p)
 	t.topUp(p, m)
+	if r.Stuck && !r.Whole {
+		t.relieve(p, m)
+	}
 }
 
 // complete tells all members once nobody wants anything any more, be it that all who

@@ -19,6 +19,9 @@ const (
 	maxAudits  = 16
 	minAudit   = 512 // bytes, where a share of a small file would be less
 
+	// maxDiffered bounds the audits that are made again since one has found a liar.
+	maxDiffered = 16
+
 	// auditWait is how long a complete file waits for its audits.
 	auditWait = 3 * time.Second
 
@@ -40,6 +43,8 @@ type trustSide struct {
 	wavers        int           // times that an audit and a reading differed
 	inconsistent  bool          // members read different bytes
 	ownOnly       bool          // nobody's word is taken any more
+	planned       bool          // recheck was chosen
+	rechecked     int           // and found equal
 	recheck       []piece.Index // own pieces to be read again before the file is whole
 	doubtful      piece.Extents // rested on the word of a liar; to be read from the origin
 	doubtfulSince Instant
@@ -52,6 +57,7 @@ type trustSide struct {
 	auditBy   Instant
 	audited   int
 	equal     int
+	differed  int
 }
 
 // begin forgets what concerns another generation. Who was banned stays banned.
@@ -278,6 +284,11 @@ func (n *Node) audited(ev Audited) {
 		t.equal++
 	case AuditDiffers:
 		n.contradicted(t.auditOf, true)
+		if t.differed++; t.differed <= maxDiffered {
+			// What comes now in place of what was dropped is audited too.
+			t.audited--
+			t.audits = slices.Insert(t.audits, 0, t.fromPeers+1)
+		}
 	}
 	n.auditNext()
 }
@@ -313,6 +324,10 @@ func (n *Node) contradicted(i piece.Index, audited bool) {
 		return
 	}
 	n.distrust(said.By)
+	if n.trust.inconsistent {
+		n.relyOnSelf() // nobody's word is good here
+		return
+	}
 	if d := n.dispute(i, said); d != nil {
 		d.audited = audited
 		d.add(said, false)

@@ -903,7 +903,9 @@ type Report struct {
 	// The file is complete here.
 	Whole bool `protobuf:"varint,7,opt,name=whole,proto3" json:"whole,omitempty"`
 	// The member has too few neighbours.
-	WantPeers     bool `protobuf:"varint,8,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
+	WantPeers bool `protobuf:"varint,8,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
+	// Nothing comes to the member, though others are said to hold what it lacks.
+	Stuck         bool `protobuf:"varint,9,opt,name=stuck,proto3" json:"stuck,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -990,6 +992,13 @@ func (x *Report) GetWhole() bool {
 func (x *Report) GetWantPeers() bool {
 	if x != nil {
 		return x.WantPeers
+	}
+	return false
+}
+
+func (x *Report) GetStuck() bool {
+	if x != nil {
+		return x.Stuck
 	}
 	return false
 }
@@ -2021,7 +2030,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\bR\x06stream\x123\n" +
-	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\x85\x02\n" +
+	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\x9b\x02\n" +
 	"\x06Report\x123\n" +
 	"\x06stored\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06stored\x12/\n" +
 	"\x04lost\x18\x02 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04lost\x12\x12\n" +
@@ -2031,7 +2040,8 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\tstreaming\x18\x06 \x01(\bR\tstreaming\x12\x14\n" +
 	"\x05whole\x18\a \x01(\bR\x05whole\x12\x1d\n" +
 	"\n" +
-	"want_peers\x18\b \x01(\bR\twantPeers\"\x91\x01\n" +
+	"want_peers\x18\b \x01(\bR\twantPeers\x12\x14\n" +
+	"\x05stuck\x18\t \x01(\bR\x05stuck\"\x91\x01\n" +
 	"\bReturned\x125\n" +
 	"\aextents\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\aextents\x125\n" +
 	"\afailure\x18\x02 \x01(\x0e2\x1b.dragonload.pool.v1.FailureR\afailure\x12\x17\n" +
