@@ -48,7 +48,9 @@ type download struct {
 	target    string                    // final path; "" until it is known
 	file      *store.File               // nil until the target is known
 	resumed   int64                     // bytes that an earlier run left
-	copying   bool                      // to standard output
+	left      piece.Pin                 // of what it left; not changed once the loop runs
+	leftHave  piece.Bitfield
+	copying   bool // to standard output
 	saved     *Saved
 	checking  bool
 	failure   *Error // set once: why the download ends without the file
@@ -61,20 +63,21 @@ type download struct {
 
 	// ---
 
-	node    *Node
-	spec    Spec
-	parsed  *url.URL // spec.URL
-	lent    *lent    // not nil: the pool is helped, and the file not wanted
-	emit    func(Event)
-	log     *slog.Logger
-	started time.Time
-	source  string // names the URL in the journal
-	room    *membership
-	pool    swarm.PoolID
-	session *session // with the room's tracker; nil without a room
-	client  *origin.Client
-	peers   *peer.Client
-	upload  *rate.Limiter // nil: no limit for this download
+	node      *Node
+	spec      Spec
+	parsed    *url.URL // spec.URL
+	lent      *lent    // not nil: the pool is helped, and the file not wanted
+	emit      func(Event)
+	log       *slog.Logger
+	started   time.Time
+	source    string // names the URL in the journal
+	room      *membership
+	pool      swarm.PoolID
+	session   *session       // with the room's tracker; nil without a room
+	client    *origin.Client // of the URL itself
+	addresses *addresses
+	peers     *peer.Client
+	upload    *rate.Limiter // nil: no limit for this download
 
 	stopping context.Context // ends when the user, or the node, wants the download to end
 	stop     context.CancelFunc
@@ -96,11 +99,11 @@ type download struct {
 	lastError *origin.Error // guarded by originMu, as are those below
 	strikes   int           // answers in a row that broke the rules
 	said      said
-	heard     digests                // what further answers said of the whole file
-	heardOf   *generation            // that these were about
-	heads     map[piece.Index][]byte // beginnings of pieces that came without their ends
-	pause     *pause                 // nil while pieces can be stored
-	coming    chan struct{}          // closed when the head of comingOf has come; nil before the first probe
+	heard     digests              // what further answers said of the whole file
+	heardOf   *generation          // that these were about
+	heads     map[piece.Index]head // beginnings of pieces that came without their ends
+	pause     *pause               // nil while pieces can be stored
+	coming    chan struct{}        // closed when the head of comingOf has come; nil before the first probe
 	comingOf  piece.Index
 }
 
@@ -117,7 +120,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		cancels: make(map[swarm.Request]context.CancelFunc),
 		waiters: make(map[swarm.Request]*waiter),
 		links:   make(map[piece.NodeID]*link),
-		heads:   make(map[piece.Index][]byte),
+		heads:   make(map[piece.Index]head),
 		early:   make(map[piece.Index]bool),
 		inbox:   newInbox(),
 		copied:  make(chan error, 1),
@@ -154,9 +157,10 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	if lent != nil {
 		o = lent.clientOptions(d)
 	}
-	if d.client, err = origin.New(o); err != nil {
+	if d.addresses, err = newAddresses(o, spec.Mirrors); err != nil {
 		return nil, problem("bad-option", ExitBadOption, err)
 	}
+	d.client = d.addresses.all[0].client
 	return d, nil
 }
 
@@ -229,6 +233,7 @@ func (d *download) prepare(ctx context.Context) error {
 			return err
 		}
 		if r, ok := d.file.Resumed(); ok {
+			d.left, d.leftHave = r.Pin, r.Have.Clone()
 			opts.Resume = &swarm.Resume{Pin: r.Pin, Incarnation: r.Incarnation, Have: r.Have, Digests: r.Digests, Origin: r.Origin}
 			if r.Pin.Size >= 0 {
 				d.resumed = heldBytes(r.Pin.Layout(), &r.Have)
@@ -305,6 +310,11 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		d.dropHeads()
 	}
 	d.gen = &generation{pin: a.Pin, layout: d.file.Layout(), file: d.file}
+	old := piece.NewBitfield(d.gen.layout.Count())
+	if !a.Anew && d.left == a.Pin && d.leftHave.Len() == old.Len() {
+		old = d.leftHave
+	}
+	d.addresses.begin(d.gen, &old)
 	d.emitNow(Event{Start: &Start{
 		URL: d.client.Redacted(), Path: d.shownPath(), Size: a.Pin.Size, Resumed: d.resumed, Validator: a.Pin.Validator,
 	}})

@@ -73,6 +73,9 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 	}
 	d.inbox.do(func() {
 		d.checking = false
+		if errors.Is(err, errBlamed) {
+			return // what differed is being fetched again
+		}
 		if err != nil {
 			d.fail(err)
 			d.drain()
@@ -90,6 +93,10 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 	})
 }
 
+// errBlamed: the file is not what its digest says, and a mirror has been found that
+// brought other bytes.
+var errBlamed = errors.New("a mirror brought other bytes")
+
 func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis) (*Saved, error) {
 	sums, err := g.file.Sums(ctx)
 	if err != nil {
@@ -100,6 +107,9 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 		return nil, storeProblem(err)
 	}
 	checked, err := d.check(g, basis, said, sums)
+	if err != nil && !d.stdout() && d.blame(ctx, g) {
+		return nil, errBlamed
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -173,10 +183,11 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 	}{{"sha-256", whole.sha256, sums.SHA256[:]}, {"sha-512", whole.sha512, sums.Sums[crypto.SHA512]}}
 
 	checked := "unproven"
+	sources, same := d.addresses.sources(g)
 	switch {
-	case basis.OwnOnly && !unproven:
+	case basis.OwnOnly && !unproven && sources <= 1:
 		checked = "origin"
-	case basis.Audited > 0:
+	case basis.Audited > 0 || same > 0:
 		checked = "audited"
 	}
 	for _, r := range reprs {

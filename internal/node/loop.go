@@ -368,7 +368,7 @@ func (d *download) nameOf(id piece.NodeID) string {
 
 // release closes what newDownload opened.
 func (d *download) release() {
-	d.client.Close()
+	d.addresses.close()
 	if d.peers != nil {
 		d.peers.Close()
 	}

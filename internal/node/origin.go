@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"dragonload/internal/origin"
@@ -42,14 +44,14 @@ var firstTries = []time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
 // probeOrigin carries out ProbeOrigin: the first answer says which generation there
 // is, and its bytes are stored once the machine has set it.
 func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
-	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.ProbeAt(ctx, a.Start, a.Bytes) })
+	answer, from, err := d.probe(ctx, a)
 	if err != nil {
 		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
 	}
 	body := answer.Body
 	defer func() { body.Close() }()
-	flow := &flow{d: d, req: a.Request}
+	flow := &flow{d: d, req: a.Request, from: from}
 	pin, held := answer.Pin, answer.Range
 	if pin.Size == piece.UnknownSize {
 		// How long the file is shows when its end has come; until then there are no
@@ -66,8 +68,23 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		body = spool
 		flow = nil
 	}
+	name := answer.Name
+	if from != nil {
+		if pin, err = d.translate(ctx, from, pin, answer); err != nil {
+			if !errors.Is(err, errMirrorDiffers) {
+				d.addressFailed(from, err)
+			} else {
+				err = d.addresses.lastError()
+			}
+			d.originEnded(ctx, a.Request, nil, 0, err)
+			return
+		}
+		if from.number > 0 {
+			name = "" // the file is called after the URL
+		}
+	}
 	d.originMu.Lock()
-	d.said = said{pin: pin, name: answer.Name, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
+	d.said = said{pin: pin, name: name, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
 	d.originMu.Unlock()
 	defer d.expectHead(pin, held)()
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Start: held.Start, Bytes: held.Len()})
@@ -83,6 +100,28 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		err = nil
 	}
 	d.originEnded(ctx, a.Request, flow, held.Len(), err)
+}
+
+// probe asks the URL, or if need be its mirrors, what the file is.
+func (d *download) probe(ctx context.Context, a swarm.ProbeOrigin) (*origin.Answer, *address, error) {
+	if d.addresses.plain(nil) {
+		answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.ProbeAt(ctx, a.Start, a.Bytes) })
+		if why := d.otherSize(answer, err); why != "" {
+			answer.Body.Close()
+			return nil, nil, origin.Differs(d.client.Host(), why)
+		}
+		return answer, nil, err
+	}
+	return d.probeAny(ctx, a)
+}
+
+// otherSize says why an answer is not of a file of the size that the user's manifest
+// names; "" if it may be.
+func (d *download) otherSize(answer *origin.Answer, err error) string {
+	if err != nil || d.spec.Size == 0 || answer.Pin.Size < 0 || answer.Pin.Size == d.spec.Size {
+		return ""
+	}
+	return fmt.Sprintf("it has %d bytes, the file has %d", answer.Pin.Size, d.spec.Size)
 }
 
 // fetchOrigin carries out FetchOrigin: one request for one extent.
@@ -101,6 +140,10 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 			d.originEnded(ctx, a.Request, nil, 0, err)
 			return
 		}
+	}
+	if !d.addresses.plain(g) {
+		d.fetchAny(ctx, g, a)
+		return
 	}
 	r.Start += d.headLen(ctx, a.Extent.First)
 	flow := &flow{d: d, req: a.Request}
@@ -176,9 +219,18 @@ func (d *download) reach(ctx context.Context, ask func() (*origin.Answer, error)
 type flow struct {
 	d     *download
 	req   swarm.Request
-	bytes int64 // since told
-	total int64
+	from  *address // nil where there is only one
+	bytes int64    // since told
 	told  time.Time
+	total atomic.Int64
+}
+
+// source returns the bit of the address that the bytes come from.
+func (f *flow) source() uint32 {
+	if f == nil || f.from == nil {
+		return 0
+	}
+	return f.from.bit()
 }
 
 func (f *flow) moved(n int) {
@@ -187,7 +239,7 @@ func (f *flow) moved(n int) {
 	}
 	f.d.counts.origin.Add(int64(n))
 	f.bytes += int64(n)
-	f.total += int64(n)
+	f.total.Add(int64(n))
 	if now := time.Now(); now.Sub(f.told) >= movedEvery {
 		f.told = now
 		f.tell()
@@ -232,9 +284,11 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 		return at, err
 	}
 	defer d.node.buffers.give(buf)
-	n := 0
+	n, sources := 0, f.source()
 	if at > whole.Start {
-		n = d.takeHead(i, buf)
+		var before uint32
+		n, before = d.takeHead(i, buf)
+		sources |= before
 		if int64(n) != at-whole.Start {
 			// The head has gone since the request was made: the piece has come from a
 			// neighbour, or belongs to a generation given up. Read on past it.
@@ -257,32 +311,44 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 		n += k
 		f.moved(k)
 		if err != nil && n < want {
-			d.keepHead(g, i, buf[:n])
+			d.keepHead(g, i, buf[:n], sources)
 			return at, err
 		}
 	}
 	if end < whole.End {
-		d.keepHead(g, i, buf[:n])
+		d.keepHead(g, i, buf[:n], sources)
 		return end, nil
 	}
 	d.struck(false)
 	digest := g.layout.Sum(i, buf)
-	if err := d.write(ctx, g, i, buf, digest, true); err != nil && !(errors.Is(err, os.ErrClosed) && d.isSaved.Load()) {
+	// Bytes of a mirror are not of one pinned version: a later run does not take them
+	// for what it read from the origin itself.
+	if err := d.write(ctx, g, i, buf, digest, sources&^1 == 0); err != nil && !(errors.Is(err, os.ErrClosed) && d.isSaved.Load()) {
 		return end, err
 	} // else it was read for a dispute only; the finished file stays as it is
+	good := d.addresses.wrote(g, i, sources)
 	d.inbox.post(swarm.OriginStored{Request: req, Piece: i, Digest: digest})
+	if !good {
+		d.forget(g, []piece.Index{i})
+	}
 	return end, nil
 }
 
+// head is the beginning of a piece, and the bits of the addresses that it came from.
+type head struct {
+	bytes   []byte
+	sources uint32
+}
+
 // keepHead keeps the beginning of piece i, so that it need not be fetched again.
-func (d *download) keepHead(g *generation, i piece.Index, head []byte) {
-	if len(head) == 0 || len(head) > maxHead || d.generation() != g {
+func (d *download) keepHead(g *generation, i piece.Index, bytes []byte, sources uint32) {
+	if len(bytes) == 0 || len(bytes) > maxHead || d.generation() != g {
 		return
 	}
 	d.originMu.Lock()
 	defer d.originMu.Unlock()
 	if len(d.heads) < maxHeads {
-		d.heads[i] = bytes.Clone(head)
+		d.heads[i] = head{slices.Clone(bytes), sources}
 	}
 }
 
@@ -318,16 +384,16 @@ func (d *download) headLen(ctx context.Context, i piece.Index) int64 {
 	}
 	d.originMu.Lock()
 	defer d.originMu.Unlock()
-	return int64(len(d.heads[i]))
+	return int64(len(d.heads[i].bytes))
 }
 
-// takeHead moves the head of piece i into buf and returns its length.
-func (d *download) takeHead(i piece.Index, buf []byte) int {
+// takeHead moves the head of piece i into buf and returns its length and its sources.
+func (d *download) takeHead(i piece.Index, buf []byte) (int, uint32) {
 	d.originMu.Lock()
 	defer d.originMu.Unlock()
-	n := copy(buf, d.heads[i])
+	h := d.heads[i]
 	delete(d.heads, i)
-	return n
+	return copy(buf, h.bytes), h.sources
 }
 
 func (d *download) dropHead(i piece.Index) {
@@ -375,7 +441,7 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 			ended.Failure, ended.Busy = d.judge(o)
 		}
 		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
-		ended.Brought = f != nil && f.total > 0 && f.total >= asked/goodPart
+		ended.Brought = f != nil && f.total.Load() > 0 && f.total.Load() >= asked/goodPart
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
 	case errors.Is(err, errCacheFull):
@@ -394,6 +460,12 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 // connections may.
 func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
 	before := d.counts.origin.Load() == 0 // not a byte has come in this run
+	if !d.addresses.plain(d.generation()) {
+		if d.addresses.hopeless(before) {
+			return swarm.Lasting, false
+		}
+		return swarm.Passing, o.Busy()
+	}
 	if o.Status == http.StatusRequestedRangeNotSatisfiable && o.Kind == origin.Server && d.struck(true) >= maxStrikes {
 		return swarm.Lasting, false // it denies having what its first answer said it has
 	}
@@ -435,7 +507,15 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 
 func (d *download) compareLeaf(ctx context.Context, g *generation, a swarm.AuditLeaf) (swarm.AuditResult, error) {
 	r := a.Range
-	answer, err := d.client.Fetch(ctx, g.pin, r)
+	pin := g.pin
+	if !d.addresses.plain(g) {
+		own := d.addresses.all[0]
+		if err := d.qualify(ctx, g, own); err != nil {
+			return swarm.AuditFailed, err
+		}
+		pin = d.addresses.pinOf(own)
+	}
+	answer, err := d.client.Fetch(ctx, pin, r)
 	if err != nil {
 		return swarm.AuditFailed, err
 	}

@@ -21,6 +21,10 @@ type Spec struct {
 	// cannot, for it has no ranges or names no version, ends the download.
 	Continue bool
 
+	// Mirrors are other addresses of the same bytes, the best first; the first
+	// MaxMirrors are used. Only this member uses them.
+	Mirrors []Mirror
+
 	MaxConnections int         // to the origin; 0: adaptive, up to 8
 	Header         http.Header // secret: sent to the URL's own origin only
 	Netrc          string      // path of a netrc file; "" for none
@@ -29,6 +33,7 @@ type Spec struct {
 	Proxy          string // URL; "" takes none from the environment either
 	CACert         string // path of a PEM file; its certificates are trusted besides the system's
 	Checksums      []Checksum
+	Size           int64 // that the file must have; 0: not known
 	LimitRate      int64 // bytes per second from the origin and members together; 0: no limit
 	LimitUpload    int64 // bytes per second to members; 0: no limit
 
@@ -40,6 +45,12 @@ type Spec struct {
 	// query; without it only a URL that has none is told them.
 	LendQuery bool
 	Linger    time.Duration // serving members after the file is whole, at most
+}
+
+// Mirror is another address of the bytes of a URL.
+type Mirror struct {
+	URL   string // http or https
+	Proxy string // URL; "" takes none
 }
 
 // Checksum is a digest that the finished file must have.

@@ -9,15 +9,17 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"dragonload/internal/piece"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 )
 
 // Bounds of a Spec that comes over the local API, whose callers are programs of the
 // same user: they keep mistakes small, no more.
 const (
-	maxSpecText   = 64 << 10
-	maxSpecHeader = 1000
-	maxChecksums  = 100
+	maxSpecText    = 64 << 10
+	maxSpecHeader  = 1000
+	maxChecksums   = 100
+	maxSpecMirrors = 1000
 )
 
 // EncodeSpec returns s as it crosses the local API.
@@ -37,6 +39,7 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		UserAgent:      s.UserAgent,
 		Proxy:          s.Proxy,
 		CaCert:         s.CACert,
+		Size:           s.Size,
 		LimitRate:      s.LimitRate,
 		LimitUpload:    s.LimitUpload,
 		Timeout:        durationpb.New(s.Timeout),
@@ -48,6 +51,9 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 	}
 	for name, values := range s.Header {
 		x.Header = append(x.Header, &nodev1.Header{Name: name, Values: values})
+	}
+	for _, m := range s.Mirrors {
+		x.Mirrors = append(x.Mirrors, &nodev1.Mirror{Url: m.URL, Proxy: m.Proxy})
 	}
 	for _, c := range s.Checksums {
 		x.Checksums = append(x.Checksums, &nodev1.Checksum{Algorithm: c.Algorithm, Hex: c.Hex})
@@ -73,6 +79,7 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		UserAgent:      x.GetUserAgent(),
 		Proxy:          x.GetProxy(),
 		CACert:         x.GetCaCert(),
+		Size:           x.GetSize(),
 		LimitRate:      x.GetLimitRate(),
 		LimitUpload:    x.GetLimitUpload(),
 		MaxTries:       int(min(x.GetMaxTries(), 1<<30)),
@@ -82,6 +89,9 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		if len(text) > maxSpecText {
 			return Spec{}, fmt.Errorf("download with a text of %d bytes", len(text))
 		}
+	}
+	if s.Size < 0 || s.Size > piece.MaxSize {
+		return Spec{}, fmt.Errorf("download of a file of %d bytes", s.Size)
 	}
 	if s.LimitRate < 0 || s.LimitUpload < 0 {
 		return Spec{}, errors.New("download with a negative rate")
@@ -107,6 +117,15 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 			s.Header = make(http.Header)
 		}
 		s.Header[h.GetName()] = append(s.Header[h.GetName()], h.GetValues()...)
+	}
+	if len(x.GetMirrors()) > maxSpecMirrors {
+		return Spec{}, fmt.Errorf("download with %d mirrors", len(x.GetMirrors()))
+	}
+	for _, m := range x.GetMirrors() {
+		if len(m.GetUrl()) > maxSpecText || len(m.GetProxy()) > maxSpecText {
+			return Spec{}, errors.New("download with a mirror of a very long address")
+		}
+		s.Mirrors = append(s.Mirrors, Mirror{URL: m.GetUrl(), Proxy: m.GetProxy()})
 	}
 	for _, c := range x.GetChecksums() {
 		s.Checksums = append(s.Checksums, Checksum{Algorithm: c.GetAlgorithm(), Hex: c.GetHex()})

@@ -167,6 +167,9 @@ func (c *Client) Close() {
 // messages and screens.
 func (c *Client) Redacted() string { return redact(c.url) }
 
+// Host returns the URL's host for messages.
+func (c *Client) Host() string { return c.host }
+
 func redact(u *url.URL) string {
 	bare := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
 	return bare.String()

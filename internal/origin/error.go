@@ -101,6 +101,11 @@ func (e *Error) Error() string {
 	return s
 }
 
+// Differs is the error of a host whose bytes are not those of the file.
+func Differs(host, what string) *Error {
+	return &Error{Kind: BadAnswer, Host: host, what: what, hint: statusHints[BadAnswer]}
+}
+
 func (e *Error) Unwrap() error { return e.Err }
 
 // Busy reports whether fewer connections may help: 429, 503, 403 to a request that

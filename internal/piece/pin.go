@@ -21,6 +21,10 @@ const (
 	// LastModified is a date at least a second older than the answer's own Date
 	// (RFC 9110, 8.8.2.2).
 	LastModified
+	// Mirror: the URL itself could not be reached and one of its mirrors answered
+	// first. The validator is a digest of that one's pin; each address of the file,
+	// the URL itself too, is then held to a pin of its own.
+	Mirror
 )
 
 func (k ValidatorKind) String() string {
@@ -31,6 +35,8 @@ func (k ValidatorKind) String() string {
 		return "repr-digest"
 	case LastModified:
 		return "last-modified"
+	case Mirror:
+		return "mirror"
 	}
 	return "none"
 }
@@ -62,7 +68,7 @@ func (p Pin) Validate() error {
 	switch {
 	case p.Size < UnknownSize || p.Size > MaxSize:
 		return fmt.Errorf("pin with a size of %d", p.Size)
-	case p.Kind > LastModified:
+	case p.Kind > Mirror:
 		return fmt.Errorf("pin with an unknown kind of validator %d", p.Kind)
 	case len(p.Validator) > MaxValidator:
 		return fmt.Errorf("pin with a validator of %d bytes", len(p.Validator))

@@ -36,7 +36,7 @@ var (
 // drawPin draws pins with few enough pieces for a test.
 func drawPin(t *rapid.T) piece.Pin {
 	p := piece.Pin{Size: rapid.Int64Range(-1, 100<<30).Draw(t, "size")}
-	if p.Kind = piece.ValidatorKind(rapid.IntRange(0, int(piece.LastModified)).Draw(t, "kind")); p.Kind != piece.NoValidator {
+	if p.Kind = piece.ValidatorKind(rapid.IntRange(0, int(piece.Mirror)).Draw(t, "kind")); p.Kind != piece.NoValidator {
 		p.Validator = string(rapid.SliceOfN(rapid.Byte(), 1, piece.MaxValidator).Draw(t, "validator"))
 	}
 	return p

@@ -73,7 +73,7 @@ func decodePin(x *poolv1.Pin) (piece.Pin, error) {
 	if x == nil {
 		return piece.Pin{}, fmt.Errorf("no pin")
 	}
-	if x.Kind < 0 || x.Kind > poolv1.ValidatorKind(piece.LastModified) {
+	if x.Kind < 0 || x.Kind > poolv1.ValidatorKind(piece.Mirror) {
 		return piece.Pin{}, fmt.Errorf("pin with an unknown kind of validator %d", x.Kind)
 	}
 	if len(x.Validator) > piece.MaxValidator {

@@ -104,6 +104,8 @@ type Spec struct {
 	GiveUpAfter    *durationpb.Duration `protobuf:"bytes,21,opt,name=give_up_after,json=giveUpAfter,proto3" json:"give_up_after,omitempty"`
 	Linger         *durationpb.Duration `protobuf:"bytes,22,opt,name=linger,proto3" json:"linger,omitempty"`
 	LendQuery      bool                 `protobuf:"varint,32,opt,name=lend_query,json=lendQuery,proto3" json:"lend_query,omitempty"` // members that lend their line may know the URL though it has a query
+	Mirrors        []*Mirror            `protobuf:"bytes,24,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
+	Size           int64                `protobuf:"varint,25,opt,name=size,proto3" json:"size,omitempty"` // that the file must have; 0: not known
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -306,6 +308,73 @@ func (x *Spec) GetLendQuery() bool {
 	return false
 }
 
+func (x *Spec) GetMirrors() []*Mirror {
+	if x != nil {
+		return x.Mirrors
+	}
+	return nil
+}
+
+func (x *Spec) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// Mirror is another address of the same bytes.
+type Mirror struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`     // http or https
+	Proxy         string                 `protobuf:"bytes,2,opt,name=proxy,proto3" json:"proxy,omitempty"` // URL
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mirror) Reset() {
+	*x = Mirror{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mirror) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mirror) ProtoMessage() {}
+
+func (x *Mirror) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
+func (*Mirror) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mirror) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Mirror) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
 type Header struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -316,7 +385,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[2]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +397,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[2]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +410,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Header) GetName() string {
@@ -368,7 +437,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[3]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -380,7 +449,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[3]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -393,7 +462,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -430,7 +499,7 @@ type DownloadEvent struct {
 
 func (x *DownloadEvent) Reset() {
 	*x = DownloadEvent{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[4]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +511,7 @@ func (x *DownloadEvent) String() string {
 func (*DownloadEvent) ProtoMessage() {}
 
 func (x *DownloadEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[4]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +524,7 @@ func (x *DownloadEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownloadEvent.ProtoReflect.Descriptor instead.
 func (*DownloadEvent) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DownloadEvent) GetTime() *timestamppb.Timestamp {
@@ -594,7 +663,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[5]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +675,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[5]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +688,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Start) GetUrl() string {
@@ -678,7 +747,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[6]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +759,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[6]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +772,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Progress) GetState() string {
@@ -808,7 +877,7 @@ type MemberChange struct {
 
 func (x *MemberChange) Reset() {
 	*x = MemberChange{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[7]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +889,7 @@ func (x *MemberChange) String() string {
 func (*MemberChange) ProtoMessage() {}
 
 func (x *MemberChange) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[7]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +902,7 @@ func (x *MemberChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChange.ProtoReflect.Descriptor instead.
 func (*MemberChange) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemberChange) GetId() string {
@@ -868,7 +937,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[8]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +949,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[8]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +962,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Problem) GetCode() string {
@@ -934,7 +1003,7 @@ type Saved struct {
 
 func (x *Saved) Reset() {
 	*x = Saved{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[9]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1015,7 @@ func (x *Saved) String() string {
 func (*Saved) ProtoMessage() {}
 
 func (x *Saved) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[9]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1028,7 @@ func (x *Saved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Saved.ProtoReflect.Descriptor instead.
 func (*Saved) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Saved) GetPath() string {
@@ -1033,7 +1102,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[10]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1114,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[10]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1127,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 type StatusRequest struct {
@@ -1069,7 +1138,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[11]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1150,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[11]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1163,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 type StatusResponse struct {
@@ -1112,7 +1181,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[12]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1193,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[12]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1206,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1202,7 +1271,7 @@ type Room struct {
 
 func (x *Room) Reset() {
 	*x = Room{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[13]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1283,7 @@ func (x *Room) String() string {
 func (*Room) ProtoMessage() {}
 
 func (x *Room) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[13]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1296,7 @@ func (x *Room) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Room.ProtoReflect.Descriptor instead.
 func (*Room) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Room) GetName() string {
@@ -1278,7 +1347,7 @@ type Download struct {
 
 func (x *Download) Reset() {
 	*x = Download{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[14]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1359,7 @@ func (x *Download) String() string {
 func (*Download) ProtoMessage() {}
 
 func (x *Download) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[14]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1372,7 @@ func (x *Download) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Download.ProtoReflect.Descriptor instead.
 func (*Download) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Download) GetUrl() string {
@@ -1342,7 +1411,7 @@ type ReloadRoomsRequest struct {
 
 func (x *ReloadRoomsRequest) Reset() {
 	*x = ReloadRoomsRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[15]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1423,7 @@ func (x *ReloadRoomsRequest) String() string {
 func (*ReloadRoomsRequest) ProtoMessage() {}
 
 func (x *ReloadRoomsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[15]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1436,7 @@ func (x *ReloadRoomsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRoomsRequest.ProtoReflect.Descriptor instead.
 func (*ReloadRoomsRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 type ReloadRoomsResponse struct {
@@ -1378,7 +1447,7 @@ type ReloadRoomsResponse struct {
 
 func (x *ReloadRoomsResponse) Reset() {
 	*x = ReloadRoomsResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[16]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1459,7 @@ func (x *ReloadRoomsResponse) String() string {
 func (*ReloadRoomsResponse) ProtoMessage() {}
 
 func (x *ReloadRoomsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[16]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1472,7 @@ func (x *ReloadRoomsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReloadRoomsResponse.ProtoReflect.Descriptor instead.
 func (*ReloadRoomsResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 type RemoveMemberRequest struct {
@@ -1418,7 +1487,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1499,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[17]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1512,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveMemberRequest) GetRoom() string {
@@ -1472,7 +1541,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1553,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1566,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveMemberResponse) GetMatches() []*RoomMember {
@@ -1525,7 +1594,7 @@ type RoomMember struct {
 
 func (x *RoomMember) Reset() {
 	*x = RoomMember{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1606,7 @@ func (x *RoomMember) String() string {
 func (*RoomMember) ProtoMessage() {}
 
 func (x *RoomMember) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1619,7 @@ func (x *RoomMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomMember.ProtoReflect.Descriptor instead.
 func (*RoomMember) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RoomMember) GetId() []byte {
@@ -1580,7 +1649,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xcb\x06\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\x95\a\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -1610,7 +1679,12 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\rgive_up_after\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\vgiveUpAfter\x121\n" +
 	"\x06linger\x18\x16 \x01(\v2\x19.google.protobuf.DurationR\x06linger\x12\x1d\n" +
 	"\n" +
-	"lend_query\x18  \x01(\bR\tlendQuery\"4\n" +
+	"lend_query\x18  \x01(\bR\tlendQuery\x124\n" +
+	"\amirrors\x18\x18 \x03(\v2\x1a.dragonload.node.v1.MirrorR\amirrors\x12\x12\n" +
+	"\x04size\x18\x19 \x01(\x03R\x04size\"0\n" +
+	"\x06Mirror\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
+	"\x05proxy\x18\x02 \x01(\tR\x05proxy\"4\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06values\x18\x02 \x03(\tR\x06values\":\n" +
@@ -1722,66 +1796,68 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
-	(*Header)(nil),                // 2: dragonload.node.v1.Header
-	(*Checksum)(nil),              // 3: dragonload.node.v1.Checksum
-	(*DownloadEvent)(nil),         // 4: dragonload.node.v1.DownloadEvent
-	(*Start)(nil),                 // 5: dragonload.node.v1.Start
-	(*Progress)(nil),              // 6: dragonload.node.v1.Progress
-	(*MemberChange)(nil),          // 7: dragonload.node.v1.MemberChange
-	(*Problem)(nil),               // 8: dragonload.node.v1.Problem
-	(*Saved)(nil),                 // 9: dragonload.node.v1.Saved
-	(*Ended)(nil),                 // 10: dragonload.node.v1.Ended
-	(*StatusRequest)(nil),         // 11: dragonload.node.v1.StatusRequest
-	(*StatusResponse)(nil),        // 12: dragonload.node.v1.StatusResponse
-	(*Room)(nil),                  // 13: dragonload.node.v1.Room
-	(*Download)(nil),              // 14: dragonload.node.v1.Download
-	(*ReloadRoomsRequest)(nil),    // 15: dragonload.node.v1.ReloadRoomsRequest
-	(*ReloadRoomsResponse)(nil),   // 16: dragonload.node.v1.ReloadRoomsResponse
-	(*RemoveMemberRequest)(nil),   // 17: dragonload.node.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),  // 18: dragonload.node.v1.RemoveMemberResponse
-	(*RoomMember)(nil),            // 19: dragonload.node.v1.RoomMember
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Mirror)(nil),                // 2: dragonload.node.v1.Mirror
+	(*Header)(nil),                // 3: dragonload.node.v1.Header
+	(*Checksum)(nil),              // 4: dragonload.node.v1.Checksum
+	(*DownloadEvent)(nil),         // 5: dragonload.node.v1.DownloadEvent
+	(*Start)(nil),                 // 6: dragonload.node.v1.Start
+	(*Progress)(nil),              // 7: dragonload.node.v1.Progress
+	(*MemberChange)(nil),          // 8: dragonload.node.v1.MemberChange
+	(*Problem)(nil),               // 9: dragonload.node.v1.Problem
+	(*Saved)(nil),                 // 10: dragonload.node.v1.Saved
+	(*Ended)(nil),                 // 11: dragonload.node.v1.Ended
+	(*StatusRequest)(nil),         // 12: dragonload.node.v1.StatusRequest
+	(*StatusResponse)(nil),        // 13: dragonload.node.v1.StatusResponse
+	(*Room)(nil),                  // 14: dragonload.node.v1.Room
+	(*Download)(nil),              // 15: dragonload.node.v1.Download
+	(*ReloadRoomsRequest)(nil),    // 16: dragonload.node.v1.ReloadRoomsRequest
+	(*ReloadRoomsResponse)(nil),   // 17: dragonload.node.v1.ReloadRoomsResponse
+	(*RemoveMemberRequest)(nil),   // 18: dragonload.node.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),  // 19: dragonload.node.v1.RemoveMemberResponse
+	(*RoomMember)(nil),            // 20: dragonload.node.v1.RoomMember
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
-	2,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
-	3,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	20, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	20, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	20, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	20, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
-	21, // 7: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
-	5,  // 8: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
-	6,  // 9: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
-	7,  // 10: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
-	8,  // 11: dragonload.node.v1.DownloadEvent.warning:type_name -> dragonload.node.v1.Problem
-	9,  // 12: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
-	8,  // 13: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
-	10, // 14: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	20, // 15: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	20, // 16: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
-	13, // 17: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
-	14, // 18: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
-	6,  // 19: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
-	19, // 20: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
-	0,  // 21: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	11, // 22: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	15, // 23: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	17, // 24: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
-	4,  // 25: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	12, // 26: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	16, // 27: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	18, // 28: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
-	25, // [25:29] is the sub-list for method output_type
-	21, // [21:25] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	3,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
+	4,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
+	21, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	21, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	21, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	21, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	2,  // 7: dragonload.node.v1.Spec.mirrors:type_name -> dragonload.node.v1.Mirror
+	22, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	6,  // 9: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
+	7,  // 10: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
+	8,  // 11: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
+	9,  // 12: dragonload.node.v1.DownloadEvent.warning:type_name -> dragonload.node.v1.Problem
+	10, // 13: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
+	9,  // 14: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
+	11, // 15: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
+	21, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	21, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	14, // 18: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
+	15, // 19: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
+	7,  // 20: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
+	20, // 21: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
+	0,  // 22: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	12, // 23: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	16, // 24: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	18, // 25: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	5,  // 26: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	13, // 27: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	17, // 28: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	19, // 29: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	26, // [26:30] is the sub-list for method output_type
+	22, // [22:26] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -1789,7 +1865,7 @@ func file_dragonload_node_v1_node_proto_init() {
 	if File_dragonload_node_v1_node_proto != nil {
 		return
 	}
-	file_dragonload_node_v1_node_proto_msgTypes[4].OneofWrappers = []any{
+	file_dragonload_node_v1_node_proto_msgTypes[5].OneofWrappers = []any{
 		(*DownloadEvent_Start)(nil),
 		(*DownloadEvent_Progress)(nil),
 		(*DownloadEvent_Member)(nil),
@@ -1804,7 +1880,7 @@ func file_dragonload_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

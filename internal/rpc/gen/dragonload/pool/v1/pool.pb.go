@@ -34,6 +34,7 @@ const (
 	ValidatorKind_VALIDATOR_KIND_ETAG          ValidatorKind = 1 // strong entity tag
 	ValidatorKind_VALIDATOR_KIND_REPR_DIGEST   ValidatorKind = 2 // Repr-Digest of the whole file
 	ValidatorKind_VALIDATOR_KIND_LAST_MODIFIED ValidatorKind = 3 // a date that is strong by RFC 9110, 8.8.2.2
+	ValidatorKind_VALIDATOR_KIND_MIRROR        ValidatorKind = 4 // a digest of the pin of a mirror, which answered before the URL
 )
 
 // Enum value maps for ValidatorKind.
@@ -43,12 +44,14 @@ var (
 		1: "VALIDATOR_KIND_ETAG",
 		2: "VALIDATOR_KIND_REPR_DIGEST",
 		3: "VALIDATOR_KIND_LAST_MODIFIED",
+		4: "VALIDATOR_KIND_MIRROR",
 	}
 	ValidatorKind_value = map[string]int32{
 		"VALIDATOR_KIND_UNSPECIFIED":   0,
 		"VALIDATOR_KIND_ETAG":          1,
 		"VALIDATOR_KIND_REPR_DIGEST":   2,
 		"VALIDATOR_KIND_LAST_MODIFIED": 3,
+		"VALIDATOR_KIND_MIRROR":        4,
 	}
 )
 
@@ -2088,12 +2091,13 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
 	"\x05asker\x18\x03 \x01(\fR\x05asker\"\x1f\n" +
 	"\tWithdrawn\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\fR\x04pool*\x8a\x01\n" +
+	"\x04pool\x18\x01 \x01(\fR\x04pool*\xa5\x01\n" +
 	"\rValidatorKind\x12\x1e\n" +
 	"\x1aVALIDATOR_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13VALIDATOR_KIND_ETAG\x10\x01\x12\x1e\n" +
 	"\x1aVALIDATOR_KIND_REPR_DIGEST\x10\x02\x12 \n" +
-	"\x1cVALIDATOR_KIND_LAST_MODIFIED\x10\x03*L\n" +
+	"\x1cVALIDATOR_KIND_LAST_MODIFIED\x10\x03\x12\x19\n" +
+	"\x15VALIDATOR_KIND_MIRROR\x10\x04*L\n" +
 	"\aFailure\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFAILURE_PASSING\x10\x01\x12\x13\n" +
