@@ -15,7 +15,9 @@ func newGet(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get [flags] SOURCE...",
 		Short: "download URLs, alone or with a room",
-		Long: `Downloads each SOURCE, a URL of http or https. With --room all members of the
+		Long: `Downloads each SOURCE, a URL of http or https or the files of a Metalink (.meta4).
+With --mirror, and from a Metalink, the bytes come from all addresses that have
+them. With --room all members of the
 room that get the same URL share the work: each byte leaves the origin about once.
 
 The file grows as NAME.part and gets its name when it is whole and checked. The
@@ -57,6 +59,9 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 		if err := os.MkdirAll(specs[0].Dir, 0o777); err != nil {
 			return failf(exitCreate, "make the folder %s: %w", specs[0].Dir, err)
 		}
+	}
+	if err := makeFolders(specs[0].Dir, g.output, sources); err != nil {
+		return err
 	}
 
 	if g.output == "-" {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http/httpproxy"
 
+	"dragonload/internal/manifest"
 	"dragonload/internal/node"
 )
 
@@ -28,7 +29,7 @@ type getFlags struct {
 	maxConnections             int
 	headers                    []string
 	headerFile, netrc, cookies string
-	checksums                  []string
+	checksums, mirrors         []string
 	limitRate, limitUpload     rateValue
 	timeout, connectTimeout    durationValue
 	maxTries                   int
@@ -64,6 +65,7 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.Lookup("netrc").NoOptDefVal = "~/.netrc"
 	f.StringVar(&g.cookies, "cookies", "", "cookies from `FILE` in the format of Netscape")
 	f.StringArrayVar(&g.checksums, "checksum", nil, "the file must have this digest: `ALGORITHM=HEX` (sha-256, sha-512, sha-1, md5) or @FILE as sha256sum writes")
+	f.StringArrayVar(&g.mirrors, "mirror", nil, "another address, a `URL`, of the same bytes (one SOURCE); may be repeated")
 	f.Var(&g.limitRate, "limit-rate", "bytes per second at most, from the origin and members together")
 	f.Var(&g.limitUpload, "limit-upload", "bytes per second to members at most")
 	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version")
@@ -125,9 +127,23 @@ func (g *getFlags) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// sources returns the SOURCEs of the command line and of --input-file, in order.
-func (g *getFlags) sources(args []string, std streams) ([]string, error) {
-	list := append([]string(nil), args...)
+// source is one file to download.
+type source struct {
+	url     string
+	mirrors []string
+	file    *manifest.MetalinkFile // what a Metalink says of it, or nil
+}
+
+// sources returns the files that the command line and --input-file name, in order.
+func (g *getFlags) sources(args []string, std streams) ([]source, error) {
+	var list []source
+	for _, word := range args {
+		more, err := readSource(word)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
 	if g.inputFile != "" {
 		var data []byte
 		var err error
@@ -143,11 +159,22 @@ func (g *getFlags) sources(args []string, std streams) ([]string, error) {
 			if l.text[0] == ' ' || l.text[0] == '\t' {
 				return nil, usagef("--input-file, line %d: options of single sources are not in this version yet", l.number)
 			}
-			text := strings.TrimSpace(l.text)
-			if strings.Contains(text, "\t") {
-				return nil, usagef("--input-file, line %d: several addresses of one file are not in this version yet", l.number)
+			// Behind the first address there may be others of the same file.
+			words := strings.FieldsFunc(l.text, func(r rune) bool { return r == '\t' })
+			more, err := readSource(strings.TrimSpace(words[0]))
+			if err != nil {
+				return nil, err
 			}
-			list = append(list, text)
+			if len(words) > 1 && (len(more) != 1 || more[0].file != nil) {
+				return nil, usagef("--input-file, line %d: other addresses belong behind the URL of one file", l.number)
+			}
+			for _, mirror := range words[1:] {
+				if err := checkMirror(strings.TrimSpace(mirror)); err != nil {
+					return nil, err
+				}
+				more[0].mirrors = append(more[0].mirrors, strings.TrimSpace(mirror))
+			}
+			list = append(list, more...)
 		}
 	}
 	switch {
@@ -157,13 +184,43 @@ func (g *getFlags) sources(args []string, std streams) ([]string, error) {
 		return nil, usagef("get needs a SOURCE, a URL for example; see dragonload get --help")
 	case len(list) > 1 && g.output != "":
 		return nil, usagef("-o names one file, and there are %d SOURCEs; use --dir", len(list))
+	case len(list) > 1 && len(g.mirrors) > 0:
+		return nil, usagef("--mirror gives another address of one file, and there are %d SOURCEs; write them behind its URL in a list (-i), after a tab", len(list))
 	}
-	for _, source := range list {
-		if err := checkSource(source); err != nil {
+	for _, mirror := range g.mirrors {
+		if err := checkMirror(mirror); err != nil {
 			return nil, err
 		}
+		list[0].mirrors = append(list[0].mirrors, mirror)
 	}
 	return list, nil
+}
+
+// readSource returns the file that a SOURCE names, or those that a Metalink does.
+func readSource(word string) ([]source, error) {
+	if !isMetalink(word) {
+		return []source{{url: word}}, checkSource(word)
+	}
+	m, err := readMetalink(word)
+	if err != nil {
+		return nil, err
+	}
+	var list []source
+	for _, f := range m.Files {
+		if len(f.URLs) == 0 {
+			return nil, usagef("%s names no http or https address of %s", safeText(word), safeText(f.Name))
+		}
+		list = append(list, source{url: f.URLs[0], mirrors: f.URLs[1:], file: &f})
+	}
+	return list, nil
+}
+
+func checkMirror(mirror string) error {
+	u, err := url.Parse(mirror)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return usagef("a mirror is no http or https URL: %s", shownSource(mirror))
+	}
+	return nil
 }
 
 func checkSource(source string) error {
@@ -172,8 +229,8 @@ func checkSource(source string) error {
 	switch {
 	case strings.HasPrefix(lower, "dragon:"):
 		return usagef("links to content (dragon://) are not in this version yet; give the http or https URL itself")
-	case strings.HasPrefix(lower, "magnet:"), hasSuffix(lower, ".torrent", ".meta4", ".metalink") && (err != nil || u.Scheme == ""):
-		return usagef("%s: torrents and Metalinks are not in this version yet; give the http or https URL itself", shownSource(source))
+	case strings.HasPrefix(lower, "magnet:"), hasSuffix(lower, ".torrent") && (err != nil || u.Scheme == ""):
+		return usagef("%s: torrents are not in this version yet; give the http or https URL itself", shownSource(source))
 	case err != nil:
 		return usagef("a SOURCE is no URL that can be read; check its %% signs, host and port")
 	case u.Scheme == "http" || u.Scheme == "https":
@@ -209,7 +266,7 @@ func hasSuffix(s string, suffixes ...string) bool {
 
 // specs returns one Spec for each source. It reads the files that the flags name, but
 // makes and changes none.
-func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
+func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	dir, err := filepath.Abs(g.dir)
 	if err != nil {
 		return nil, failf(exitOther, "present folder: %w", err)
@@ -255,7 +312,7 @@ func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
 	}
 	var all []node.Spec
 	for _, source := range sources {
-		u, err := url.Parse(source)
+		u, err := url.Parse(source.url)
 		if err != nil {
 			return nil, usagef("a SOURCE is no URL that can be read")
 		}
@@ -264,12 +321,25 @@ func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
 		if err != nil {
 			return nil, err
 		}
-		sums, err := lists.of(source, output)
+		output := output
+		if source.file != nil && output == "" {
+			output = filepath.Join(dir, filepath.FromSlash(source.file.Name))
+		}
+		sums, err := lists.of(source.url, output)
 		if err != nil {
 			return nil, err
 		}
+		mirrors, err := g.mirrorSpecs(source.mirrors)
+		if err != nil {
+			return nil, err
+		}
+		var size int64
+		if source.file != nil {
+			size = max(source.file.Size, 0)
+			sums = append(sums, checksumsOf(source.file)...)
+		}
 		all = append(all, node.Spec{
-			URL: u.String(), Room: room, Dir: dir, Output: output,
+			URL: u.String(), Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size,
 			Overwrite: g.overwrite, AutoRename: g.autoRename, Restart: g.restart, Continue: g.resume,
 			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, Cookies: cookies,
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
@@ -280,6 +350,23 @@ func (g *getFlags) specs(sources []string, room string) ([]node.Spec, error) {
 		})
 	}
 	return all, nil
+}
+
+func (g *getFlags) mirrorSpecs(urls []string) ([]node.Mirror, error) {
+	var mirrors []node.Mirror
+	for _, raw := range urls[:min(len(urls), node.MaxMirrors)] {
+		u, err := url.Parse(raw)
+		if err != nil {
+			return nil, usagef("a mirror is no URL that can be read")
+		}
+		u.Fragment, u.RawFragment = "", ""
+		proxy, err := g.proxyFor(u)
+		if err != nil {
+			return nil, err
+		}
+		mirrors = append(mirrors, node.Mirror{URL: u.String(), Proxy: proxy})
+	}
+	return mirrors, nil
 }
 
 // ownHeaders are set by dragonload itself: with others the bytes that come would not

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"dragonload/internal/manifest"
+	"dragonload/internal/node"
 )
 
 // isMetalink reports whether a SOURCE or FILE is a Metalink, by its name.
@@ -67,6 +71,34 @@ func inspectMetalink(path string, out io.Writer) error {
 		}
 		for _, u := range f.URLs {
 			fmt.Fprintf(out, "url       %s\n", safeText(redacted(u)))
+		}
+	}
+	return nil
+}
+
+// checksumsOf returns the digests that a Metalink gives of a file.
+func checksumsOf(f *manifest.MetalinkFile) []node.Checksum {
+	var sums []node.Checksum
+	for _, h := range f.Hashes {
+		sums = append(sums, node.Checksum{Algorithm: h.Algorithm, Hex: hex.EncodeToString(h.Sum)})
+	}
+	return sums
+}
+
+// makeFolders makes the folders that the names in Metalinks go through. None of them is
+// made outside dir, wherever a symbolic link in it may lead.
+func makeFolders(dir, output string, sources []source) error {
+	for _, s := range sources {
+		if s.file == nil || output != "" || !strings.Contains(s.file.Name, "/") {
+			continue
+		}
+		root, err := os.OpenRoot(dir)
+		if err == nil {
+			err = root.MkdirAll(filepath.FromSlash(path.Dir(s.file.Name)), 0o777)
+			err = errors.Join(err, root.Close())
+		}
+		if err != nil {
+			return failf(exitCreate, "make the folder of %s: %w", safeText(s.file.Name), err)
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ var laterCommands = map[string]bool{
 
 // laterFlags are the flags that come with a later version, by command.
 var laterFlags = map[string]map[string]bool{
-	"get": {"mirror": true, "start-at": true, "between": true},
+	"get": {"start-at": true, "between": true},
 }
 
 func notYet(what string) error {

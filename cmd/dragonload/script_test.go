@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +38,7 @@ func TestMain(m *testing.M) {
 //
 //	origin               starts an HTTP server for the files in srv; sets ORIGIN and HOSTPORT
 //	port NAME            sets NAME to a loopback address that nothing listens on
+//	dead NAME            sets NAME to one that nothing will listen on while the script runs
 //	exit N CMD ARG...    runs CMD, which must end with exit code N
 //	start NAME WORD CMD ARG...   starts CMD; goes on when a line of its output begins with WORD
 //	halt NAME SIGNAL N   sends INT, TERM or KILL to it; it must end with N (-1: killed)
@@ -60,6 +63,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"origin": scriptOrigin,
 			"port":   scriptPort,
+			"dead":   scriptDead,
 			"exit":   scriptExit,
 			"start":  scriptStart,
 			"halt":   scriptHalt,
@@ -92,6 +96,12 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/header/FILE      wants the header X-Token: secret
 //	/stall/FILE       sends the first half of the file and never the second
 //	/slow/FILE        sends 8 MiB a second on each connection
+//	/other/FILE       as another server has it, with a validator of its own
+//	/flip/FILE        with the lowest bit of its last byte changed
+//	/garble/FILE      with every byte changed
+//	/longer/FILE      with a byte more
+//	/crawl/FILE       at 64 KiB a second
+//	/digest/FILE      with its Repr-Digest
 //	/agent            the User-Agent as a file
 type scriptServer struct {
 	dir    string
@@ -122,8 +132,9 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
-	case "plain", "stall", "slow":
+	case "plain", "stall", "other", "flip", "garble", "longer", "slow", "crawl", "digest":
 	default:
+		kind = ""
 		rest = strings.TrimPrefix(r.URL.Path, "/")
 	}
 	data, err := os.ReadFile(filepath.Join(s.dir, filepath.Base(rest)))
@@ -132,18 +143,33 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch kind {
+	case "flip":
+		data[len(data)-1] ^= 1
+	case "garble":
+		for i := range data {
+			data[i] ^= 0x55
+		}
+	case "longer":
+		data = append(data, 0)
+	case "crawl":
+		w = &slowWriter{w, r.Context(), rate.NewLimiter(64<<10, 16<<10)}
+	case "digest":
+		sum := sha256.Sum256(data)
+		w.Header().Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum[:])+":")
 	case "plain":
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		w.Write(data)
 		return
 	case "slow":
+		kind = ""
 		w = &slowWriter{w, r.Context(), rate.NewLimiter(8<<20, 64<<10)}
 	case "stall":
+		kind = ""
 		var start int
 		fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start)
 		w = &stallWriter{ResponseWriter: w, left: max(len(data)/2-start, 0), done: r.Context().Done(), ending: s.ending}
 	}
-	w.Header().Set("ETag", fmt.Sprintf(`"%d"`, len(data)))
+	w.Header().Set("ETag", fmt.Sprintf(`"%s%d"`, kind, len(data)))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }
 
@@ -194,6 +220,20 @@ func scriptPort(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Check(l.Close())
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+// scriptDead keeps a port as the near end of a connection, so that no other process gets
+// it for a listener.
+func scriptDead(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	held, err := net.Dial("tcp", l.Addr().String())
+	ts.Check(err)
+	ts.Defer(func() {
+		held.Close()
+		l.Close()
+	})
+	ts.Setenv(args[0], held.LocalAddr().String())
 }
 
 func scriptExit(ts *testscript.TestScript, neg bool, args []string) {
