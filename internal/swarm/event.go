@@ -109,6 +109,10 @@ type (
 	// Unreadable: a stored piece can no longer be read as it was written.
 	Unreadable struct{ Piece piece.Index }
 
+	// Misread: what was stored of a piece turned out not to be the origin's bytes. It
+	// is read again, and to read otherwise then is no contradiction.
+	Misread struct{ Piece piece.Index }
+
 	// Finished ends Finish: the file has its final name.
 	Finished struct{}
 
@@ -133,6 +137,7 @@ func (Asked) event()          {}
 func (Served) event()         {}
 func (Audited) event()        {}
 func (Unreadable) event()     {}
+func (Misread) event()        {}
 func (Finished) event()       {}
 func (Stopping) event()       {}
 

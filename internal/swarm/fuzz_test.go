@@ -345,6 +345,9 @@ func (w *worker) play(s *tape) {
 		if s.flag() {
 			w.step(swarm.Unreadable{Piece: s.index()})
 		}
+		if s.flag() {
+			w.step(swarm.Misread{Piece: s.index()})
+		}
 		w.now = w.now.Add(time.Millisecond << s.below(14))
 		w.step(nil)
 	}

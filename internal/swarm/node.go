@@ -169,6 +169,8 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.audited(ev)
 	case Unreadable:
 		n.drop(ev.Piece)
+	case Misread:
+		n.misread(ev.Piece)
 	case Finished:
 		n.finished = true
 	case Stopping:
@@ -372,7 +374,7 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 // readHere notes that a piece was read from the origin by this node itself.
 func (n *Node) readHere(i piece.Index, d piece.Digest) {
 	n.own.Set(i)
-	if said, ok := n.stated(i); ok && said != d {
+	if said, ok := n.stated(i); ok && said != d && !n.trust.void[i] {
 		n.selfContradicted(i)
 		return
 	}
@@ -387,6 +389,21 @@ func (n *Node) readHere(i piece.Index, d piece.Digest) {
 	if disputed || slices.Contains(n.trust.recheck, i) {
 		n.read(i, d)
 	}
+}
+
+// misread forgets a piece whose bytes were not the origin's, though this node took them
+// for that. What it has stated of it stays said in this run, for better or worse.
+func (n *Node) misread(i piece.Index) {
+	if !n.pinned || int(i) >= n.have.Len() || n.finished {
+		return
+	}
+	if n.trust.void == nil {
+		n.trust.void = make(map[piece.Index]bool)
+	}
+	n.trust.void[i] = true
+	n.own.Unset(i)
+	n.disbelieve(i)
+	n.refetchDoubtful()
 }
 
 // storedAgain notes that a stored piece was read from the origin once more; the disk has
