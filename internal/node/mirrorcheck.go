@@ -309,7 +309,7 @@ func (d *download) forget(g *generation, pieces []piece.Index) {
 			return
 		}
 		for _, i := range pieces {
-			d.step(swarm.Unreadable{Piece: i})
+			d.step(swarm.Misread{Piece: i})
 		}
 	})
 }
