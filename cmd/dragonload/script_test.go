@@ -96,7 +96,7 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/header/FILE      wants the header X-Token: secret
 //	/stall/FILE       sends the first half of the file and never the second
 //	/slow/FILE        sends 8 MiB a second on each connection
-//	/other/FILE       as another server has it, with a validator of its own
+//	/twin/FILE        as another server has it, with a validator of its own
 //	/flip/FILE        with the lowest bit of its last byte changed
 //	/garble/FILE      with every byte changed
 //	/longer/FILE      with a byte more
@@ -132,7 +132,7 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
-	case "plain", "stall", "other", "flip", "garble", "longer", "slow", "crawl", "digest":
+	case "plain", "stall", "twin", "flip", "garble", "longer", "slow", "crawl", "digest":
 	default:
 		kind = ""
 		rest = strings.TrimPrefix(r.URL.Path, "/")
