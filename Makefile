@@ -29,8 +29,8 @@ proto: ## generate internal/rpc/gen from proto/ (needs protoc)
 soak: ## a million seeds through the simulator, to the first that fails: make soak SEEDS=100000 FIRST=1
 	$(GO) test ./internal/sim -run TestSeeds -seeds $(or $(SEEDS),1000000) -first-seed $(or $(FIRST),1) -timeout 240h -v
 
-fuzz: ## every fuzz target for 10 s each: make fuzz TIME=10s
-	sh internal/fuzz.sh $(or $(TIME),10s)
+fuzz: ## every fuzz target for 10 s each: make fuzz FUZZTIME=1m
+	sh internal/fuzz.sh $(or $(FUZZTIME),10s)
 
 bench: ## the benchmarks; the lab is in bench/README.md
 	$(GO) test -run '^$$' -bench . ./...
