@@ -150,6 +150,8 @@ const (
 	WarnInconsistent     WarnCode = "origin-inconsistent" // members read different bytes of one version
 	WarnOriginWaits      WarnCode = "origin-asks-wait"    // the origin asked for a pause
 	WarnOneStream        WarnCode = "one-stream"          // the origin cannot be read in ranges
+	WarnOriginAway       WarnCode = "origin-unavailable"  // it has served nothing for a while
+	WarnPartNowhere      WarnCode = "part-nowhere"        // what is missing nobody of the pool has, and the origin does not give it
 	WarnNothingForAWhile WarnCode = "no-progress"         // no byte has come for a while
 
 	FailOrigin  FailCode = "origin"  // nobody can get the file from the origin; see the driver's last origin error

@@ -116,6 +116,10 @@ type (
 	// Finished ends Finish: the file has its final name.
 	Finished struct{}
 
+	// Woke: the machine has slept. The driver makes all connections anew; it hands this
+	// over before what comes of that.
+	Woke struct{}
+
 	// Stopping: the user wants the download to end now; the work is kept.
 	Stopping struct{}
 )
@@ -139,6 +143,7 @@ func (Audited) event()        {}
 func (Unreadable) event()     {}
 func (Misread) event()        {}
 func (Finished) event()       {}
+func (Woke) event()           {}
 func (Stopping) event()       {}
 
 // AuditResult is what came of comparing a leaf with the origin.

@@ -70,6 +70,7 @@ type originSide struct {
 	fruitless int     // streams in a row that broke off and got no further
 	barred    bool    // this node cannot get the file from the origin
 	answered  bool    // it has answered at least once
+	outage    outage
 }
 
 type originRequest struct {
@@ -374,7 +375,7 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 	if failure == Lasting {
 		o.barred = true
 	}
-	backOff := min(100*time.Millisecond<<min(o.failures, 9), 30*time.Second)
+	backOff := min(100*time.Millisecond<<min(o.failures, 11), maxBackOff)
 	// A little earlier or later, so that members do not come back all at once.
 	backOff += time.Duration(n.rng.Int64N(int64(backOff)/4 + 1))
 	o.notBefore = max(o.notBefore, n.now.Add(backOff))

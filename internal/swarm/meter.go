@@ -23,6 +23,9 @@ func (m *meter) stop(now Instant) {
 	m.active--
 }
 
+// reset forgets what was measured; what is under way stays so.
+func (m *meter) reset(now Instant) { m.bytes, m.busy, m.since = 0, 0, now }
+
 func (m *meter) add(now Instant, bytes int64) {
 	m.bytes += bytes
 	m.settle(now)

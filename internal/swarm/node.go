@@ -173,6 +173,8 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.misread(ev.Piece)
 	case Finished:
 		n.finished = true
+	case Woke:
+		n.woke()
 	case Stopping:
 		n.quit()
 	}
@@ -524,6 +526,7 @@ func (n *Node) check() {
 	if n.whole() {
 		return
 	}
+	n.checkOutage()
 	idle := n.now.Sub(n.lastProgress)
 	silent := n.now.Sub(n.progressAt) >= n.opts.GiveUpAfter
 	if silent && !n.opts.Wants {
@@ -536,7 +539,7 @@ func (n *Node) check() {
 	}
 	if idle >= idleWarning && !n.warnedIdle {
 		n.warnedIdle = true
-		n.warn(WarnNothingForAWhile)
+		n.warn(n.silence())
 	}
 	if n.tracker.probeLater && n.now >= n.origin.holdUntil {
 		n.tracker.probeLater = false

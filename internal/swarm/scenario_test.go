@@ -398,6 +398,8 @@ func (p *nodePlayer) play(line string) (out []string) {
 		step(swarm.Unreadable{Piece: piece.Index(a.bytes(a.word()))})
 	case "finished":
 		step(swarm.Finished{})
+	case "woke":
+		step(swarm.Woke{})
 	case "stop":
 		step(swarm.Stopping{})
 	default:

@@ -387,7 +387,7 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	case Passing:
 		// Doubling waits, so that a member whose line is down does not take leases
 		// from those who could use them.
-		m.barredUntil = t.now.Add(min(250*time.Millisecond<<min(m.failures, 7), 30*time.Second))
+		m.barredUntil = t.now.Add(min(250*time.Millisecond<<min(m.failures, 9), maxBackOff))
 		m.failures++
 		p.setRate(m, 0)
 	}
