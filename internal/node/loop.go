@@ -233,8 +233,15 @@ func (d *download) carryOut(action swarm.Action) {
 		d.progress()
 		d.work.Go(func() { d.finish(d.ctx, g, a.Basis) })
 	case swarm.Warn:
-		if a.Code == swarm.WarnNothingForAWhile && d.pausedFor != nil {
-			return // the user knows why
+		switch a.Code {
+		case swarm.WarnNothingForAWhile, swarm.WarnPartNowhere:
+			if d.pausedFor != nil {
+				return // the user knows why
+			}
+		}
+		if a.Code == swarm.WarnOriginAway || a.Code == swarm.WarnPartNowhere {
+			d.emitNow(Event{Warning: d.outage(a.Code)})
+			return
 		}
 		d.emitNow(Event{Warning: warning(a, d.nameOf(a.Peer))})
 	case swarm.Fail:
@@ -278,7 +285,7 @@ func (d *download) stepPrivate(ev swarm.TrackerEvent) {
 		case swarm.CutMember:
 			// The machine was silent for longer than a tracker bears, as after the
 			// computer slept: it announces itself anew.
-			d.pending = append(d.pending, swarm.TrackerDown{}, swarm.TrackerUp{})
+			d.pending = append(d.pending, swarm.TrackerUp{})
 		}
 	}
 }

@@ -66,25 +66,6 @@ type Options struct {
 	Log         *slog.Logger
 }
 
-// Network makes all connections of a node, to origins, members and trackers, and takes
-// those of members. Its methods are like those of net.Dialer and net.ListenConfig. The
-// local API does without it.
-type Network interface {
-	Dial(ctx context.Context, network, addr string) (net.Conn, error)
-	Listen(ctx context.Context, network, addr string) (net.Listener, error)
-}
-
-// systemNetwork is the Network of a node whose Options name none.
-type systemNetwork struct{}
-
-func (systemNetwork) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, network, addr)
-}
-
-func (systemNetwork) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(ctx, network, addr)
-}
-
 // Tracker serves the connections that members (ALPN h2) and newcomers (ALPN
 // dragonload-join/1) make to a tracker on the node's port, until ctx ends.
 type Tracker interface {
@@ -107,6 +88,7 @@ type Node struct {
 	journal *store.Journal
 	buffers *buffers
 	network Network
+	moment  func() moment // looks at the clocks
 
 	life  context.Context // ends with Run
 	stop  context.CancelFunc
@@ -154,8 +136,8 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		opts: o, log: o.Log, epoch: time.Now(), journal: journal, buffers: newBuffers(),
 		members: make(map[[32]byte]*membership),
-		network: o.Network,
-		pools:   make(map[poolKey]*download),
+		network: o.Network, moment: newMoment,
+		pools: make(map[poolKey]*download),
 	}
 	if n.network == nil {
 		n.network = systemNetwork{}
@@ -205,6 +187,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 }
 
 func (n *Node) begin() error {
+	n.work.Go(n.watchSleep)
 	if n.opts.Serve {
 		if err := n.listen(); err != nil {
 			return err

@@ -178,6 +178,8 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnInconsistent:     "members read different bytes of one and the same version of the file at the origin; nobody is shut out for it, and parts in doubt are read from the origin by this machine itself",
 	swarm.WarnOriginWaits:      "the origin asked for a pause; the download goes on by itself afterwards",
 	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
+	swarm.WarnOriginAway:       "the origin has been unavailable for a while; it is asked again by itself, and what came is kept",
+	swarm.WarnPartNowhere:      "what is missing is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it",
 	swarm.WarnNothingForAWhile: "no byte has come for a while; the download keeps trying and what came is kept",
 }
 

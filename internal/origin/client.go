@@ -157,6 +157,11 @@ func New(o Options) (*Client, error) {
 // Close ends the requests that are still open and closes all connections.
 func (c *Client) Close() {
 	c.stop(ErrClosed)
+	c.CloseIdle()
+}
+
+// CloseIdle closes the connections that no request uses.
+func (c *Client) CloseIdle() {
 	c.transport.CloseIdleConnections()
 	if c.outer != nil {
 		c.outer.CloseIdleConnections()

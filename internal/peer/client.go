@@ -122,10 +122,19 @@ func (c *Client) Close() {
 // Cut ends all Fetches from a member, which are ErrBroken then, and closes all
 // connections to it at once.
 func (c *Client) Cut(id piece.NodeID) {
+	c.cut(fmt.Errorf("%w: the member was shut out", ErrBroken), func(other piece.NodeID) bool { return other == id })
+}
+
+// CutAll is Cut for all members.
+func (c *Client) CutAll() {
+	c.cut(fmt.Errorf("%w: connections are made anew", ErrBroken), func(piece.NodeID) bool { return true })
+}
+
+func (c *Client) cut(why error, whose func(piece.NodeID) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, h := range c.hosts {
-		if key.id != id {
+		if !whose(key.id) {
 			continue
 		}
 		for _, l := range h.idle {
@@ -133,7 +142,7 @@ func (c *Client) Cut(id piece.NodeID) {
 		}
 		h.idle = nil
 		for f := range h.under {
-			f.cut(fmt.Errorf("%w: the member was shut out", ErrBroken))
+			f.cut(why)
 		}
 		if h.users == 0 {
 			delete(c.hosts, key)

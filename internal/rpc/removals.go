@@ -53,6 +53,9 @@ func (t *Tracker) CutIf(removed func(piece.NodeID) bool) {
 	}
 }
 
+// Cut closes the connection at once, with all its sessions; the next call makes another.
+func (t *Tracker) Cut() { t.CutIf(func(piece.NodeID) bool { return true }) }
+
 // Standing asks the tracker at addr whether this machine was removed from a room, after
 // a refusal that does not say so: TLS has one alert for all who are no members. cfg pins
 // the room's authority (room.Room.JoinTLS), csr is a certificate request of this
