@@ -173,6 +173,7 @@ func TestDownload_goesOnWhereItWasPaused(t *testing.T) {
 	}
 
 	s.set(func() { s.perConn = 0 })
+	s.serving.Wait() // what it was still sending counts as sent before
 	before := s.sent.Load()
 	r = download(t, t.Context(), n, spec)
 	s.check(t, r.result(t))

@@ -47,6 +47,7 @@ type site struct {
 	handle   http.HandlerFunc // in place of the file, if set
 	perConn  rate.Limit       // bytes per second of each answer; 0: no limit
 	requests atomic.Int64
+	serving  sync.WaitGroup // answers under way
 }
 
 func newSite(t *testing.T, size int) *site {
@@ -66,6 +67,8 @@ func (s *site) set(f func()) {
 
 func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 	s.requests.Add(1)
+	s.serving.Add(1)
+	defer s.serving.Done()
 	s.mu.Lock()
 	handle, limit, etag, data := s.handle, s.perConn, s.etag, s.data
 	s.mu.Unlock()
