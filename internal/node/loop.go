@@ -193,6 +193,8 @@ func (d *download) carryOut(action swarm.Action) {
 		}
 	case swarm.SeekTracker:
 		d.session.seek(d, a.Peer)
+	case swarm.QueueTracker:
+		d.session.queue(a.In)
 	case swarm.HostTracker:
 		d.host(a.On)
 	case swarm.Dial:

@@ -168,6 +168,7 @@ func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAft
 var warnings = map[swarm.WarnCode]string{
 	swarm.WarnTrackerAway:      "the room's tracker does not answer; the download goes on with the members known so far, and from the origin, and comes back to the tracker by itself",
 	swarm.WarnTrackerMoved:     "the tracker is away; %s takes its place for this download",
+	swarm.WarnQueued:           "queued, about %s: the tracker takes so many newcomers in one after the other",
 	swarm.WarnTrackerBack:      "the room's tracker answers again",
 	swarm.WarnChanged:          "the file changed at the origin; what came of the older version is dropped and the new one is fetched",
 	swarm.WarnBegunAnew:        "the origin's stream broke off, and the origin names nothing by which a next one could be known to be of the same version; what came of it is dropped and the file is fetched anew",
@@ -188,6 +189,9 @@ func warning(w swarm.Warn, name string) *Problem {
 	sentence, ok := warnings[w.Code]
 	if !ok {
 		sentence = string(w.Code)
+	}
+	if w.For > 0 {
+		name = w.For.Round(time.Second).String()
 	}
 	sentence = strings.Replace(sentence, "%s", name, 1)
 	return &Problem{Code: string(w.Code), Message: sentence}

@@ -39,13 +39,14 @@ type session struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	nudge  chan struct{} // holds one if the room's own trackers are to be tried at once
+	later  chan time.Duration // holds when the tracker wants to be asked again, if it does
+	nudge  chan struct{}      // holds one if the room's own trackers are to be tried at once
 	work   sync.WaitGroup
 }
 
 // openSession starts keeping a session for d.
 func (d *download) openSession() *session {
-	s := &session{nudge: make(chan struct{}, 1), end: func() {}, seeking: func() {}}
+	s := &session{later: make(chan time.Duration, 1), nudge: make(chan struct{}, 1), end: func() {}, seeking: func() {}}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
 	s.work.Go(func() { s.keep(d) })
 	return s
@@ -97,11 +98,25 @@ func (s *session) keep(d *download) {
 		wait := backOff/2 + rand.N(backOff)
 		backOff = min(2*backOff, maxBackOff)
 		select {
+		case wait = <-s.later:
+		default:
+		}
+		select {
 		case <-time.After(wait):
 		case <-s.nudge:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// queue carries out QueueTracker. Only the loop calls it.
+func (s *session) queue(in time.Duration) {
+	s.live, s.home = nil, false
+	select {
+	case s.later <- in:
+	default:
+	}
+	s.end()
 }
 
 // seek carries out SeekTracker. Only the loop calls it.

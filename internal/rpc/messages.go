@@ -22,6 +22,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Stream:  m.Stream,
 
 			Lendable: m.Lendable,
+			Queued:   m.Queued,
 		}
 		if m.Pinned {
 			x.Pin, x.Incarnation, x.Fresh = encodePin(m.Pin), m.Incarnation, m.Fresh
@@ -105,7 +106,7 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 }
 
 func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
-	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream(), Lendable: x.GetLendable()}
+	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream(), Lendable: x.GetLendable(), Queued: x.GetQueued()}
 	// An empty host is allowed here alone: the tracker fills it in.
 	if host, err := checkPort(m.Addr); err != nil {
 		return m, err
@@ -231,6 +232,10 @@ func EncodeToNode(m swarm.ToNode) *poolv1.SessionResponse {
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Handout{
 			Handout: &poolv1.Handout{Peers: peers},
 		}}
+	case swarm.ComeBack:
+		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_ComeBack{
+			ComeBack: &poolv1.ComeBack{InMs: encodeWait(m.In)},
+		}}
 	case swarm.Hold:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Hold{
 			Hold: &poolv1.Hold{ForMs: encodeWait(m.For)},
@@ -283,6 +288,11 @@ func DecodeToNode(x *poolv1.SessionResponse) (swarm.ToNode, error) {
 	case *poolv1.SessionResponse_Handout:
 		name = "handout"
 		m, err = decodeHandout(x.Handout)
+	case *poolv1.SessionResponse_ComeBack:
+		name = "come back"
+		var c swarm.ComeBack
+		c.In, err = decodeWait(x.ComeBack.GetInMs())
+		m = c
 	case *poolv1.SessionResponse_Hold:
 		name = "hold"
 		var h swarm.Hold

@@ -67,6 +67,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 			Stream:  rapid.Bool().Draw(t, "stream"),
 
 			Lendable: rapid.Bool().Draw(t, "lendable"),
+			Queued:   rapid.Bool().Draw(t, "queued"),
 		}
 		count := 1000
 		if m.Pinned = rapid.Bool().Draw(t, "pinned"); m.Pinned {
@@ -118,7 +119,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 }
 
 func drawToNode(t *rapid.T) swarm.ToNode {
-	switch rapid.IntRange(0, 10).Draw(t, "message") {
+	switch rapid.IntRange(0, 11).Draw(t, "message") {
 	case 9:
 		return swarm.AskSource{}
 	case 0:
@@ -147,6 +148,8 @@ func drawToNode(t *rapid.T) swarm.ToNode {
 		return swarm.Hold{For: drawWait.Draw(t, "for")}
 	case 8:
 		return swarm.Complete{}
+	case 10:
+		return swarm.ComeBack{In: drawWait.Draw(t, "in")}
 	}
 	return swarm.GiveUp{}
 }

@@ -202,6 +202,8 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 		}
 	case swarm.SeekTracker:
 		r.seekTracker(p, a.Peer)
+	case swarm.QueueTracker:
+		r.queueTracker(p, a.In)
 	case swarm.HostTracker:
 		r.hostTracker(p, a.On)
 	case swarm.Dial:

@@ -161,6 +161,19 @@ func (d *trackerDeadline) happen(r *run) {
 	}
 }
 
+// queueTracker carries out QueueTracker.
+func (r *run) queueTracker(p *proc, in time.Duration) {
+	s := p.session
+	if !p.home(r) {
+		r.violate(p, "queues without a session")
+		return
+	}
+	s.open, s.down.dead = false, true
+	r.put(&s.up, closed{})
+	p.session = nil
+	r.later(in, (*redial)(p))
+}
+
 // hostTracker carries out HostTracker.
 func (r *run) hostTracker(p *proc, on bool) {
 	if p.hosted != nil {

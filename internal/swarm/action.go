@@ -1,6 +1,10 @@
 package swarm
 
-import "dragonload/internal/piece"
+import (
+	"time"
+
+	"dragonload/internal/piece"
+)
 
 // Actions that Node.Step hands to its driver. They are orders. A driver carries out
 // those of one Step in their order as far as they change its own state; I/O runs
@@ -18,6 +22,9 @@ type (
 	// tracker is reached before. Without a Peer: the driver, which tries the room's own
 	// tracker again and again, does so now; nothing else follows than what would.
 	SeekTracker struct{ Peer PeerAddr }
+	// QueueTracker ends the session with the room's own tracker, which has no place yet, and
+	// opens another after In; no TrackerDown follows.
+	QueueTracker struct{ In time.Duration }
 	// HostTracker: from now on this node is the pool's tracker, or no more; then the
 	// sessions that others have with it end.
 	HostTracker struct{ On bool }
@@ -89,10 +96,12 @@ type (
 	// the driver ends the download with an error of its own.
 	Finish struct{ Basis Basis }
 
-	// Warn tells the user something; Code is stable, Peer is set where it matters.
+	// Warn tells the user something; Code is stable, Peer and For are set where they
+	// matter.
 	Warn struct {
 		Code WarnCode
 		Peer piece.NodeID
+		For  time.Duration
 	}
 
 	// Fail ends the download: it cannot be completed. Code says why.
@@ -105,6 +114,7 @@ type (
 
 func (TellTracker) action()   {}
 func (SeekTracker) action()   {}
+func (QueueTracker) action()  {}
 func (HostTracker) action()   {}
 func (Dial) action()          {}
 func (HangUp) action()        {}
@@ -140,6 +150,7 @@ type FailCode string
 const (
 	WarnTrackerAway      WarnCode = "tracker-away"        // members go on without the tracker
 	WarnTrackerMoved     WarnCode = "tracker-moved"       // Peer, maybe this node, takes its place
+	WarnQueued           WarnCode = "queued"              // the tracker takes this member in after about For
 	WarnTrackerBack      WarnCode = "tracker-back"        // it is there again
 	WarnChanged          WarnCode = "origin-changed"      // the file changed at the origin and is fetched anew
 	WarnBegunAnew        WarnCode = "begun-anew"          // the origin's stream broke, and nothing says that the next one is of the same version

@@ -126,6 +126,8 @@ func (s *tape) toNode() swarm.ToNode {
 		return h
 	case 8:
 		return swarm.Hold{For: s.wait()}
+	case 9:
+		return swarm.ComeBack{In: s.wait()}
 	}
 	return swarm.Complete{}
 }

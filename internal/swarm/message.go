@@ -28,6 +28,7 @@ type (
 		Have        piece.Bitfield // pieces stored here
 		Leased      []piece.Extent // pieces this node is fetching from the origin, or about to
 		Stream      bool           // the origin is read as one stream: Leased are what is still to come of it, if this node reads it
+		Queued      bool           // was told ComeBack, and is back
 		Fetches     bool           // may be leased extents of the origin
 		Wants       bool           // wants the whole file; false for helpers
 		Lendable    bool           // would answer AskSource
@@ -134,6 +135,10 @@ type (
 	// Hold forbids requests to the origin for a while, to everybody in the pool.
 	Hold struct{ For time.Duration }
 
+	// ComeBack answers Announce when the tracker takes in no more members just now: the
+	// node ends the session and opens another after In.
+	ComeBack struct{ In time.Duration }
+
 	// Complete says that every member that wants the file has it.
 	Complete struct{}
 
@@ -153,6 +158,7 @@ func (Revoke) toNode()    {}
 func (Drop) toNode()      {}
 func (Handout) toNode()   {}
 func (Hold) toNode()      {}
+func (ComeBack) toNode()  {}
 func (Complete) toNode()  {}
 func (AskSource) toNode() {}
 func (GiveUp) toNode()    {}

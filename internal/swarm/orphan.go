@@ -157,7 +157,7 @@ func (n *Node) checkOrphan() {
 	away := n.now.Sub(t.downSince)
 	switch {
 	case !n.pinned:
-		if away >= unpinnedTime && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
+		if away >= unpinnedTime && n.now >= t.queuedTo && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
 			n.probe()
 		}
 	case t.stream:

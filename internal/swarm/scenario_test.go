@@ -439,6 +439,8 @@ func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
 		said(swarm.Complete{})
 	case "give-up":
 		said(swarm.GiveUp{})
+	case "come-back":
+		said(swarm.ComeBack{In: a.duration("in")})
 	case "taken-by":
 		step(swarm.TrackerUp{Member: id(a.word())})
 	case "missed":
@@ -553,6 +555,8 @@ func showAction(act swarm.Action) string {
 			return "try the room's own tracker"
 		}
 		return "open a session with " + name(act.Peer.ID)
+	case swarm.QueueTracker:
+		return fmt.Sprintf("queue for %v", act.In)
 	case swarm.HostTracker:
 		if act.On {
 			return "host the tracker"
@@ -594,6 +598,9 @@ func showAction(act swarm.Action) string {
 	case swarm.Finish:
 		return fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
 	case swarm.Warn:
+		if act.For > 0 {
+			return fmt.Sprintf("warn: %s %v", act.Code, act.For)
+		}
 		return strings.TrimSpace(fmt.Sprintf("warn: %s %s", act.Code, name(act.Peer)))
 	case swarm.Fail:
 		return fmt.Sprintf("fail: %s", act.Code)
@@ -607,6 +614,9 @@ func showToTracker(m swarm.ToTracker) string {
 	switch m := m.(type) {
 	case swarm.Announce:
 		s := "announce"
+		if m.Queued {
+			s += " after queuing"
+		}
 		if m.Pinned {
 			s += fmt.Sprintf(" %v, fresh %v, have %s, leased %s", m.Pin, m.Fresh, bits(&m.Have), runs(m.Leased))
 		}

@@ -24,6 +24,8 @@ type trackerSide struct {
 	stream     bool // the pool reads one stream
 	wholeTold  bool
 	patience   time.Duration // before fetching of its own choice, beyond orphanTime
+	queued     bool          // told to come back
+	queuedTo   Instant       // until when the tracker is waited for because of that
 	number     int           // of this node in the pool: at least so many members have come
 }
 
@@ -61,9 +63,28 @@ func (n *Node) trackerEvent(ev Event) {
 	}
 }
 
+// queue waits for a place with the tracker. Until then this node is without one; a
+// newcomer does not ask the origin itself meanwhile, for all the others would too.
+func (n *Node) queue(in time.Duration) {
+	t := &n.tracker
+	if !n.home() {
+		return // a member that takes the tracker's place has nothing to queue for
+	}
+	if in >= tellQueued {
+		n.act(Warn{Code: WarnQueued, For: in})
+	}
+	t.up, t.queued, t.queuedTo = false, true, n.now.Add(in+unpinnedTime)
+	t.downSince, t.reportAt = n.now, never
+	n.act(QueueTracker{In: in})
+}
+
+// tellQueued is the shortest wait that is worth telling.
+const tellQueued = time.Second
+
 func (n *Node) announce() {
 	a := Announce{
 		Addr:    n.opts.Addr,
+		Queued:  n.tracker.queued,
 		Fetches: n.opts.Fetches && !n.origin.barred,
 		Wants:   n.opts.Wants,
 
@@ -109,7 +130,10 @@ func (n *Node) leased() []piece.Extent {
 func (n *Node) trackerSaid(msg ToNode) {
 	t := &n.tracker
 	switch msg := msg.(type) {
+	case ComeBack:
+		n.queue(min(max(msg.In, 0), maxQueue))
 	case Welcome:
+		t.queued = false
 		t.number = int(msg.Number)
 		t.interval = min(max(msg.Interval, 50*time.Millisecond), time.Second)
 		t.reportAt = min(t.reportAt, n.now.Add(t.interval))

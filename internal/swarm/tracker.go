@@ -22,6 +22,10 @@ type TrackerOptions struct {
 	// Announces beyond are answered with CutMember.
 	MaxMembers, MaxPools int
 
+	// JoinRate is how many newcomers a second are taken in, JoinBurst how many at once
+	// (defaults 1000 and 1000). The others are told when to come back.
+	JoinRate, JoinBurst int
+
 	// MaxPieces bounds the pieces of all pools together (default 2^24): they take
 	// memory whether anything of them is there or not. Who tells of a file that would
 	// be too much is answered with CutMember.
@@ -38,6 +42,8 @@ func (o TrackerOptions) withDefaults() TrackerOptions {
 	set(&o.Degree, 12)
 	set(&o.MaxMembers, 20_000)
 	set(&o.MaxPools, 10_000)
+	set(&o.JoinRate, 1000)
+	set(&o.JoinBurst, 1000)
 	set(&o.MaxPieces, 1<<24)
 	if o.Silence == 0 {
 		o.Silence = 2500 * time.Millisecond
@@ -55,7 +61,10 @@ type Tracker struct {
 	held  int            // pieces of all pools
 	due   indexed[*pool] // by wake
 	now   Instant
-	out   []TrackerAction
+
+	admission admission
+
+	out []TrackerAction
 }
 
 // NewTracker returns a Tracker without pools. It draws from rng alone.
@@ -171,6 +180,9 @@ func (t *Tracker) said(ev MemberSaid) {
 
 // announced takes a member in, or takes it in anew after a reconnection.
 func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
+	if !t.admit(p, id, a) {
+		return
+	}
 	if old := p.members[id]; old != nil {
 		t.remove(p, old) // it comes again at once, so nothing is complete by this
 	}

@@ -343,6 +343,7 @@ type SessionResponse struct {
 	//	*SessionResponse_GiveUp
 	//	*SessionResponse_Removals
 	//	*SessionResponse_AskSource
+	//	*SessionResponse_ComeBack
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -493,6 +494,15 @@ func (x *SessionResponse) GetAskSource() *AskSource {
 	return nil
 }
 
+func (x *SessionResponse) GetComeBack() *ComeBack {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_ComeBack); ok {
+			return x.ComeBack
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -546,6 +556,10 @@ type SessionResponse_AskSource struct {
 	AskSource *AskSource `protobuf:"bytes,16,opt,name=ask_source,json=askSource,proto3,oneof"`
 }
 
+type SessionResponse_ComeBack struct {
+	ComeBack *ComeBack `protobuf:"bytes,17,opt,name=come_back,json=comeBack,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Probe) isSessionResponse_Message() {}
@@ -569,6 +583,8 @@ func (*SessionResponse_GiveUp) isSessionResponse_Message() {}
 func (*SessionResponse_Removals) isSessionResponse_Message() {}
 
 func (*SessionResponse_AskSource) isSessionResponse_Message() {}
+
+func (*SessionResponse_ComeBack) isSessionResponse_Message() {}
 
 // Pin identifies one version of an origin's file.
 type Pin struct {
@@ -705,7 +721,9 @@ type Announce struct {
 	// this member reads it.
 	Stream bool `protobuf:"varint,10,opt,name=stream,proto3" json:"stream,omitempty"`
 	// The member would answer AskSource.
-	Lendable      bool `protobuf:"varint,16,opt,name=lendable,proto3" json:"lendable,omitempty"`
+	Lendable bool `protobuf:"varint,16,opt,name=lendable,proto3" json:"lendable,omitempty"`
+	// The tracker had told it to come back.
+	Queued        bool `protobuf:"varint,18,opt,name=queued,proto3" json:"queued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -813,6 +831,13 @@ func (x *Announce) GetStream() bool {
 func (x *Announce) GetLendable() bool {
 	if x != nil {
 		return x.Lendable
+	}
+	return false
+}
+
+func (x *Announce) GetQueued() bool {
+	if x != nil {
+		return x.Queued
 	}
 	return false
 }
@@ -1640,6 +1665,52 @@ func (x *Hold) GetForMs() uint64 {
 	return 0
 }
 
+// ComeBack answers Announce when the tracker takes in no more members just now: the member
+// ends the session and opens another after this time. At most 30 days.
+type ComeBack struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InMs          uint64                 `protobuf:"varint,1,opt,name=in_ms,json=inMs,proto3" json:"in_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComeBack) Reset() {
+	*x = ComeBack{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComeBack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComeBack) ProtoMessage() {}
+
+func (x *ComeBack) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComeBack.ProtoReflect.Descriptor instead.
+func (*ComeBack) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ComeBack) GetInMs() uint64 {
+	if x != nil {
+		return x.InMs
+	}
+	return 0
+}
+
 // Complete says that every member that wants the file has it.
 type Complete struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1649,7 +1720,7 @@ type Complete struct {
 
 func (x *Complete) Reset() {
 	*x = Complete{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1732,7 @@ func (x *Complete) String() string {
 func (*Complete) ProtoMessage() {}
 
 func (x *Complete) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[20]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1745,7 @@ func (x *Complete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complete.ProtoReflect.Descriptor instead.
 func (*Complete) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{20}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{21}
 }
 
 // AskSource asks a member whose Announce says lendable for the URL.
@@ -1686,7 +1757,7 @@ type AskSource struct {
 
 func (x *AskSource) Reset() {
 	*x = AskSource{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1769,7 @@ func (x *AskSource) String() string {
 func (*AskSource) ProtoMessage() {}
 
 func (x *AskSource) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[21]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1782,7 @@ func (x *AskSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskSource.ProtoReflect.Descriptor instead.
 func (*AskSource) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{21}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{22}
 }
 
 // GiveUp says that no member can get the file from the origin.
@@ -1723,7 +1794,7 @@ type GiveUp struct {
 
 func (x *GiveUp) Reset() {
 	*x = GiveUp{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1806,7 @@ func (x *GiveUp) String() string {
 func (*GiveUp) ProtoMessage() {}
 
 func (x *GiveUp) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[22]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1819,7 @@ func (x *GiveUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUp.ProtoReflect.Descriptor instead.
 func (*GiveUp) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{22}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{23}
 }
 
 type LendRequest struct {
@@ -1759,7 +1830,7 @@ type LendRequest struct {
 
 func (x *LendRequest) Reset() {
 	*x = LendRequest{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1842,7 @@ func (x *LendRequest) String() string {
 func (*LendRequest) ProtoMessage() {}
 
 func (x *LendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[23]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1855,7 @@ func (x *LendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LendRequest.ProtoReflect.Descriptor instead.
 func (*LendRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{23}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{24}
 }
 
 // LendResponse tells of one pool; the first one is empty.
@@ -1801,7 +1872,7 @@ type LendResponse struct {
 
 func (x *LendResponse) Reset() {
 	*x = LendResponse{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1884,7 @@ func (x *LendResponse) String() string {
 func (*LendResponse) ProtoMessage() {}
 
 func (x *LendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[24]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1897,7 @@ func (x *LendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LendResponse.ProtoReflect.Descriptor instead.
 func (*LendResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{24}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LendResponse) GetMessage() isLendResponse_Message {
@@ -1884,7 +1955,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +1967,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[25]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +1980,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{25}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Offer) GetPool() []byte {
@@ -1943,7 +2014,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2026,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2039,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{26}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Withdrawn) GetPool() []byte {
@@ -1993,7 +2064,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05leave\x18\a \x01(\v2\x19.dragonload.pool.v1.LeaveH\x00R\x05leave\x12\x1c\n" +
 	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x124\n" +
 	"\x06source\x18\x10 \x01(\v2\x1a.dragonload.pool.v1.SourceH\x00R\x06sourceB\t\n" +
-	"\amessage\"\x91\x05\n" +
+	"\amessage\"\xce\x05\n" +
 	"\x0fSessionResponse\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.WelcomeH\x00R\awelcome\x121\n" +
 	"\x05probe\x18\x02 \x01(\v2\x19.dragonload.pool.v1.ProbeH\x00R\x05probe\x124\n" +
@@ -2008,14 +2079,15 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	" \x01(\v2\x1a.dragonload.pool.v1.GiveUpH\x00R\x06giveUp\x12\x1c\n" +
 	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x12>\n" +
 	"\n" +
-	"ask_source\x18\x10 \x01(\v2\x1d.dragonload.pool.v1.AskSourceH\x00R\taskSourceB\t\n" +
+	"ask_source\x18\x10 \x01(\v2\x1d.dragonload.pool.v1.AskSourceH\x00R\taskSource\x12;\n" +
+	"\tcome_back\x18\x11 \x01(\v2\x1c.dragonload.pool.v1.ComeBackH\x00R\bcomeBackB\t\n" +
 	"\amessage\"n\n" +
 	"\x03Pin\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
 	"\x04kind\x18\x02 \x01(\x0e2!.dragonload.pool.v1.ValidatorKindR\x04kind\x12\x1c\n" +
 	"\tvalidator\x18\x03 \x01(\fR\tvalidator\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xc6\x02\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xde\x02\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -2028,7 +2100,8 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05wants\x18\t \x01(\bR\x05wants\x12\x16\n" +
 	"\x06stream\x18\n" +
 	" \x01(\bR\x06stream\x12\x1a\n" +
-	"\blendable\x18\x10 \x01(\bR\blendable\"\xa2\x01\n" +
+	"\blendable\x18\x10 \x01(\bR\blendable\x12\x16\n" +
+	"\x06queued\x18\x12 \x01(\bR\x06queued\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
@@ -2076,7 +2149,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x1d\n" +
 	"\x04Hold\x12\x15\n" +
-	"\x06for_ms\x18\x01 \x01(\x04R\x05forMs\"\n" +
+	"\x06for_ms\x18\x01 \x01(\x04R\x05forMs\"\x1f\n" +
+	"\bComeBack\x12\x13\n" +
+	"\x05in_ms\x18\x01 \x01(\x04R\x04inMs\"\n" +
 	"\n" +
 	"\bComplete\"\v\n" +
 	"\tAskSource\"\b\n" +
@@ -2119,7 +2194,7 @@ func file_dragonload_pool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_dragonload_pool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(ValidatorKind)(0),      // 0: dragonload.pool.v1.ValidatorKind
 	(Failure)(0),            // 1: dragonload.pool.v1.Failure
@@ -2143,13 +2218,14 @@ var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(*Handout)(nil),         // 19: dragonload.pool.v1.Handout
 	(*Peer)(nil),            // 20: dragonload.pool.v1.Peer
 	(*Hold)(nil),            // 21: dragonload.pool.v1.Hold
-	(*Complete)(nil),        // 22: dragonload.pool.v1.Complete
-	(*AskSource)(nil),       // 23: dragonload.pool.v1.AskSource
-	(*GiveUp)(nil),          // 24: dragonload.pool.v1.GiveUp
-	(*LendRequest)(nil),     // 25: dragonload.pool.v1.LendRequest
-	(*LendResponse)(nil),    // 26: dragonload.pool.v1.LendResponse
-	(*Offer)(nil),           // 27: dragonload.pool.v1.Offer
-	(*Withdrawn)(nil),       // 28: dragonload.pool.v1.Withdrawn
+	(*ComeBack)(nil),        // 22: dragonload.pool.v1.ComeBack
+	(*Complete)(nil),        // 23: dragonload.pool.v1.Complete
+	(*AskSource)(nil),       // 24: dragonload.pool.v1.AskSource
+	(*GiveUp)(nil),          // 25: dragonload.pool.v1.GiveUp
+	(*LendRequest)(nil),     // 26: dragonload.pool.v1.LendRequest
+	(*LendResponse)(nil),    // 27: dragonload.pool.v1.LendResponse
+	(*Offer)(nil),           // 28: dragonload.pool.v1.Offer
+	(*Withdrawn)(nil),       // 29: dragonload.pool.v1.Withdrawn
 }
 var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	6,  // 0: dragonload.pool.v1.SessionRequest.announce:type_name -> dragonload.pool.v1.Announce
@@ -2167,34 +2243,35 @@ var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	18, // 12: dragonload.pool.v1.SessionResponse.drop:type_name -> dragonload.pool.v1.Drop
 	19, // 13: dragonload.pool.v1.SessionResponse.handout:type_name -> dragonload.pool.v1.Handout
 	21, // 14: dragonload.pool.v1.SessionResponse.hold:type_name -> dragonload.pool.v1.Hold
-	22, // 15: dragonload.pool.v1.SessionResponse.complete:type_name -> dragonload.pool.v1.Complete
-	24, // 16: dragonload.pool.v1.SessionResponse.give_up:type_name -> dragonload.pool.v1.GiveUp
-	23, // 17: dragonload.pool.v1.SessionResponse.ask_source:type_name -> dragonload.pool.v1.AskSource
-	0,  // 18: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
-	4,  // 19: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 20: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
-	4,  // 21: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 22: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
-	5,  // 23: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
-	5,  // 24: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
-	5,  // 25: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
-	1,  // 26: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
-	4,  // 27: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
-	4,  // 28: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 29: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
-	5,  // 30: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
-	20, // 31: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
-	27, // 32: dragonload.pool.v1.LendResponse.offer:type_name -> dragonload.pool.v1.Offer
-	28, // 33: dragonload.pool.v1.LendResponse.withdrawn:type_name -> dragonload.pool.v1.Withdrawn
-	2,  // 34: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
-	25, // 35: dragonload.pool.v1.PoolService.Lend:input_type -> dragonload.pool.v1.LendRequest
-	3,  // 36: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
-	26, // 37: dragonload.pool.v1.PoolService.Lend:output_type -> dragonload.pool.v1.LendResponse
-	36, // [36:38] is the sub-list for method output_type
-	34, // [34:36] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	23, // 15: dragonload.pool.v1.SessionResponse.complete:type_name -> dragonload.pool.v1.Complete
+	25, // 16: dragonload.pool.v1.SessionResponse.give_up:type_name -> dragonload.pool.v1.GiveUp
+	24, // 17: dragonload.pool.v1.SessionResponse.ask_source:type_name -> dragonload.pool.v1.AskSource
+	22, // 18: dragonload.pool.v1.SessionResponse.come_back:type_name -> dragonload.pool.v1.ComeBack
+	0,  // 19: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
+	4,  // 20: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 21: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
+	4,  // 22: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 23: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
+	5,  // 24: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
+	5,  // 25: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
+	5,  // 26: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
+	1,  // 27: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
+	4,  // 28: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
+	4,  // 29: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 30: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
+	5,  // 31: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
+	20, // 32: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
+	28, // 33: dragonload.pool.v1.LendResponse.offer:type_name -> dragonload.pool.v1.Offer
+	29, // 34: dragonload.pool.v1.LendResponse.withdrawn:type_name -> dragonload.pool.v1.Withdrawn
+	2,  // 35: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
+	26, // 36: dragonload.pool.v1.PoolService.Lend:input_type -> dragonload.pool.v1.LendRequest
+	3,  // 37: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
+	27, // 38: dragonload.pool.v1.PoolService.Lend:output_type -> dragonload.pool.v1.LendResponse
+	37, // [37:39] is the sub-list for method output_type
+	35, // [35:37] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_pool_v1_pool_proto_init() }
@@ -2225,8 +2302,9 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionResponse_GiveUp)(nil),
 		(*SessionResponse_Removals)(nil),
 		(*SessionResponse_AskSource)(nil),
+		(*SessionResponse_ComeBack)(nil),
 	}
-	file_dragonload_pool_v1_pool_proto_msgTypes[24].OneofWrappers = []any{
+	file_dragonload_pool_v1_pool_proto_msgTypes[25].OneofWrappers = []any{
 		(*LendResponse_Offer)(nil),
 		(*LendResponse_Withdrawn)(nil),
 	}
@@ -2236,7 +2314,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_pool_v1_pool_proto_rawDesc), len(file_dragonload_pool_v1_pool_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,53 @@
+package swarm
+
+import (
+	"time"
+
+	"dragonload/internal/piece"
+)
+
+// Mass joins are paced: a tracker takes newcomers in at a bounded rate, so that thousands
+// at once neither flood it nor the members whose addresses they are given. The others
+// are told when to come back, one after the other and each a little off, and nothing of
+// them is kept: neither time nor memory grows with those who wait.
+const (
+	// queueJitter is the most by which a place in the queue is moved.
+	queueJitter = 500 * time.Millisecond
+
+	// maxQueue is the longest that anybody is told to wait.
+	maxQueue = 10 * time.Minute
+
+	// shortQueue is told to those who have waited and have come a little too early.
+	shortQueue = 250 * time.Millisecond
+)
+
+// admission is the queue of a Tracker.
+type admission struct {
+	paid Instant // until when places are taken, a place each 1/JoinRate (GCRA: ITU-T I.371)
+	tail Instant // when the last one in the queue is to come back
+}
+
+// admit reports whether a member may come in now; if not it is told when. Members that
+// come back with a running download of this pool are always let in: they work, and
+// what they hold is needed.
+func (t *Tracker) admit(p *pool, id piece.NodeID, a Announce) bool {
+	if a.Pinned && a.Fresh && (!p.pinned || a.Pin == p.pin && a.Incarnation == p.incarnation) || p.members[id] != nil {
+		return true
+	}
+	q := &t.admission
+	each := time.Second / time.Duration(t.opts.JoinRate)
+	from := max(q.paid, t.now)
+	free := from.Sub(t.now) <= each*time.Duration(t.opts.JoinBurst-1)
+	if free && (a.Queued || q.tail <= t.now) {
+		q.paid = from.Add(each)
+		return true
+	}
+	wait := shortQueue
+	if !a.Queued {
+		q.tail = max(q.tail, t.now.Add(each*time.Duration(t.opts.JoinBurst)/2)).Add(each)
+		wait = q.tail.Sub(t.now)
+	}
+	wait += time.Duration(t.rng.Int64N(int64(queueJitter)))
+	t.out = append(t.out, TellMember{Pool: p.id, Member: id, Message: ComeBack{In: min(wait, maxQueue)}})
+	return false
+}
