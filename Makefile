@@ -23,7 +23,7 @@ lint: ## go vet and the linters of .golangci.yml, pinned in tools/go.mod
 	$(GO) vet ./...
 	$(LINT) run
 
-proto: ## generate internal/rpc/gen from proto/ (needs protoc)
+proto: ## generate internal/rpc/gen from proto/ (needs protoc, see CONTRIBUTING.md)
 	sh internal/rpc/generate.sh
 
 soak: ## a million seeds through the simulator, to the first that fails: make soak SEEDS=100000 FIRST=1
