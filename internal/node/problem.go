@@ -191,7 +191,7 @@ func warning(w swarm.Warn, name string) *Problem {
 		sentence = string(w.Code)
 	}
 	if w.For > 0 {
-		name = w.For.Round(time.Second).String()
+		name = fmt.Sprintf("%.0f s", w.For.Seconds())
 	}
 	sentence = strings.Replace(sentence, "%s", name, 1)
 	return &Problem{Code: string(w.Code), Message: sentence}

@@ -190,6 +190,10 @@ func (s *session) begin(ctx context.Context, cancel context.CancelFunc, d *downl
 	}
 	if home {
 		s.seeking()
+		select {
+		case <-s.later: // of a session that had ended by then
+		default:
+		}
 	}
 	s.live, s.home, s.end, s.seeking = live, home, cancel, func() {}
 	if list := d.room.removals(); list != nil {

@@ -14,8 +14,10 @@ const (
 	// queueJitter is the most by which a place in the queue is moved.
 	queueJitter = 500 * time.Millisecond
 
-	// maxQueue is the longest that anybody is told to wait.
-	maxQueue = 10 * time.Minute
+	// maxQueue is the longest that anybody is told to wait. The queue does not grow beyond,
+	// so that one who floods it keeps newcomers out no longer than that; those for whom
+	// it was too short by then come again and again.
+	maxQueue = time.Minute
 
 	// shortQueue is told to those who have waited and have come a little too early.
 	shortQueue = 250 * time.Millisecond
@@ -44,10 +46,10 @@ func (t *Tracker) admit(p *pool, id piece.NodeID, a Announce) bool {
 	}
 	wait := shortQueue
 	if !a.Queued {
-		q.tail = max(q.tail, t.now.Add(each*time.Duration(t.opts.JoinBurst)/2)).Add(each)
+		q.tail = min(max(q.tail, t.now.Add(each*time.Duration(t.opts.JoinBurst)/2)).Add(each), t.now.Add(maxQueue-queueJitter))
 		wait = q.tail.Sub(t.now)
 	}
 	wait += time.Duration(t.rng.Int64N(int64(queueJitter)))
-	t.out = append(t.out, TellMember{Pool: p.id, Member: id, Message: ComeBack{In: min(wait, maxQueue)}})
+	t.out = append(t.out, TellMember{Pool: p.id, Member: id, Message: ComeBack{In: wait}})
 	return false
 }

@@ -163,6 +163,11 @@ func (sh *shard) tell(at seat, m swarm.ToNode) {
 	}
 	select {
 	case s.out <- rpc.EncodeToNode(m):
+		if _, ok := m.(swarm.ComeBack); ok {
+			// It is to open another session; in this one nothing more is heard.
+			s.over = true
+			delete(sh.sessions, at)
+		}
 	default:
 		sh.log.Debug("member does not read what it is told", "member", s.member)
 		s.over = true

@@ -191,9 +191,24 @@ func (s *session) send(ctx context.Context, stream *connect.BidiStream[poolv1.Se
 			if err := stream.Send(x); err != nil {
 				return err
 			}
+			if x.GetComeBack() != nil {
+				return sendOff(ctx)
+			}
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// sendOff lets a member that was told to come back end its session.
+func sendOff(ctx context.Context) error {
+	timeout := time.NewTimer(firstWithin)
+	defer timeout.Stop()
+	select {
+	case <-timeout.C:
+		return fmt.Errorf("%w: it was told to come back", rpc.ErrCut)
+	case <-ctx.Done():
+		return nil
 	}
 }
 
