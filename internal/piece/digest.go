@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"math/bits"
 )
 
@@ -37,11 +38,15 @@ func (l Layout) Sum(i Index, data []byte) Digest {
 	if int64(len(data)) != l.Length(i) {
 		panic(fmt.Sprintf("digest of %d bytes for piece %d of %d bytes", len(data), i, l.Length(i)))
 	}
-	leaves := int(l.PieceLength / LeafSize)
+	return root(data, l.leaves(i))
+}
+
+// leaves returns how many leaves the tree of piece i has.
+func (l Layout) leaves(i Index) int {
 	if l.Size <= l.PieceLength {
-		leaves = roundUp((len(data) + LeafSize - 1) / LeafSize)
+		return roundUp(int((l.Length(i) + LeafSize - 1) / LeafSize))
 	}
-	return root(data, leaves)
+	return int(l.PieceLength / LeafSize)
 }
 
 func roundUp(n int) int {
@@ -53,24 +58,109 @@ func roundUp(n int) int {
 
 // root hashes data as a tree of the given number of leaves, a power of two.
 func root(data []byte, leaves int) Digest {
-	// stack[h] is a finished subtree of 2^h leaves that waits for its right neighbour.
-	var stack [32]Digest
-	n := 0
-	push := func(d Digest, height int) {
-		for ; n>>height&1 == 1; height++ {
-			d = pair(stack[height], d)
-		}
-		stack[height] = d
-	}
-	for ; len(data) > 0; n++ {
+	var t tree
+	for len(data) > 0 {
 		leaf := data[:min(LeafSize, len(data))]
 		data = data[len(leaf):]
-		push(sha256.Sum256(leaf), 0)
+		t.push(sha256.Sum256(leaf))
 	}
-	for ; n < leaves; n++ {
-		push(Digest{}, 0)
+	return t.root(leaves, Digest{})
+}
+
+// tree computes the root of a Merkle tree from its leaves, from left to right.
+type tree struct {
+	stack [32]Digest // stack[h] is a finished subtree of 2^h leaves that waits for its right neighbour
+	n     int        // leaves so far
+}
+
+func (t *tree) push(d Digest) {
+	height := 0
+	for ; t.n>>height&1 == 1; height++ {
+		d = pair(t.stack[height], d)
 	}
-	return stack[bits.TrailingZeros(uint(leaves))]
+	t.stack[height] = d
+	t.n++
+}
+
+// root returns the root of a tree of the given number of leaves, a power of two; those
+// missing are pad.
+func (t *tree) root(leaves int, pad Digest) Digest {
+	for t.n < leaves {
+		t.push(pad)
+	}
+	return t.stack[bits.TrailingZeros(uint(leaves))]
+}
+
+// Root returns the root of the tree of a whole file from the digests of all its
+// pieces: what BEP 52 calls its pieces root. It panics if the number of digests is not
+// that of the pieces, or zero.
+func (l Layout) Root(digests []Digest) Digest {
+	if len(digests) != l.Count() || len(digests) == 0 {
+		panic(fmt.Sprintf("root of %d digests for %d pieces", len(digests), l.Count()))
+	}
+	// A missing piece is a full tree of missing leaves.
+	var pad Digest
+	for n := int64(LeafSize); n < l.PieceLength; n *= 2 {
+		pad = pair(pad, pad)
+	}
+	var t tree
+	for _, d := range digests {
+		t.push(d)
+	}
+	return t.root(roundUp(len(digests)), pad)
+}
+
+// Hasher computes the digest of one piece from its bytes as they come, in portions of
+// any size.
+type Hasher struct {
+	tree    tree
+	leaf    hash.Hash // of the bytes since the last whole leaf
+	inLeaf  int
+	missing int64 // bytes of the piece
+	leaves  int   // of the piece's tree
+}
+
+// Hasher returns a Hasher of piece i.
+func (l Layout) Hasher(i Index) *Hasher {
+	return &Hasher{leaf: sha256.New(), missing: l.Length(i), leaves: l.leaves(i)}
+}
+
+// Write adds the next bytes of the piece; it never fails. It panics if they are more
+// than the piece has.
+func (h *Hasher) Write(p []byte) (int, error) {
+	n := len(p)
+	if h.missing -= int64(n); h.missing < 0 {
+		panic(fmt.Sprintf("%d bytes more than the piece has", -h.missing))
+	}
+	for len(p) > 0 {
+		part := p[:min(LeafSize-h.inLeaf, len(p))]
+		p = p[len(part):]
+		h.leaf.Write(part)
+		if h.inLeaf += len(part); h.inLeaf == LeafSize {
+			h.endLeaf()
+		}
+	}
+	return n, nil
+}
+
+func (h *Hasher) endLeaf() {
+	var d Digest
+	h.leaf.Sum(d[:0])
+	h.leaf.Reset()
+	h.inLeaf = 0
+	h.tree.push(d)
+}
+
+// Sum returns the digest, once, when all bytes of the piece are written; it panics if
+// some are missing.
+func (h *Hasher) Sum() Digest {
+	if h.missing != 0 {
+		panic(fmt.Sprintf("digest of a piece that misses %d bytes", h.missing))
+	}
+	if h.inLeaf > 0 {
+		h.endLeaf()
+	}
+	return h.tree.root(h.leaves, Digest{})
 }
 
 func pair(left, right Digest) Digest {

@@ -113,6 +113,51 @@ func TestLayout_sumIsTheMerkleRootOfBEP52(t *testing.T) {
 	}
 }
 
+func TestHasher_takesThePieceInAnyPortions(t *testing.T) {
+	t.Parallel()
+	data := make([]byte, 300<<10)
+	for i := range data {
+		data[i] = byte(i * i >> 3)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		l := piece.Layout{Size: rapid.Int64Range(1, int64(len(data))).Draw(t, "size"), PieceLength: piece.LeafSize << rapid.IntRange(0, 4).Draw(t, "length")}
+		i := piece.Index(rapid.IntRange(0, l.Count()-1).Draw(t, "piece"))
+		r := l.Range(i)
+		h := l.Hasher(i)
+		for at := r.Start; at < r.End; {
+			n := rapid.Int64Range(1, r.End-at).Draw(t, "portion")
+			_, _ = h.Write(data[at : at+n])
+			at += n
+		}
+		if got, want := h.Sum(), l.Sum(i, data[r.Start:r.End]); got != want {
+			t.Fatalf("got %v, want %v", got, want)
+		}
+	})
+}
+
+func TestLayout_rootIsThatOfAllLeaves(t *testing.T) {
+	t.Parallel()
+	data := make([]byte, 700<<10)
+	for i := range data {
+		data[i] = byte(i * i >> 3)
+	}
+	for _, size := range []int64{1, 16 << 10, 64 << 10, 64<<10 + 1, 128 << 10, 200 << 10, 512 << 10, 700 << 10} {
+		l := piece.Layout{Size: size, PieceLength: 64 << 10}
+		var digests []piece.Digest
+		for i := range piece.Index(l.Count()) {
+			r := l.Range(i)
+			digests = append(digests, l.Sum(i, data[r.Start:r.End]))
+		}
+		leaves := 1
+		for int64(leaves)*piece.LeafSize < size {
+			leaves *= 2
+		}
+		if got, want := l.Root(digests), piece.Digest(slowRoot(data[:size], leaves)); got != want {
+			t.Errorf("%d bytes: %v, want %v", size, got, want)
+		}
+	}
+}
+
 func TestParseDigest_acceptsOnlyItsOwnPrint(t *testing.T) {
 	t.Parallel()
 	d := piece.Digest(sha256.Sum256([]byte("x")))
