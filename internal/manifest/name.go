@@ -99,3 +99,16 @@ func isDevice(s string) bool {
 	// The superscripts count as digits there: COM¹ is COM1.
 	return found && utf8.RuneCountInString(port) == 1 && strings.Contains("0123456789¹²³", port)
 }
+
+// nameSet are the names in one folder, by what they have in common where upper and
+// lower case are not told apart.
+type nameSet map[string]string
+
+// add puts a name into the set. It returns the name that it meets there, if any.
+func (s nameSet) add(name string) (other string, meets bool) {
+	key := norm.NFC.String(strings.ToLower(strings.ToUpper(name)))
+	if other, meets = s[key]; !meets {
+		s[key] = name
+	}
+	return other, meets
+}
