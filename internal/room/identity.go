@@ -39,10 +39,14 @@ func (id Identity) MarshalJSON() ([]byte, error) { return nil, errors.New("an id
 
 // LoadIdentity returns the identity of a state folder. At first use it makes both;
 // processes that start at the same moment get the same identity. A folder that
-// belongs to somebody else or that others may look into is refused, as is such a key.
+// belongs to somebody else or that others may look into is refused, as is such a key;
+// but an empty one, which a plain mkdir has made, is closed to others first.
 func LoadIdentity(stateDir string) (*Identity, error) {
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	if held, err := os.ReadDir(stateDir); err == nil && len(held) == 0 {
+		_ = os.Chmod(stateDir, 0o700) // #nosec G302 -- a folder; what is not ours or stays open is refused next
 	}
 	if err := checkPrivate(stateDir, 0o700); err != nil {
 		return nil, err

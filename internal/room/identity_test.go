@@ -50,6 +50,25 @@ func TestLoadIdentity_isTheSameForAllWhoStartAtOnce(t *testing.T) {
 	}
 }
 
+// A folder that was made by hand has the mode of the user's umask.
+func TestLoadIdentity_closesAnEmptyFolder(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("mode bits mean nothing on Windows")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadIdentity(dir); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, %v, want that nobody else may look in", info.Mode(), err)
+	}
+}
+
 func TestLoadIdentity_keepsOthersOut(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
