@@ -237,6 +237,11 @@ func checkSource(source string) error {
 		if u.Hostname() == "" {
 			return usagef("%s has no host; write https://HOST/PATH", redacted(source))
 		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return usagef("%s names a port that cannot be; ports are 1 to 65535", redacted(source))
+			}
+		}
 		return nil
 	case strings.Contains(source, "://"):
 		return usagef("%s://: dragonload speaks http and https", safeText(u.Scheme))

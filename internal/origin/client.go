@@ -125,9 +125,10 @@ func New(o Options) (*Client, error) {
 
 	u, err := url.Parse(o.URL)
 	// The parser's error quotes parts of the URL, which may be a password.
-	if err != nil || u.Host == "" || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
+	if err != nil || u.Host == "" || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") || !portExists(u) {
 		return nil, errors.New("the source is not a valid http or https URL")
 	}
+	u.RawQuery = sendable(u.RawQuery)
 	if o.Guard != nil {
 		if err := o.checkGuarded(); err != nil {
 			return nil, err

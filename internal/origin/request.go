@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -200,7 +201,7 @@ func follow(from *url.URL, h http.Header) (next *url.URL, why string) {
 		return nil, "its address is malformed"
 	case next.Scheme != "http" && next.Scheme != "https":
 		return nil, "it leads away from http and https"
-	case next.Hostname() == "" || next.Opaque != "" || strings.Contains(next.Host, "%"):
+	case next.Hostname() == "" || next.Opaque != "" || strings.Contains(next.Host, "%") || !portExists(next):
 		return nil, "its address is malformed"
 	case next.User != nil:
 		return nil, "its address holds a user name"
@@ -208,7 +209,31 @@ func follow(from *url.URL, h http.Header) (next *url.URL, why string) {
 		return nil, "it leads from https to http"
 	}
 	next.Fragment, next.RawFragment = "", ""
+	next.RawQuery = sendable(next.RawQuery)
 	return next, ""
+}
+
+// portExists reports whether u names no port or one that there is.
+func portExists(u *url.URL) bool {
+	if u.Port() == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && n > 0
+}
+
+// sendable escapes in a query what the first line of a request cannot hold. The parser
+// of URLs leaves it in there, other than in a path.
+func sendable(query string) string {
+	var b strings.Builder
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7f {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 // roundTrip sends one request, without following anything, and returns when the header
