@@ -129,6 +129,7 @@ var originCodes = map[origin.Kind]originCode{
 	origin.Forbidden:   {"origin-forbidden", ExitUnauthorized},
 	origin.Throttled:   {"origin-throttled", ExitBadAnswer},
 	origin.Server:      {"origin-server-error", ExitBadAnswer},
+	origin.Short:       {"origin-bad-answer", ExitBadAnswer},
 	origin.BadAnswer:   {"origin-bad-answer", ExitBadAnswer},
 	origin.Changed:     {"origin-changes", ExitChanged},
 	origin.NoRange:     {"origin-no-ranges", ExitBadAnswer},

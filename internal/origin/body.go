@@ -77,7 +77,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.rest > 0:
 		return n, b.end(&Error{
 			Kind: Short, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode,
-			what: fmt.Sprintf("the answer held %d bytes less than was asked for", b.rest), hint: "the rest is asked for next",
+			what: fmt.Sprintf("the answer held %d bytes less than was asked for", b.rest), hint: statusHints[BadAnswer],
 		})
 	}
 	return n, b.end(io.EOF)
