@@ -30,6 +30,10 @@ const (
 	// between, before this node takes the origin to be unusable from here.
 	maxStrikes = 4
 
+	// wholeStrikes is how many answers in a row must be the whole file, where a part was
+	// asked for, before the pool is told that the origin may serve no parts any more.
+	wholeStrikes = 2
+
 	// maxHeads and maxHead bound the beginnings of pieces that are kept for their
 	// ends: how many, and how long.
 	maxHeads = 8
@@ -441,6 +445,9 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 			ended.Failure, ended.Busy = d.judge(o)
 		}
 		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
+		if o.Kind == origin.NoRange && d.struck(true) < wholeStrikes {
+			ended.Changed = nil // as when a proxy on the way had only the whole at hand
+		}
 		ended.Brought = f != nil && f.total.Load() > 0 && f.total.Load() >= asked/goodPart
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
@@ -475,7 +482,9 @@ func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
 			return swarm.Lasting, false
 		}
 		return swarm.Passing, o.Busy()
-	case origin.Forbidden, origin.Short, origin.BadAnswer, origin.NoRange, origin.BadRedirect:
+	case origin.NoRange:
+		return swarm.Passing, false
+	case origin.Forbidden, origin.Short, origin.BadAnswer, origin.BadRedirect:
 		// Some origins answer 403 when too many connections are open, and some answer
 		// badly now and then.
 		if d.struck(true) >= maxStrikes || before && (o.Kind == origin.Forbidden || o.Kind == origin.BadRedirect) {

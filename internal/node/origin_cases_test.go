@@ -75,6 +75,8 @@ var originCases = []originCase{
 	{name: "no-range", want: "saved", warning: "one-stream"},
 	{name: "ranges-none", want: "saved", warning: "one-stream"},
 	{name: "lying-accept", want: "saved", warning: "one-stream"},
+	{name: "ranges-end", want: "saved", warning: "one-stream"},
+	{name: "ranges-flap", want: "saved"},
 	{name: "shy-ranges", want: "saved"},
 	{name: "wrong-start", want: badAnswer},
 	{name: "shifted-body", want: "saved", summed: wrongSum, blind: true},

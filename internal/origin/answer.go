@@ -224,8 +224,8 @@ func (x *exchange) wholeForRange(pin piece.Pin) *Error {
 	switch like {
 	case same:
 		return &Error{
-			Kind: NoRange, Host: hostOf(x.url), Status: http.StatusOK,
-			what: "it sent the whole file where a part was asked for", hint: "it is read as one stream",
+			Kind: NoRange, Host: hostOf(x.url), Status: http.StatusOK, Seen: &pin,
+			what: "it sent the whole file where a part was asked for", hint: "try another address of the file",
 		}
 	case confusing:
 		return x.bad("the same version has two digests")
@@ -284,7 +284,7 @@ func (x *exchange) unsatisfied() (contentRange, bool) {
 func (x *exchange) falseUnsatisfied() *Error {
 	return &Error{
 		Kind: Server, Host: hostOf(x.url), Status: x.resp.StatusCode,
-		what: "it says that it has not the part that was asked for, though the file is that long", hint: statusHints[Server],
+		what: "it says that it has not the part that was asked for, though the file is that long", hint: statusHints[BadAnswer],
 	}
 }
 

@@ -87,7 +87,7 @@ type Error struct {
 	Status     int           // of the answer; 0 where there was none
 	RetryAfter time.Duration // how long the origin asked to wait, at most an hour; 0 if it did not
 	Temporary  bool          // with Resolve: the name server gave no answer
-	Seen       *piece.Pin    // with Changed: the version that the answer belongs to
+	Seen       *piece.Pin    // with Changed, and with NoRange to a 200: the version that the answer belongs to
 	Err        error
 
 	what, hint string

@@ -67,7 +67,7 @@ type (
 	OriginEnded struct {
 		Request Request
 		Failure Failure
-		Changed *piece.Pin    // the origin answered with another version
+		Changed *piece.Pin    // the origin answered with another version; or with the very one, but whole
 		Busy    bool          // 429, 503 or a reset: fewer connections may help
 		Brought bool          // though it failed, a good part of what was asked for came
 		Wait    time.Duration // Retry-After, 0 if there was none

@@ -64,7 +64,8 @@ type (
 		Wait    time.Duration // the origin asked for this pause (Retry-After); 0 if it did not
 	}
 
-	// Conflict reports that the origin answered with another version than the pin.
+	// Conflict reports that the origin answered with another version than the pin; or,
+	// if Pin is the pool's, with the whole file again and again where parts were asked for.
 	Conflict struct{ Pin piece.Pin }
 
 	// Source answers AskSource: the URL, for members of the room that lend their line.

@@ -318,6 +318,7 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 				p.takeHave(o, *a)
 			}
 			o.resumed = nil
+			o.barredUntil = 0 // what it said of the other version, or met there, is past
 		}
 		t.tellAll(p, p.pinnedMessage())
 	}
@@ -416,10 +417,11 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	}
 }
 
-// conflict: a member has seen another version at the origin. Somebody else is asked
-// to look, if there is somebody; what is seen then counts.
+// conflict: a member has seen another version at the origin, or this one whole where it
+// asked for parts. Somebody else is asked to look, if there is somebody; what is seen
+// then counts.
 func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
-	if !p.pinned || c.Pin == p.pin || p.contested || p.stream {
+	if !p.pinned || p.contested || p.stream {
 		return // one stream is of one version, whatever others have met before it
 	}
 	if !m.wants {

@@ -69,6 +69,18 @@ var rangeCases = []Case{
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) { a.whole(); a.set("Accept-Ranges", "none") }},
 	{Number: 4, Name: "lying-accept", What: "Accept-Ranges: bytes, and 200 with the whole body to a range",
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) { a.whole() }},
+	{Name: "ranges-end", What: "200 with the whole body after the third answer, same strong ETag",
+		change: func(_ *Origin, _ *Request, t turn, a *reply) {
+			if t.n >= 3 {
+				a.whole()
+			}
+		}},
+	{Name: "ranges-flap", What: "200 with the whole body on every third answer, same strong ETag",
+		change: func(_ *Origin, _ *Request, t turn, a *reply) {
+			if t.n%3 == 2 {
+				a.whole()
+			}
+		}},
 	{Number: 5, Name: "shy-ranges", What: "no Accept-Ranges anywhere, yet 206 works",
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) { a.drop("Accept-Ranges") }},
 	{Number: 7, Name: "wrong-start", What: "206 with bytes 0 on, and says so, whatever was asked",
