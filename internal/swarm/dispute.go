@@ -509,8 +509,8 @@ func (n *Node) refetchDoubtful() {
 		for i := e.First; i < e.End(); i++ {
 			one := piece.Extent{First: i, Count: 1}
 			switch {
-			case n.have.Has(i):
-				t.doubtful.Remove(one)
+			case n.have.Has(i), !t.ownOnly && !n.digests[i].IsZero() && n.avail[i] > 0:
+				t.doubtful.Remove(one) // it is here, or somebody is believed to hold it
 			case n.asking[i] > 0 || n.underWay(i):
 			case all || n.highestRank(i):
 				t.doubtful.Remove(one)

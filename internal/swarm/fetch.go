@@ -119,7 +119,7 @@ func (n *Node) originRequest(id Request) *originRequest {
 
 // probe asks the origin what the file is.
 func (n *Node) probe() {
-	if n.origin.barred || n.probing() || !n.opts.Wants {
+	if !n.opts.Fetches || n.origin.barred || n.probing() || !n.opts.Wants {
 		return
 	}
 	r := &originRequest{id: n.request(), since: n.now, probe: true}
@@ -319,6 +319,7 @@ func (n *Node) originEnded(ev OriginEnded) {
 		o.notBefore = n.now.Add(time.Second)
 	case ev.Failure == NoFailure:
 		n.keep(r)
+		n.leaveStream()
 	default:
 		n.originFailed(r, ev)
 	}
@@ -412,6 +413,14 @@ func (n *Node) giveBack(r *originRequest, msg Returned) {
 		n.origin.leases.Clear()
 		n.tell(msg)
 	}
+	n.leaveStream()
+}
+
+// leaveStream forgets what a stream did not bring: it cannot be taken up midway.
+func (n *Node) leaveStream() {
+	if n.pinned && (n.tracker.stream || !n.pin.Combinable()) {
+		n.origin.leases.Clear()
+	}
 }
 
 // revoke gives up to count pieces back that were not asked for yet, the last first.
@@ -464,8 +473,17 @@ func (n *Node) cancelNeedless() {
 	}
 }
 
-// lease takes in pieces to be fetched.
+// lease takes in pieces to be fetched. A node that was told not to ask the origin, or
+// that gets nothing from it, gives them back, whatever its tracker thinks.
 func (n *Node) lease(extents []piece.Extent) {
+	if !n.opts.Fetches || n.origin.barred {
+		failure := NoFailure
+		if n.origin.barred {
+			failure = Lasting
+		}
+		n.tell(Returned{Extents: extents, Failure: failure})
+		return
+	}
 	var held []piece.Extent
 	for _, e := range extents {
 		if !n.pinned || !e.Valid(n.have.Len()) {

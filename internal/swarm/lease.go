@@ -68,7 +68,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		if !ok {
 			break
 		}
-		m.leased.Add(e)
+		p.giveLease(m, e)
 		want -= int(e.Count)
 		extents = append(extents, e)
 	}

@@ -260,6 +260,10 @@ func (n *Node) quit() {
 // begin fixes the generation, or replaces the one before.
 func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	anew := n.pinned
+	var before piece.Digest
+	if anew {
+		before = n.generation()
+	}
 	switch {
 	case anew && n.pin == pin:
 		n.warn(WarnBegunAnew)
@@ -305,11 +309,14 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	}
 	n.act(SetGeneration{Pin: pin, Incarnation: incarnation, Anew: anew})
 	for _, p := range n.swap.order {
+		had := p.has
 		p.forget(count)
 		n.tellHolds(p)
 		switch {
 		case p.said == nil:
-			p.said = &Holds{} // what it says from now on is of another generation, until it says which
+			// What it says from now on is of the generation before, until it says which; and
+			// this node may come back to that.
+			p.said = &Holds{Generation: before, Have: had}
 		case p.said.Generation == n.generation():
 			said := p.said
 			p.said = nil

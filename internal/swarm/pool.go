@@ -44,6 +44,7 @@ type pool struct {
 
 	free   piece.Extents
 	copies []uint32 // members that hold each piece
+	lent   []uint32 // and those that have it leased
 	held   int      // pieces with a copy
 	limbo  []limbo  // by until
 
@@ -212,6 +213,7 @@ func (p *pool) pinTo(pin piece.Pin, incarnation uint64, stream bool) {
 	p.pinned, p.pin, p.incarnation = true, pin, incarnation
 	p.layout = pin.Layout()
 	p.copies = make([]uint32, p.layout.Count())
+	p.lent = make([]uint32, p.layout.Count())
 	p.held = 0
 	p.limbo = nil
 	p.relief.Clear()
@@ -257,7 +259,7 @@ func (p *pool) store(m *member, extents []piece.Extent) (leased bool) {
 		}
 		p.free.Remove(e)
 		before := m.leased.Count()
-		m.leased.Remove(e)
+		p.takeLease(m, e)
 		leased = leased || m.leased.Count() != before
 	}
 	p.countActive(m)
@@ -311,13 +313,35 @@ func (p *pool) adopt(m *member, extents []piece.Extent) {
 	for _, e := range extents {
 		if e.Valid(p.layout.Count()) {
 			p.free.Remove(e)
-			m.leased.Add(e)
+			p.giveLease(m, e)
 		}
 	}
 	for e := range m.have.Extents {
-		m.leased.Remove(e)
+		p.takeLease(m, e)
 	}
 	p.countActive(m)
+}
+
+// giveLease and takeLease keep what m has leased, and how many have.
+func (p *pool) giveLease(m *member, e piece.Extent) {
+	for i := e.First; i < e.End(); i++ {
+		if !m.leased.Has(i) {
+			p.lent[i]++
+		}
+	}
+	m.leased.Add(e)
+}
+
+func (p *pool) takeLease(m *member, e piece.Extent) {
+	if m.leased.Count() == 0 {
+		return
+	}
+	for i := e.First; i < e.End(); i++ {
+		if m.leased.Has(i) {
+			p.lent[i]--
+		}
+	}
+	m.leased.Remove(e)
 }
 
 // giveBack takes a lease from m.
@@ -327,7 +351,7 @@ func (p *pool) giveBack(m *member, e piece.Extent) {
 	}
 	for i := e.First; i < e.End(); i++ {
 		if one := (piece.Extent{First: i, Count: 1}); m.leased.Has(i) {
-			m.leased.Remove(one)
+			p.takeLease(m, one)
 			p.release(one)
 		}
 	}
@@ -337,7 +361,7 @@ func (p *pool) giveBack(m *member, e piece.Extent) {
 // release frees the pieces of e that nobody holds and nobody else has leased.
 func (p *pool) release(e piece.Extent) {
 	for i := e.First; i < e.End(); i++ {
-		if p.copies[i] == 0 && !p.inLimbo(i) {
+		if p.copies[i] == 0 && p.lent[i] == 0 && !p.inLimbo(i) {
 			p.free.Add(piece.Extent{First: i, Count: 1})
 		}
 	}

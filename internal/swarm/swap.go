@@ -49,6 +49,11 @@ const (
 	// send.
 	unsureTime = 3 * time.Second
 
+	// After fewFruitless questions for statements that brought nothing new the time
+	// between two of them doubles, maxFruitless times, to 16 s.
+	fewFruitless = 4
+	maxFruitless = 6
+
 	// claimAgain is how long claims of one neighbour are not answered after one was.
 	claimAgain = time.Second
 
@@ -111,6 +116,9 @@ type neighbour struct {
 	wrong       int
 
 	unsureUntil Instant // when it is believed again to hold unsure
+
+	askAgainAt Instant // when it may be asked again for the statements in asked
+	fruitless  int     // times that it was asked and told nothing new
 
 	served  int64 // bytes sent to it
 	serving int
@@ -323,7 +331,11 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 			n.holds(p, e)
 		}
 	case Statement:
+		before := len(n.trust.statements)
 		n.takeStatement(&msg)
+		if len(n.trust.statements) > before {
+			p.fruitless = 0
+		}
 	case Accuse:
 		n.accused(p, &msg)
 	case AskStatements:
@@ -654,8 +666,38 @@ func (n *Node) doubtDigest(i piece.Index, from piece.NodeID) {
 	first, again := n.swap.wrong[i]
 	if !again {
 		n.swap.wrong[i] = from
-	} else if first != from && !n.have.Has(i) {
+		return
+	}
+	if first == from || n.have.Has(i) {
+		return
+	}
+	if n.canRead() {
 		n.refetch(i)
+	} else {
+		n.askAfresh(i, first, from)
+	}
+}
+
+// maxAfresh bounds how often a node that cannot look for itself doubts a statement.
+const maxAfresh = 64
+
+// askAfresh forgets what was stated of a piece, and that two neighbours have sent
+// something else: others may have been told better by the same member.
+func (n *Node) askAfresh(i piece.Index, senders ...piece.NodeID) {
+	if n.trust.afresh >= maxAfresh {
+		return
+	}
+	n.trust.afresh++
+	n.stater[i], n.digests[i] = 0, piece.Digest{}
+	delete(n.swap.wrong, i)
+	for _, id := range senders {
+		if k := n.swap.known[id]; k != nil {
+			k.shunned = false
+		}
+		if p := n.neighbour(id); p != nil {
+			p.wrong = max(p.wrong-1, 0)
+			n.holds(p, piece.Extent{First: i, Count: 1})
+		}
 	}
 }
 
@@ -692,8 +734,11 @@ func (n *Node) checkPeers() {
 				n.holds(p, e)
 			}
 		}
-		if p.asked.Count() > 0 {
+		if p.asked.Count() > 0 && n.now >= p.askAgainAt {
+			// The more often nothing came of it, the longer it is not asked again.
 			p.asked = piece.NewBitfield(p.asked.Len())
+			p.askAgainAt = n.now.Add(checkInterval << min(max(p.fruitless-fewFruitless, 0), maxFruitless))
+			p.fruitless++
 		}
 		if len(p.wants) > 0 {
 			n.dirty(p)

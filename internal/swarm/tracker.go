@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -494,10 +495,10 @@ func (t *Tracker) moved(p *pool, m *member) {
 }
 
 func (t *Tracker) remove(p *pool, m *member) {
-	for _, e := range m.leased.Runs() {
+	for _, e := range slices.Clone(m.leased.Runs()) {
+		p.takeLease(m, e)
 		p.release(e)
 	}
-	m.leased.Clear()
 	p.countActive(m)
 	lost := p.dropHave(m)
 	if len(lost.Runs()) > 0 {

@@ -32,6 +32,7 @@ const (
 type trustSide struct {
 	stating    []piece.Index // read from the origin here and not stated yet
 	statements []*Statement
+	afresh     int     // times that a statement was doubted without looking
 	mine       []int32 // 1 + index in statements of this node's own word on each piece, in this run
 	run        uint64
 	distrusted map[piece.NodeID]bool // its word does not count
@@ -135,6 +136,7 @@ func (n *Node) takeStatement(s *Statement) {
 		n.overhear(s)
 	}
 	if t.distrusted[s.By] || t.ownOnly {
+		n.doubtUnvouched(s)
 		return
 	}
 	news := false
@@ -164,6 +166,22 @@ func (n *Node) takeStatement(s *Statement) {
 		}
 	}
 	n.record(s)
+}
+
+// doubtUnvouched has the pieces that only somebody vouches for who is not believed read
+// here: the tracker lends them to nobody else, since they are held.
+func (n *Node) doubtUnvouched(s *Statement) {
+	t := &n.trust
+	for _, i := range s.Pieces {
+		if int(i) >= n.have.Len() || n.have.Has(i) || !n.digests[i].IsZero() {
+			continue
+		}
+		if t.doubtful.Count() == 0 {
+			t.doubtfulSince = n.now
+			n.checkAt = min(n.checkAt, n.now.Add(sharedTime))
+		}
+		t.doubtful.Add(piece.Extent{First: i, Count: 1})
+	}
 }
 
 // tellStatements answers AskStatements.
@@ -338,7 +356,7 @@ func (n *Node) contradicted(i piece.Index, audited bool) {
 
 // refetch has a piece read from the origin by this node, whoever else may hold it.
 func (n *Node) refetch(i piece.Index) {
-	if n.opts.Fetches && !n.origin.barred {
+	if n.canRead() {
 		n.origin.leases.Add(piece.Extent{First: i, Count: 1})
 	}
 }
