@@ -113,7 +113,7 @@ func (r *run) checkToMember(t *trackerHost, a swarm.TellMember) {
 	case swarm.Complete:
 		for _, m := range r.members {
 			s := t.sessions[m.index]
-			if s == nil || !s.said || m.Helper || s.p.gone || m.stopping != 0 {
+			if s == nil || !s.said || m.Helper || m.cheats() || s.p.gone || m.stopping != 0 {
 				continue
 			}
 			if !m.disk.set || !m.disk.have.All() {
@@ -145,14 +145,23 @@ func (b *budget) init(r *run) {
 	w := r.world
 	b.faulty = len(w.Faults) > 0 || w.PeerLosses+w.OriginLosses > 0
 	for _, m := range w.Members {
-		b.faulty = b.faulty || m.LiesOneIn > 0 || m.LeavesWhenWhole
+		b.faulty = b.faulty || m.cheats() || m.LeavesWhenWhole
 	}
 	b.content = r.origin.current
 	b.holders = make([]int32, b.content.layout.Count())
 	b.piece = b.content.layout.PieceLength
 	b.allowed = w.Size
+	if w.Origin.TwoFaces {
+		b.faulty = true
+		b.allowed += int64(len(w.Members)) * w.Size // nobody's word counts, and each reads what it needs
+	}
 	for _, m := range w.Members {
-		if m.LiesOneIn > 0 {
+		switch {
+		case m.Withholds || m.Freeloads || m.Floods || m.Forgery > 0 || m.Equivocates:
+			// What it is believed to hold or to fetch, each of the others may fetch itself
+			// in the end.
+			b.allowed += int64(len(w.Members)) * w.Size
+		case m.cheats():
 			// Nobody takes what it has, nor brings it what it lacks.
 			b.allowed += w.Size
 		}

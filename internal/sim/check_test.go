@@ -26,8 +26,8 @@ func TestChecks_seeBrokenPromises(t *testing.T) {
 			r.serve(p, 7)
 		}, "not stored"},
 		{"mixes two versions", func(r *run, p *proc) {
-			r.store(p, r.origin.current, 1, true)
-			r.store(p, r.origin.version(r), 2, true)
+			r.store(p, r.origin.current, 1, 0, true)
+			r.store(p, r.origin.version(r), 2, 0, true)
 		}, "beside pieces of"},
 		{"asks during a pause", func(r *run, p *proc) {
 			p.quiet = r.now.Add(time.Second)
@@ -87,7 +87,7 @@ func TestBudget_growsOnlyByWhatFaultsExplain(t *testing.T) {
 	r.start(m)
 	m.disk.begin(r.origin.current.pin, 0)
 	for i := range piece.Index(3) {
-		r.store(m.proc, r.origin.current, i, true)
+		r.store(m.proc, r.origin.current, i, 0, true)
 	}
 	r.endProcess(m.proc, false)
 	if r.s7OriginWithinItsBudget(); r.err != nil {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"dragonload/internal/piece"
 	"dragonload/internal/swarm"
 )
 
@@ -183,5 +184,53 @@ func (r *run) forgetful() {
 		sessions := t.sessions
 		r.startTracker()
 		t.sessions = sessions
+	}
+}
+
+// lie makes the tracker order things that make no sense, until another takes its place.
+func (r *run) lie(f *Fault) {
+	if r.tracker.up {
+		r.liesTill = r.now.Add(f.For)
+		r.later(f.For, honestAgain{})
+	}
+}
+
+// embroider adds something to what a tracker has said, while it lies.
+func (r *run) embroider(s *session) {
+	if r.now >= r.liesTill || r.rng.IntN(4) > 0 || !s.p.m.disk.set || s.p.m.disk.have.Len() == 0 {
+		return
+	}
+	r.mark(TrackerLied)
+	count := s.p.m.disk.have.Len()
+	e := piece.Extent{First: uint32(r.rng.IntN(count))}
+	e.Count = uint32(1 + r.rng.IntN(min(count-int(e.First), 16)))
+	switch r.rng.IntN(5) {
+	case 0: // what it has, or others have or fetch
+		r.budget.allowPieces(int64(e.Count))
+		r.put(&s.down, swarm.Lease{Extents: []piece.Extent{e}})
+	case 1:
+		r.budget.allowPieces(int64(e.Count))
+		r.put(&s.down, swarm.Drop{Extents: []piece.Extent{e}})
+	case 2:
+		r.put(&s.down, swarm.Revoke{Pieces: e.Count})
+	case 3:
+		r.put(&s.down, swarm.Complete{})
+	case 4:
+		r.put(&s.down, swarm.Welcome{Number: 1 << 31, Interval: 1000 * time.Hour})
+	}
+}
+
+type honestAgain struct{}
+
+func (honestAgain) happen(r *run) {
+	if t := &r.tracker; t.up && r.now >= r.liesTill {
+		r.budget.trackerDied(r)
+		r.heldTill = 0
+		for _, k := range sorted(t.sessions) {
+			s := t.sessions[k]
+			s.up.dead = true
+			r.put(&s.down, closed{})
+		}
+		r.startTracker()
 	}
 }

@@ -20,6 +20,10 @@ func Draw(seed uint64) World {
 	if count := piece.LayoutFor(w.Size).Count(); n*count > manyPieces && !d.oneIn(50) {
 		n = max(manyPieces/count, 2)
 	}
+	if d.oneIn(250) { // a crowd comes for a small file
+		n = int(d.logarithmic(1000, 2000))
+		w.Size = 1 + d.rng.Int64N(6*piece.MinLength)
+	}
 	// All rates follow from how long the origin's bytes take, so that small and large
 	// files are alike in everything but their pieces.
 	span := time.Duration(d.logarithmic(3e9, 60e9))

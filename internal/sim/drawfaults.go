@@ -23,10 +23,11 @@ func (d *drawing) faults(w *World) {
 			w.Members[k].Drift = d.rng.Int64N(2*maxDrift+1) - maxDrift
 		}
 	}
-	if d.oneIn(6) && len(w.Members) > 2 {
-		for range 1 + d.rng.IntN(1+min(2, len(w.Members)/8)) {
-			w.Members[1+d.rng.IntN(len(w.Members)-1)].LiesOneIn = int(d.logarithmic(1, 100))
-		}
+	if d.oneIn(4) && len(w.Members) > 2 {
+		d.cheats(w)
+	}
+	if d.oneIn(12) && !w.Origin.NoValidator && w.Origin.MaxRequests == 0 && len(w.Members) <= 24 {
+		w.Origin.TwoFaces = true
 	}
 	if d.oneIn(16) {
 		d.swizzle(w)
@@ -59,6 +60,37 @@ func (d *drawing) succession(w *World) {
 		// Member 0 may be among them, so all come back.
 		d.add(w, Fault{Kind: HostDies, At: at, For: d.between(time.Second, 8*time.Second), Silent: d.oneIn(2)})
 		at += d.between(500*time.Millisecond, 6*time.Second)
+	}
+}
+
+// cheats makes a few members ones that cheat, each in its own way, or all in one.
+func (d *drawing) cheats(w *World) {
+	way := -1
+	if d.oneIn(2) {
+		way = d.rng.IntN(7)
+	}
+	for range 1 + d.rng.IntN(1+min(2, len(w.Members)/4)) {
+		m := &w.Members[1+d.rng.IntN(len(w.Members)-1)]
+		how := way
+		if how < 0 {
+			how = d.rng.IntN(7)
+		}
+		switch how {
+		case 0:
+			m.LiesOneIn = int(d.logarithmic(1, 100))
+		case 1:
+			m.Withholds = true
+		case 2:
+			m.Freeloads = true
+		case 3:
+			m.Floods = true
+		case 4:
+			m.Replays = true
+		case 5:
+			m.Equivocates = true
+		case 6: // two or three of them collude
+			m.Forgery, m.LiesEvery = 1, 1+int(w.Size)%50
+		}
 	}
 }
 
@@ -99,7 +131,7 @@ func (d *drawing) fault(w *World, kind FaultKind) {
 		f.At = d.between(0, 2*time.Second) // the beginning is where most has to go right
 	}
 	f.For = d.between(200*time.Millisecond, max(d.span/2, time.Second))
-	drawn := false
+	var drawn bool
 	switch {
 	case kind >= OriginBusy && kind <= OriginChanges || kind >= OriginStalls && kind <= OriginFlaps:
 		drawn = d.ofOrigin(w, &f)
@@ -116,7 +148,7 @@ func (d *drawing) fault(w *World, kind FaultKind) {
 // separates reports whether members may lose the tracker by this.
 func (k FaultKind) separates() bool {
 	switch k {
-	case Partition, OneWay, Clog, Reset, HalfOpen, Pause, TrackerDies, TrackerSlow, TrackerForgets, ClockJumps, ClockStops:
+	case Partition, OneWay, Clog, Reset, HalfOpen, Pause, TrackerDies, TrackerSlow, TrackerLies, TrackerForgets, ClockJumps, ClockStops:
 		return true
 	}
 	return false
@@ -176,6 +208,8 @@ func (d *drawing) ofNetwork(w *World, f *Fault) bool {
 		if d.oneIn(2) {
 			f.For = 0
 		}
+	case TrackerLies:
+		f.For = d.between(500*time.Millisecond, 10*time.Second)
 	case TrackerSlow:
 		f.Wait = time.Duration(d.logarithmic(50e6, 2e9))
 	default:

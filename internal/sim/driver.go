@@ -45,8 +45,9 @@ type proc struct {
 	clock      clock
 	wrongClock bool // has jumped or stood still: it cannot know how long a pause lasts
 	paused     bool
-	waiting    []happening // for the process to go on
-	aborted    bool        // its driver has ended the download
+	waiting    []happening    // for the process to go on
+	said       []swarm.ToPeer // what a replayer has said
+	aborted    bool           // its driver has ended the download
 }
 
 // simAddr is where everybody is reached.
@@ -66,7 +67,7 @@ func (r *run) start(m *member) {
 	seed := r.rng.Uint64()
 	p.node = swarm.NewNode(swarm.NodeOptions{
 		Self:    m.id,
-		Run:     uint64(m.lives),
+		Run:     r.rng.Uint64(),
 		Addr:    simAddr,
 		Pool:    poolID,
 		Hosts:   true,
@@ -89,6 +90,9 @@ func (r *run) start(m *member) {
 	r.running++
 	r.budget.appeared(r, m)
 	r.later(2*dialTrips*r.world.ControlDelay, (*redial)(p))
+	if m.Floods || m.Replays {
+		r.later(mischiefEvery, (*mischief)(p))
+	}
 	r.arm(p)
 }
 
@@ -196,9 +200,9 @@ func (d *deadline) happen(r *run) {
 func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 	switch a := action.(type) {
 	case swarm.TellTracker:
-		r.checkToTracker(p, a.Message)
+		msg := r.toTracker(p, a.Message)
 		if p.session != nil {
-			r.put(&p.session.up, a.Message)
+			r.put(&p.session.up, msg)
 		}
 	case swarm.SeekTracker:
 		r.seekTracker(p, a.Peer)
@@ -211,9 +215,10 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 	case swarm.HangUp:
 		r.hangUp(p, a.Peer)
 	case swarm.TellPeer:
-		r.checkToPeer(p, a.Message)
 		if e := p.streams[r.memberOf(a.Peer)]; e != nil && e.told {
-			r.put(&e.peer.in, a.Message)
+			if msg := r.toPeer(p, e.peer.p.m, a.Message); msg != nil {
+				r.put(&e.peer.in, msg)
+			}
 		}
 	case swarm.ProbeOrigin:
 		r.pull(p, &pull{req: a.Request, kind: probe, start: a.Start, end: a.Start + a.Bytes, whole: a.Bytes == 0})
@@ -269,6 +274,11 @@ func (r *run) warned(p *proc, w swarm.Warn) {
 		r.mark(WrongBytes)
 	case swarm.WarnChanged:
 		r.mark(GenerationChanged)
+	case swarm.WarnBanned:
+		r.mark(Banned)
+		r.s5NoHonestMemberIsBanned(p, w.Peer)
+	case swarm.WarnInconsistent:
+		r.mark(Inconsistent)
 	case swarm.WarnOneStream:
 		r.mark(ReadAsStream)
 	}
@@ -278,6 +288,10 @@ func (r *run) warned(p *proc, w swarm.Warn) {
 // from the origin itself, when nobody else is there who can.
 func (r *run) failed(p *proc, code swarm.FailCode) {
 	excused := code != swarm.FailChanges && !p.m.able()
+	if r.origin.twoFaces && excused {
+		r.leaveUnproven(p, code) // others' words contradict each other, and it cannot look itself
+		return
+	}
 	if p.session != nil && p.session.host.up {
 		for _, s := range p.session.host.sessions {
 			// Who came a moment ago may have come after it was said that nobody can.
@@ -294,6 +308,13 @@ func (r *run) failed(p *proc, code swarm.FailCode) {
 	r.done(p.m)
 }
 
+// leaveUnproven ends a download that nobody can vouch for.
+func (r *run) leaveUnproven(p *proc, code swarm.FailCode) {
+	r.tell("member %d fails: %s", p.m.index, code)
+	p.m.stopping = max(r.now, 1)
+	r.done(p.m)
+}
+
 // finishFile gives the file its name.
 func (r *run) finishFile(p *proc) {
 	m := p.m
@@ -301,6 +322,7 @@ func (r *run) finishFile(p *proc) {
 		return // the hash of the whole file has found it out
 	}
 	r.s1FileIsOneGeneration(p)
+	r.s4NobodyIsDeceived(p)
 	if !m.whole {
 		m.whole, m.finished = true, r.now
 		r.result.Finished++
@@ -395,7 +417,7 @@ func (r *run) endProcess(p *proc, silent bool) {
 	r.budget.left(r, p.m)
 }
 
-func sorted[K interface{ ~int | ~uint64 }, V any](m map[K]V) []K {
+func sorted[K interface{ ~int | ~uint32 | ~uint64 }, V any](m map[K]V) []K {
 	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
@@ -416,9 +438,10 @@ type disk struct {
 	headBytes   int64          // its whole ones
 	recent      []stored       // not surely synced yet; kept only where it may matter
 	keepRecent  bool
-	full        *Fault         // the next piece cannot be written
-	flipped     []piece.Index  // are not any more what was written
-	synced      piece.Bitfield // at the last crash: what must be found again
+	full        *Fault                // the next piece cannot be written
+	flipped     []piece.Index         // are not any more what was written
+	variants    map[piece.Index]uint8 // of pieces whose bytes are not those of content
+	synced      piece.Bitfield        // at the last crash: what must be found again
 }
 
 type stored struct {
@@ -442,8 +465,32 @@ func (d *disk) resume() *swarm.Resume {
 	return &swarm.Resume{
 		Pin: d.pin, Incarnation: d.incarnation,
 		Have: d.have.Clone(), Origin: d.own.Clone(),
-		Digests: d.content.digests,
+		Digests: d.digests(),
 	}
+}
+
+// vary notes which variant of a piece is stored.
+func (d *disk) vary(i piece.Index, v uint8) {
+	switch {
+	case v == 0:
+		delete(d.variants, i)
+	case d.variants == nil:
+		d.variants = map[piece.Index]uint8{i: v}
+	default:
+		d.variants[i] = v
+	}
+}
+
+// digests are those of what is stored.
+func (d *disk) digests() []piece.Digest {
+	if len(d.variants) == 0 {
+		return d.content.digests
+	}
+	all := slices.Clone(d.content.digests)
+	for i, v := range d.variants {
+		all[i] = variant(all[i], v) // order does not matter
+	}
+	return all
 }
 
 func (d *disk) forget(i piece.Index) bool {
@@ -452,6 +499,7 @@ func (d *disk) forget(i piece.Index) bool {
 	}
 	d.have.Unset(i)
 	d.own.Unset(i)
+	delete(d.variants, i)
 	return true
 }
 
@@ -480,8 +528,9 @@ func (d *disk) crash(r *run, how FaultKind) {
 	d.synced = d.have.Clone()
 }
 
-// store puts a piece of a content on a member's disk, and reports whether it is there.
-func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) bool {
+// store puts a piece of a content, or a variant of it, on a member's disk, and reports
+// whether it is there.
+func (r *run) store(p *proc, c *content, i piece.Index, v uint8, fromOrigin bool) bool {
 	d := &p.m.disk
 	if d.full != nil {
 		r.later(0, &aborting{p, d.full})
@@ -492,11 +541,16 @@ func (r *run) store(p *proc, c *content, i piece.Index, fromOrigin bool) bool {
 	}
 	if !d.have.Set(i) {
 		r.mark(StoredTwice)
+		if fromOrigin { // it takes the place of what was there
+			d.own.Set(i)
+			d.vary(i, v)
+		}
 		return true
 	}
 	if fromOrigin {
 		d.own.Set(i)
 	}
+	d.vary(i, v)
 	if d.keepRecent {
 		d.recent = append(d.recent, stored{r.now, i})
 	}

@@ -46,6 +46,8 @@ func (f *Fault) happen(r *run) {
 		r.flip(m)
 	case TrackerSlow:
 		r.slowTracker(f)
+	case TrackerLies:
+		r.lie(f)
 	case TrackerForgets:
 		r.forgetful()
 	case TrackerDies:

@@ -89,6 +89,9 @@ func (f *fetch) happen(r *run) {
 	if r.held(q, f) {
 		return
 	}
+	if r.neglects(f.to, f) {
+		return
+	}
 	f.holder = q
 	q.nextAsk++
 	f.hreq = driverRequest | q.nextAsk
@@ -178,7 +181,8 @@ func (f *fetch) arrive(r *run, n int64) {
 	if f.gotBytes < f.content.layout.Length(i) {
 		return
 	}
-	digest := f.content.digests[i]
+	sent := f.holder.m.serves(i)
+	digest := variant(f.content.digests[i], sent)
 	if f.holder.m.lies(i) {
 		digest[0]++
 		r.mark(Lies)
@@ -195,7 +199,7 @@ func (f *fetch) arrive(r *run, n int64) {
 		// The asker has gone over to another generation meanwhile.
 	default:
 		if p.m.disk.content == nil || p.m.disk.content == f.content {
-			if r.store(p, f.content, i, false) {
+			if r.store(p, f.content, i, sent, false) {
 				r.step(p, swarm.PeerStored{Request: f.req, Piece: i})
 			}
 		}

@@ -57,6 +57,51 @@ func (r *run) s3GenerationsStayApart(p *proc, c *content, i piece.Index) bool {
 	return true
 }
 
+// s4NobodyIsDeceived: what a finished file consists of is what the origin gave. One
+// statement and audits, the default, leave a liar a chance, which is why the user is
+// told "audited": that is noted. An origin with two faces gave all of it.
+func (r *run) s4NobodyIsDeceived(p *proc) {
+	for _, i := range sorted(p.m.disk.variants) {
+		switch v := p.m.disk.variants[i]; {
+		case v == otherFace && r.origin.twoFaces:
+			r.mark(FacesMixed)
+		case r.mayDeceive(v):
+			r.mark(Deceived)
+		default:
+			r.violate(p, "finishes with variant %d of piece %d, which nobody could have made it take", v, i) // S4
+			return
+		}
+	}
+}
+
+// mayDeceive reports whether those who forge a variant are enough to be believed.
+func (r *run) mayDeceive(v uint8) bool {
+	for _, m := range r.members {
+		if m.Forgery > 0 && m.forgery() == v {
+			return true
+		}
+	}
+	return false
+}
+
+// s5NoHonestMemberIsBanned: what a ban rests on shows itself to everybody who looks (S6):
+// the banned member did state what the origin never gave it, or two digests for one piece.
+// An origin that keeps showing one face to some members and another to the rest makes the
+// few look like liars to the many; that they are banned is noted, not forbidden.
+func (r *run) s5NoHonestMemberIsBanned(p *proc, id piece.NodeID) {
+	k := r.memberOf(id)
+	if p.m.cheats() || k < 0 {
+		return
+	}
+	switch m := r.members[k]; {
+	case m.Forgery > 0 || m.Equivocates:
+	case r.origin.twoFaces:
+		r.mark(BannedByFace)
+	default:
+		r.violate(p, "bans member %d, which has stated nothing but what it read", k) // S5, S6
+	}
+}
+
 // s7OriginWithinItsBudget: the origin sends the file once, and beyond that no more
 // than the faults explain (type budget).
 func (r *run) s7OriginWithinItsBudget() {

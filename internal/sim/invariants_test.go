@@ -56,7 +56,7 @@ func TestInvariants_seeWhatIsBroken(t *testing.T) {
 		want string
 	}{
 		{"S2", func(r *run, p *proc) {
-			r.store(p, r.origin.current, 1, true)
+			r.store(p, r.origin.current, 1, 0, true)
 			p.m.disk.synced = p.m.disk.have.Clone()
 			p.m.disk.forget(1)
 			r.s2ResumesWhatWasSynced(p.m)

@@ -33,11 +33,14 @@ type originHost struct {
 	active   int
 	pulls    []*pull // under way, to be broken off by OriginResets
 
+	twoFaces bool
+
 	stalledTill, truncatesTill, refusesTill swarm.Instant
 }
 
 func (o *originHost) init(r *run) {
 	o.up.rate = r.world.Origin.Up
+	o.twoFaces = r.world.Origin.TwoFaces
 	o.byInc = make(map[uint64]*content)
 	o.byPin = make(map[piece.Pin]*content)
 	o.current = o.version(r)
@@ -335,11 +338,12 @@ func (l *pull) arrive(r *run, n int64) {
 		}
 		l.due++
 		had := p.m.disk.have.Has(i)
-		if !r.store(p, l.content, i, true) {
+		face := r.origin.face(p.m)
+		if !r.store(p, l.content, i, face, true) {
 			return
 		}
 		if !had || l.kind != probe {
-			r.step(p, swarm.OriginStored{Request: l.req, Piece: i, Digest: l.content.digests[i]})
+			r.step(p, swarm.OriginStored{Request: l.req, Piece: i, Digest: variant(l.content.digests[i], face)})
 		}
 	}
 	if l.over || l.got < l.end-l.start {
@@ -434,7 +438,7 @@ func (e *pullEnded) happen(r *run) {
 	result := swarm.AuditFailed
 	if d := &p.m.disk; e.how.Failure == swarm.NoFailure && l.content != nil && d.content != nil && d.have.Has(l.piece) {
 		result = swarm.AuditEqual
-		if d.content.digests[l.piece] != l.content.digests[l.piece] {
+		if d.content.digests[l.piece] != l.content.digests[l.piece] || d.variants[l.piece] != r.origin.face(p.m) {
 			result = swarm.AuditDiffers
 		}
 		r.mark(Audits)
@@ -452,6 +456,14 @@ func (p *proc) beQuiet(now swarm.Instant, wait time.Duration) {
 // clockTolerance is the part of a pause by which a clock may be wrong: more than any
 // Member.Drift.
 const clockTolerance = 25
+
+// face is the variant of the file that the origin shows to a member.
+func (o *originHost) face(m *member) uint8 {
+	if o.twoFaces && m.index%2 == 1 {
+		return otherFace
+	}
+	return 0
+}
 
 // misbehave begins what concerns the answers of the origin.
 func (o *originHost) misbehave(r *run, f *Fault) {

@@ -45,6 +45,18 @@ const (
 	DiskFailed                    // a disk ended a download
 	FlipFound                     // a stored piece was not any more what was written
 	HoldKept                      // the tracker heard of a pause of the origin
+	Forged                        // somebody vouched for false bytes
+	Equivocated                   // or stated two digests for one piece
+	Deceived                      // and somebody finished with them, as the default allows
+	Banned                        // a member was shut out for what it stated
+	BannedByFace                  // or because the origin shows it what it shows few others
+	Inconsistent                  // the origin was found to give two things for one
+	FacesMixed                    // a file has bytes of both faces of the origin
+	Withheld                      // a request was never answered
+	Flooded                       // a member said and asked far too much
+	Replayed                      // a member said again what it had said before
+	TrackerLied                   // the tracker ordered what makes no sense
+	Crowds                        // a thousand or more members came within seconds
 	CoreDone                      // everybody of a core has finished, while the rest stayed broken
 
 	marks
@@ -53,7 +65,8 @@ const (
 var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
-	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "core-done"}
+	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "forged", "equivocated",
+	"deceived", "banned", "banned-by-face", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 
@@ -157,7 +170,7 @@ func (w *World) Describe() string {
 	for _, s := range []struct {
 		is   bool
 		name string
-	}{{o.OneStream, "one stream"}, {o.NoValidator, "no validator"}, {o.Unsized, "unsized"}} {
+	}{{o.OneStream, "one stream"}, {o.NoValidator, "no validator"}, {o.Unsized, "unsized"}, {o.TwoFaces, "two faces"}} {
 		if s.is {
 			b.WriteString(", " + s.name)
 		}
@@ -175,11 +188,16 @@ func (w *World) Describe() string {
 		count(m.Helper, &helpers)
 		count(m.Barred, &barred)
 		count(m.WAN == 0, &lineless)
-		count(m.LiesOneIn > 0, &liars)
+		count(m.cheats(), &liars)
 		count(m.LeavesWhenWhole, &leaving)
 	}
-	fmt.Fprintf(&b, "; %d helpers, %d barred, %d without a line, %d liars, %d leave when whole", helpers, barred, lineless, liars, leaving)
+	fmt.Fprintf(&b, "; %d helpers, %d barred, %d without a line, %d cheats, %d leave when whole", helpers, barred, lineless, liars, leaving)
 	fmt.Fprintf(&b, "; losses %d/%d per million until %v, messages %v late\n", w.PeerLosses, w.OriginLosses, w.QuietFrom, w.Jitter)
+	for k := range w.Members {
+		if m := &w.Members[k]; m.cheats() {
+			fmt.Fprintf(&b, "  member %d cheats:%s\n", k, words(m))
+		}
+	}
 	for k := range w.Faults {
 		fmt.Fprintf(&b, "  %s\n", w.Faults[k].describe(w))
 	}

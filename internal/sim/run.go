@@ -32,6 +32,7 @@ type run struct {
 
 	slowTill swarm.Instant // until when messages of the tracker are late
 	slowBy   time.Duration
+	liesTill swarm.Instant // until when the tracker lies
 	heldTill swarm.Instant // the end of the origin's pause that the tracker has heard of
 
 	waiting  int // members that have yet to finish, those to come included
@@ -105,7 +106,7 @@ func newRun(w World) *run {
 	r.budget.init(r)
 	r.startTracker()
 	for _, m := range r.members {
-		m.awaited = !m.Helper && m.LiesOneIn == 0 && !m.Rest // those who are shunned help themselves, if slowly
+		m.awaited = !m.Helper && !m.cheats() && !m.Rest // those who are shunned help themselves, if slowly
 		if m.awaited {
 			r.waiting++
 		}
@@ -124,6 +125,9 @@ func newRun(w World) *run {
 		}
 	}
 	r.later(time.Second, &r.watch)
+	if len(r.members) >= 1000 {
+		r.mark(Crowds)
+	}
 	return r
 }
 
@@ -204,13 +208,13 @@ func (r *run) patience() time.Duration {
 func (r *run) slowestBound() time.Duration {
 	w := r.world
 	bound := w.Bound()
-	alone := w.Origin.OneStream
+	alone := w.Origin.OneStream || w.Origin.TwoFaces
 	everybody := int64(0)
 	for _, f := range w.Faults {
 		alone = alone || f.Kind == Leave || f.Kind == Kill || f.Kind == Wipe || f.Kind == TrackerDies || f.Kind == HostDies
 	}
 	for _, m := range w.Members {
-		alone = alone || m.LeavesWhenWhole || m.LiesOneIn > 0
+		alone = alone || m.LeavesWhenWhole || m.cheats()
 	}
 	if alone {
 		for _, m := range w.Members {

@@ -72,6 +72,7 @@ func (s *shrinking) habits(w *World) (smaller bool) {
 	plain(func(c *World) { c.OriginLosses = 0 })
 	plain(func(c *World) { c.Jitter = 0 })
 	plain(func(c *World) { c.Origin.MaxRequests = 0 })
+	plain(func(c *World) { c.Origin.TwoFaces = false })
 	plain(func(c *World) { c.Origin.Unsized = false })
 	plain(func(c *World) { c.Origin.NoValidator = false })
 	plain(func(c *World) { c.Origin.OneStream = c.Origin.NoValidator })

@@ -115,6 +115,7 @@ func (r *run) stepTracker(t *trackerHost, ev swarm.TrackerEvent) {
 			r.checkToMember(t, a)
 			if s != nil {
 				r.put(&s.down, a.Message)
+				r.embroider(s)
 			}
 		case swarm.CutMember:
 			if s := t.sessions[r.memberOf(a.Member)]; s != nil {

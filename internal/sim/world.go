@@ -39,6 +39,13 @@ type Member struct {
 	LiesOneIn       int           // serves wrong bytes for one piece in so many; 0: never
 	LeavesWhenWhole bool          // is stopped as soon as its file is whole
 	Drift           int64         // its clock is so many parts in a million too fast
+	Withholds       bool          // says that it holds everything, and answers no request
+	Freeloads       bool          // tells nobody what it holds, and turns requests down
+	Floods          bool          // says and asks far more than anybody needs
+	Replays         bool          // says again what it has said before
+	Equivocates     bool          // states one digest to some neighbours and another to the rest
+	Forgery         int           // vouches for false bytes; those with the same number collude. 0: does not
+	LiesEvery       int           // with Forgery: for one piece in so many
 	Rest            bool          // what is wrong with it is never mended; nobody waits for it (S13)
 }
 
@@ -48,6 +55,7 @@ type Origin struct {
 	OneStream   bool  // answers every request with the whole file
 	NoValidator bool  // names no version; no two answers may be combined
 	Unsized     bool  // does not say how long the file is (with OneStream)
+	TwoFaces    bool  // gives every other member other bytes of the same version
 	MaxRequests int   // requests at one time; beyond, 503 with Retry-After. 0: no limit
 }
 
@@ -119,6 +127,9 @@ const (
 
 	// TrackerSlow: messages from and to the tracker take Wait longer.
 	TrackerSlow
+	// TrackerLies: it lends what others have or fetches, takes leases back without reason,
+	// and says that all is complete; with the fault another one takes its place.
+	TrackerLies
 	// TrackerForgets: the tracker knows nothing any more, but keeps its sessions.
 	TrackerForgets
 
@@ -132,7 +143,7 @@ const (
 var faultNames = [faultKinds]string{"leave", "kill", "wipe", "damage", "slow-line", "slow-lan", "partition", "tracker-dies",
 	"origin-busy", "origin-resets", "origin-changes", "one-way", "clog", "reset", "half-open", "pause", "clock-jumps", "clock-stops",
 	"disk-full", "sync-fails", "stale", "bit-flip", "origin-stalls", "origin-drips", "origin-truncates", "origin-refuses",
-	"origin-flaps", "tracker-slow", "tracker-forgets", "host-dies"}
+	"origin-flaps", "tracker-slow", "tracker-lies", "tracker-forgets", "host-dies"}
 
 func (k FaultKind) String() string { return faultNames[k] }
 
