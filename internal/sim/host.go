@@ -35,10 +35,12 @@ func (c *clock) read(now swarm.Instant) swarm.Instant {
 
 // when returns the true time at which the clock shows at, or a later time.
 func (c *clock) when(at swarm.Instant) (swarm.Instant, bool) {
-	if c.stopped {
+	switch {
+	case c.stopped:
 		return 0, false
-	}
-	if c.drift == 0 {
+	case at <= c.base:
+		return c.since, true
+	case c.drift == 0:
 		return c.since + at - c.base, true
 	}
 	d, rate := at-c.base, swarm.Instant(1_000_000+c.drift)

@@ -283,7 +283,7 @@ func (p *pool) lose(m *member, extents []piece.Extent, now Instant) {
 				}
 			case m.leased.Has(i):
 				// Lost before it was told of: it does not fetch it again by itself.
-				m.leased.Remove(one)
+				p.takeLease(m, one)
 				p.release(one)
 			}
 		}

@@ -49,10 +49,10 @@ const (
 	// send.
 	unsureTime = 3 * time.Second
 
-	// After fewFruitless questions for statements that brought nothing new the time
-	// between two of them doubles, maxFruitless times, to 16 s.
-	fewFruitless = 4
-	maxFruitless = 6
+	// After fewUnanswered questions for statements that brought nothing new the time
+	// between two of them doubles, maxUnanswered times, to 16 s.
+	fewUnanswered = 4
+	maxUnanswered = 6
 
 	// claimAgain is how long claims of one neighbour are not answered after one was.
 	claimAgain = time.Second
@@ -118,7 +118,7 @@ type neighbour struct {
 	unsureUntil Instant // when it is believed again to hold unsure
 
 	askAgainAt Instant // when it may be asked again for the statements in asked
-	fruitless  int     // times that it was asked and told nothing new
+	unanswered int     // times that it was asked and told nothing new
 
 	served  int64 // bytes sent to it
 	serving int
@@ -334,7 +334,7 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		before := len(n.trust.statements)
 		n.takeStatement(&msg)
 		if len(n.trust.statements) > before {
-			p.fruitless = 0
+			p.unanswered = 0
 		}
 	case Accuse:
 		n.accused(p, &msg)
@@ -737,8 +737,8 @@ func (n *Node) checkPeers() {
 		if p.asked.Count() > 0 && n.now >= p.askAgainAt {
 			// The more often nothing came of it, the longer it is not asked again.
 			p.asked = piece.NewBitfield(p.asked.Len())
-			p.askAgainAt = n.now.Add(checkInterval << min(max(p.fruitless-fewFruitless, 0), maxFruitless))
-			p.fruitless++
+			p.askAgainAt = n.now.Add(checkInterval << min(max(p.unanswered-fewUnanswered, 0), maxUnanswered))
+			p.unanswered++
 		}
 		if len(p.wants) > 0 {
 			n.dirty(p)
