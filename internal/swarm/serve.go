@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"slices"
+	"time"
 
 	"dragonload/internal/piece"
 )
@@ -17,6 +18,15 @@ const (
 
 	// maxAsked bounds the requests of one neighbour that wait.
 	maxAsked = 8
+
+	// A request is slow, for its neighbour takes it slowly, if it lasts at least slowServe
+	// and overtakenBy times its bytes have gone out meanwhile in requests that began later:
+	// with even shares it would be at most maxServing-1 times as many. It does not count
+	// towards maxServing, or a few neighbours on bad lines would keep all others from being
+	// served; there are at most maxSlow of them, and one of each neighbour.
+	slowServe   = time.Second
+	overtakenBy = 2 * maxServing
+	maxSlow     = 42
 )
 
 func (n *Node) asked(ev Asked) {
@@ -56,27 +66,35 @@ func (n *Node) served(ev Served) {
 		return // it went away while it waited
 	}
 	n.swap.serving--
+	if a.since <= n.swap.servedAt {
+		n.swap.servedAt = n.now
+	}
+	for _, o := range n.swap.asked {
+		if o.active && o.since < a.since {
+			o.overtaken += ev.Bytes
+		}
+	}
 	if p := n.neighbour(a.peer); p != nil {
 		p.serving = max(p.serving-1, 0)
 		p.served += ev.Bytes
+		if ev.Bytes > 0 {
+			p.tried, p.slow = true, n.isSlow(a)
+		}
 	}
+}
+
+func (n *Node) isSlow(a *askedFor) bool {
+	return n.now.Sub(a.since) >= slowServe && a.overtaken >= overtakenBy*int64(len(a.pieces))*n.layout.PieceLength
 }
 
 // serveNext lets waiting requests go ahead.
 func (n *Node) serveNext() {
-	for n.swap.serving < n.servingLimit() {
-		var best *askedFor
-		var bestKey [3]int64
-		for _, a := range n.swap.asked {
-			if a.active {
-				continue
-			}
-			key := n.servingKey(a)
-			if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
-				best, bestKey = a, key
-			}
-		}
+	for len(n.swap.asked) > n.swap.serving && n.pinned {
+		best := n.nextServed()
 		if best == nil {
+			if n.swap.serving > 0 {
+				n.checkAt = min(n.checkAt, n.now.Add(slowServe/2)) // some may turn out to be slow
+			}
 			return
 		}
 		if !n.holdsAll(best.pieces) {
@@ -84,7 +102,10 @@ func (n *Node) serveNext() {
 			n.act(Refuse{Request: best.id})
 			continue
 		}
-		best.active = true
+		if n.swap.serving == 0 {
+			n.swap.servedAt = n.now
+		}
+		best.active, best.since = true, n.now
 		n.swap.serving++
 		if p := n.neighbour(best.peer); p != nil {
 			p.serving++
@@ -93,12 +114,62 @@ func (n *Node) serveNext() {
 	}
 }
 
-// servingLimit keeps the pieces in memory bounded where they are long.
-func (n *Node) servingLimit() int {
-	if !n.pinned {
-		return 0
+// nextServed returns the waiting request whose turn it is, if there is a place for one.
+// Some places are kept for neighbours that are known to be quick.
+func (n *Node) nextServed() (best *askedFor) {
+	limit, most := n.servingLimit()
+	slow, untried := n.slowRequests()
+	if n.swap.serving < limit+slow+int(n.now.Sub(n.swap.servedAt)/slowServe) && n.swap.serving < most {
+		quick := slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.tried && !p.slow })
+		full := quick && (untried >= limit-keptFree(limit) || n.swap.serving >= most-keptFree(most))
+		var bestKey [3]int64
+		for _, a := range n.swap.asked {
+			if a.active || full && !n.isQuick(a.peer) {
+				continue
+			}
+			if p := n.neighbour(a.peer); p != nil && p.slow && p.serving > 0 {
+				continue
+			}
+			key := n.servingKey(a)
+			if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
+				best, bestKey = a, key
+			}
+		}
 	}
-	return max(min(maxServing, int(maxBuffered/2/n.layout.PieceLength)), 2)
+	return best
+}
+
+func keptFree(places int) int { return min(2, places/2) }
+
+// slowRequests counts the slow ones of the requests that are served, and of the others
+// those of neighbours that are not known to be quick.
+func (n *Node) slowRequests() (slow, untried int) {
+	for _, a := range n.swap.asked {
+		switch {
+		case !a.active:
+		case n.isSlow(a):
+			slow++
+			if p := n.neighbour(a.peer); p != nil {
+				p.slow = true
+			}
+		case !n.isQuick(a.peer):
+			untried++
+		}
+	}
+	return slow, untried
+}
+
+// isQuick reports whether a member takes what is served to it as quickly as others.
+func (n *Node) isQuick(id piece.NodeID) bool {
+	p := n.neighbour(id)
+	return p != nil && p.tried && !p.slow
+}
+
+// servingLimit returns how many requests are served at a time, the slow ones not counted,
+// and with them. It keeps the pieces in memory bounded where they are long.
+func (n *Node) servingLimit() (limit, most int) {
+	memory := max(int(maxBuffered/2/n.layout.PieceLength), 2)
+	return min(maxServing, memory), min(maxServing+maxSlow, memory)
 }
 
 // servingKey orders waiting requests, the least first.

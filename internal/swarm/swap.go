@@ -67,6 +67,10 @@ type swapSide struct {
 	requests int          // to neighbours, under way
 	asked    []*askedFor  // waiting to be served, in the order of asking
 	serving  int
+	// servedAt is when places were last seen to become free: a request was served that had
+	// begun before the last such time, or none was under way. For each slowServe since then
+	// there is a place more.
+	servedAt Instant
 	known    map[piece.NodeID]*acquaintance
 	wrong    map[piece.Index]piece.NodeID // who sent wrong bytes of a piece, the first of them
 	strays   []Request                    // under way to members that are no neighbours any more
@@ -122,6 +126,8 @@ type neighbour struct {
 
 	served  int64 // bytes sent to it
 	serving int
+	tried   bool // something was sent to it
+	slow    bool // it took that slowly
 }
 
 type peerRequest struct {
@@ -137,7 +143,10 @@ type askedFor struct {
 	id     Request
 	peer   piece.NodeID
 	pieces []piece.Index
-	active bool
+
+	active    bool    // it is served
+	since     Instant // when that began
+	overtaken int64   // bytes of requests that began later and were served before
 }
 
 func (s *swapSide) init() { s.known = make(map[piece.NodeID]*acquaintance) }
