@@ -58,6 +58,7 @@ type download struct {
 	harm      harm
 	early     map[piece.Index]bool // found damaged before they were told of as stored
 	pausedFor error                // why nothing can be stored, as told last; nil once something was
+	skewed    []string             // whom the user was told of as of another version
 	meter     meter
 	last      Progress // as last emitted
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"dragonload/internal/node"
 	"dragonload/internal/origin/origintest"
+	"dragonload/internal/room"
 )
 
 // Rows of the fault table (docs/faults.md) that need nodes, in virtual time over a network
@@ -92,14 +94,14 @@ func half(t *testing.T, r *run, size int) {
 
 func TestFault16SleepAndResume(t *testing.T) {
 	t.Parallel()
-	for _, room := range []string{"lab", ""} {
-		t.Run("room "+room, func(t *testing.T) {
+	for _, name := range []string{"lab", ""} {
+		t.Run("room "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const size = 8 << 20
 				w := newWorld(t, size)
 				w.run()
 				spec := w.spec(t)
-				spec.Room, spec.LimitRate = room, size/20
+				spec.Room, spec.LimitRate = name, size/20
 				var slept atomic.Int64
 				o := w.join("sleeper").options()
 				o.Log = testLog(t)
@@ -119,7 +121,7 @@ func TestFault16SleepAndResume(t *testing.T) {
 				}()
 				r := download(t, t.Context(), n, spec)
 				var other *run
-				if room != "" {
+				if name != "" {
 					spec.Dir = t.TempDir()
 					other = download(t, t.Context(), start(t, w.join("other").options()), spec)
 				}
@@ -401,4 +403,30 @@ func TestFault17AddressChanges(t *testing.T) {
 	if len(ids) != 1 {
 		t.Errorf("the mover had the identities %v", ids)
 	}
+}
+
+// Row 37: a tracker that knows other calls is told of by a code, and the download goes on
+// without it.
+func TestFault37TrackerOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 1<<20)
+	b := newLab(t)
+	l, err := net.Listen("tcp", b.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := httptest.NewUnstartedServer(http.NotFoundHandler())
+	other.Listener.Close()
+	other.Listener = l
+	other.EnableHTTP2 = true
+	other.TLS = b.first.keyring.ServerTLS(room.ALPNControl)
+	other.StartTLS()
+	t.Cleanup(other.Close)
+	spec := s.spec(t)
+	spec.Room = "lab"
+	r := download(t, t.Context(), start(t, b.join("member").options()), spec)
+	if says := r.warned(t, "version-skew"); !strings.Contains(says, "the room's tracker speaks another version") {
+		t.Errorf("said: %s", says)
+	}
+	s.check(t, r.result(t))
 }

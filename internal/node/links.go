@@ -163,6 +163,7 @@ func (m *membership) dialLink(ctx context.Context, l *link, addr string) {
 	cancel()
 	if err != nil {
 		m.node.log.Debug("neighbour was not reached", "peer", l.id, "err", err)
+		m.skewed(l, err)
 		m.gone(l)
 		return
 	}
@@ -240,6 +241,7 @@ func (m *membership) read(ctx context.Context, l *link) {
 		said, err := l.stream.Receive(ctx)
 		if err != nil {
 			m.node.log.Debug("stream ended", "peer", l.id, "err", err)
+			m.skewed(l, err)
 			break
 		}
 		switch {
@@ -258,6 +260,21 @@ func (m *membership) read(ctx context.Context, l *link) {
 	}
 	_ = l.stream.Close() // why it ended is told already
 	m.gone(l)
+}
+
+// skewed tells the user if err says that a neighbour speaks another version.
+func (m *membership) skewed(l *link, err error) {
+	if !isSkew(err) {
+		return
+	}
+	name := m.members.name(l.id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for pool := range l.pools {
+		if d := m.pools[pool]; d != nil {
+			d.inbox.do(func() { d.tellSkew("member " + name) })
+		}
+	}
 }
 
 func (m *membership) theyOpened(l *link, said peer.Received) {

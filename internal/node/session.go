@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
+	"dragonload/internal/peer"
 	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
@@ -88,6 +90,9 @@ func (s *session) keep(d *download) {
 		}
 		if ctx.Err() != nil {
 			return
+		}
+		if isSkew(err) {
+			d.inbox.do(func() { d.tellSkew("the room's tracker") })
 		}
 		d.log.Info("no session with the room's tracker", "room", d.room.name, "err", err)
 		if !warned && time.Since(began) >= awayAfter {
@@ -200,6 +205,22 @@ func (s *session) begin(ctx context.Context, cancel context.CancelFunc, d *downl
 		live.SendRemovals(list)
 	}
 	d.step(swarm.TrackerUp{Member: member})
+}
+
+// isSkew reports whether err says that the other side speaks another version of the
+// protocol.
+func isSkew(err error) bool {
+	return errors.Is(err, rpc.ErrVersion) || errors.Is(err, peer.ErrVersion) || errors.Is(room.RefusedBy(err), room.ErrVersion)
+}
+
+// tellSkew tells the user, once, of a side that cannot be talked to. It belongs to the
+// loop.
+func (d *download) tellSkew(who string) {
+	if slices.Contains(d.skewed, who) || len(d.skewed) >= 16 {
+		return
+	}
+	d.skewed = append(d.skewed, who)
+	d.warn("version-skew", who+" speaks another version of dragonload's protocol and is not used; update the older of the two (dragonload version tells this one's); the download goes on without it")
 }
 
 // accessProblem returns the problem that ends a download if err says that this node

@@ -43,6 +43,9 @@ var (
 
 	// ErrOverflow: the neighbour takes messages more slowly than they arise.
 	ErrOverflow = errors.New("this member does not keep up with what it is told")
+
+	// ErrVersion ends Stream.Receive: the neighbour speaks another version of the stream.
+	ErrVersion = errors.New("this member speaks another version of the protocol")
 )
 
 // abort closes a connection without waiting for anything: unlike tls.Conn.Close it

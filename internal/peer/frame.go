@@ -159,7 +159,7 @@ func decodePayload(k kind, pool swarm.PoolID, payload []byte) (frame, error) {
 
 func decodeHello(p []byte) (string, error) {
 	if v := binary.BigEndian.Uint16(p); v != version {
-		return "", fmt.Errorf("version %d of the stream is not spoken here", v)
+		return "", fmt.Errorf("%w: %d of the stream, here %d", ErrVersion, v, version)
 	}
 	addr := string(p[3:])
 	if len(addr) != int(p[2]) {

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"crypto/hmac"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,7 +43,7 @@ func (r *Room) Standing(csr []byte) (*Removals, error) {
 // certificate request. It returns the certificates for Folder.Join in PEM, after the
 // use of the invite is durable. Joining again with the same key and invite uses it
 // once. Refusals are ErrInviteBad, ErrInviteForeign, ErrInviteExpired, ErrInviteUsed,
-// ErrRemoved, ErrFull and, where the room was not created, ErrNoAuthority.
+// ErrRemoved, ErrFull, ErrNotStored and, where the room was not created, ErrNoAuthority.
 func (r *Room) Admit(ctx context.Context, token, csr []byte, now time.Time, a Admitter) ([]byte, error) {
 	if r.caKey == nil {
 		return nil, ErrNoAuthority
@@ -80,8 +81,13 @@ func (r *Room) Admit(ctx context.Context, token, csr []byte, now time.Time, a Ad
 	if err != nil {
 		return nil, err
 	}
-	if err := a.UseInvite(ctx, r.ID, inviteID(token), key, i.Uses, i.Expires); err != nil {
+	err = a.UseInvite(ctx, r.ID, inviteID(token), key, i.Uses, i.Expires)
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrInviteUsed), errors.Is(err, ErrRemoved), errors.Is(err, ErrFull), ctx.Err() != nil:
 		return nil, fmt.Errorf("admit to room %s: %w", r.Name, err)
+	default:
+		return nil, fmt.Errorf("admit to room %s: %w: %w", r.Name, ErrNotStored, err)
 	}
 	return r.Authority.chain(leaf), nil
 }

@@ -29,12 +29,16 @@ var (
 	ErrManyRemoved = fmt.Errorf("%d members were removed within %d days and no more can be; make a new room", MaxRemovals, int(keepRemoved.Hours()/24))
 	// ErrFull: the room has MaxMembers members.
 	ErrFull = fmt.Errorf("the room has %d members and takes no more", MaxMembers)
+	// ErrNotStored: the Admitter could not make durable what must be.
+	ErrNotStored = errors.New("it could not be stored")
 	// ErrNoAuthority: only the room's creator can admit, renew and invite.
 	ErrNoAuthority = errors.New("the room's authority is not on this node; ask on the machine that created the room")
 	// ErrClock: a certificate is not valid at what the clock says; it is ErrNotMember too.
 	ErrClock = errors.New("the certificate or the clock is out of date")
 	// ErrNotMember: the other side showed no certificate that the room accepts.
 	ErrNotMember = errors.New("not a member of the room")
+	// ErrVersion: the other side speaks no version of the protocol that this one does.
+	ErrVersion = errors.New("the other side speaks another version of the protocol")
 	// ErrWrongPeer: the other side is a member, but not the one that was expected.
 	ErrWrongPeer = errors.New("another member answers at this address")
 )
@@ -93,7 +97,8 @@ func distance(a, b string) int {
 
 // RefusedBy says what it means that a handshake or the first read of a connection
 // ended with err: ErrInviteForeign if the other side does not know the room at all,
-// ErrNotMember if it did not accept this node's certificate, else nil. Only the text
+// ErrNotMember if it did not accept this node's certificate, ErrVersion if it speaks none
+// of the protocols asked for, else nil. Only the text
 // of a remote alert tells, for package tls exports neither its type nor its numbers.
 func RefusedBy(err error) error {
 	var op *net.OpError
@@ -105,13 +110,17 @@ func RefusedBy(err error) error {
 		return ErrInviteForeign
 	case alertNotMember:
 		return ErrNotMember
+	case alertNoProtocol:
+		return ErrVersion
 	}
 	return nil
 }
 
 // The alerts that a server made by Keyring.ServerTLS sends: 112 for a room that it is
-// not in, 42 for a certificate that verify refuses.
+// not in, 42 for a certificate that verify refuses, 120 (of package tls) for a protocol, or
+// a version of one, that it does not speak.
 var (
 	alertUnknownRoom = tls.AlertError(112).Error()
 	alertNotMember   = tls.AlertError(42).Error()
+	alertNoProtocol  = tls.AlertError(120).Error()
 )

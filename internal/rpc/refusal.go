@@ -41,9 +41,11 @@ var (
 	ErrNotHosting    = refusal("not-hosting", connect.CodeNotFound, "this machine does not take the tracker's place for that pool")
 	ErrTrackerMoved  = refusal("tracker-moved", connect.CodeAborted, "this machine takes the tracker's place no more: another does, or the room's own is back")
 	ErrNoAuthority   = refusal("no-authority", connect.CodeFailedPrecondition, "this tracker does not hold the room's authority: ask the machine that made the room")
+	ErrCannotStore   = refusal("cannot-store", connect.CodeUnavailable, "the room's tracker cannot store, so joins are paused: its disk is full or failing; tell who runs it, and join again afterwards")
 	ErrCreator       = refusal("is-creator", connect.CodeFailedPrecondition, "this machine made the room and holds its authority: it can leave the room, not be removed from it")
 	ErrManyRemoved   = refusal("too-many-removed", connect.CodeResourceExhausted, "as many members were removed lately as can be: make a new room")
 
+	ErrVersion   = refusal("version", connect.CodeUnimplemented, "the other end speaks another version of the protocol: update the older of the two (dragonload version)")
 	ErrMalformed = refusal("malformed", connect.CodeInvalidArgument, "the message breaks the protocol")
 	ErrReplaced  = refusal("session-replaced", connect.CodeAborted, "another session of this member took the place of this one")
 	ErrCut       = refusal("session-cut", connect.CodeAborted, "the tracker ended the session: the member was silent, or said what no member says")
@@ -95,6 +97,9 @@ func FromWire(err error) error {
 	}
 	if r, ok := refusals[e.Message()]; ok && r.code == e.Code() {
 		return r
+	}
+	if e.Code() == connect.CodeUnimplemented {
+		return ErrVersion // it knows no such call
 	}
 	if connect.IsWireError(err) {
 		return fmt.Errorf("the other end answered with code %v", e.Code())

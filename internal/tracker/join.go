@@ -84,6 +84,7 @@ func refused(err error) error {
 		{room.ErrInviteForeign, rpc.ErrInviteForeign},
 		{room.ErrRemoved, rpc.ErrRemoved},
 		{room.ErrFull, rpc.ErrRoomFull},
+		{room.ErrNotStored, rpc.ErrCannotStore},
 		{room.ErrNoAuthority, rpc.ErrNoAuthority},
 		{room.ErrNotMember, rpc.ErrNotMember},
 	} {

@@ -72,14 +72,34 @@ func (s *Service) Members(ctx context.Context, id [32]byte) ([]rpc.Member, error
 }
 
 // introduce gives a member its number and remembers its name, at its first call since
-// the service has started.
+// the service has started. A member that has a number is let in though nothing can be
+// stored, and introduced at a later call: leases and handouts need no disk.
 func (s *Service) introduce(ctx context.Context, c *caller) error {
 	if !s.present.isNew(c.member) {
 		return nil
 	}
-	if _, err := s.opts.State.Number(ctx, c.room.ID, c.id); err != nil {
+	_, err := s.opts.State.Number(ctx, c.room.ID, c.id)
+	switch {
+	case err == nil:
+	case errors.Is(err, room.ErrRemoved), errors.Is(err, room.ErrFull), ctx.Err() != nil:
 		return fmt.Errorf("number member %v: %w", c.id, err)
+	default:
+		return fmt.Errorf("number member %v: %w: %w", c.id, room.ErrNotStored, err)
 	}
+	err = s.remember(ctx, c)
+	switch {
+	case err == nil:
+		s.present.introduced(c.member)
+	case errors.Is(err, room.ErrRemoved), errors.Is(err, room.ErrFull), ctx.Err() != nil:
+		return err
+	default:
+		s.opts.Log.Error("what a member told could not be stored; it is served all the same", "err", err)
+	}
+	return nil
+}
+
+// remember keeps what is known of a member besides its number.
+func (s *Service) remember(ctx context.Context, c *caller) error {
 	// A State that was set back has forgotten which invite it came with.
 	if use, ok := room.UseOf(c.leaf); ok && time.Now().Before(use.Expires) {
 		err := s.opts.State.UseInvite(ctx, c.room.ID, use.Invite, c.id, use.Uses, use.Expires)
@@ -92,6 +112,5 @@ func (s *Service) introduce(ctx context.Context, c *caller) error {
 	if err := s.opts.State.SetName(ctx, c.room.ID, c.id, c.name); err != nil {
 		return fmt.Errorf("remember the name of member %v: %w", c.id, err)
 	}
-	s.present.introduced(c.member)
 	return nil
 }

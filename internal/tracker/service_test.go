@@ -49,7 +49,10 @@ func newSite(t *testing.T, o tracker.Options) *site {
 	s.home.folder = newFolder(t)
 	s.home.room = s.create(s.home.folder, "lab")
 
-	o.State, o.Rooms, o.Seed = s.state, s.keyring, 1
+	if o.State == nil {
+		o.State = s.state
+	}
+	o.Rooms, o.Seed = s.keyring, 1
 	o.Log = slog.New(slog.DiscardHandler)
 	service := tracker.NewService(o)
 	protos := []string{room.ALPNControl, room.ALPNJoin}
