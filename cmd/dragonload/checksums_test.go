@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,4 +74,32 @@ func TestChecksums_refuseWhatTheyCannotUse(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d", name, codeOf(err), exitUsage)
 		}
 	}
+}
+
+// FuzzChecksumList: what is accepted of a list are digests of a known length, one a line.
+func FuzzChecksumList(f *testing.F) {
+	f.Add(hexA+"  a\n"+hexB+" *b\r\n# end\n", "")
+	f.Add("SHA256 (a) = b) = "+hexA+"\n", "sha-256")
+	f.Add(`\`+hexA+`  a\nb`, "")
+	f.Fuzz(func(t *testing.T, list, algorithm string) {
+		if _, known := algorithms[algorithm]; !known {
+			algorithm = ""
+		}
+		lines := strings.Count(list, "\n") + strings.Count(list, "\r") + 1
+		got := 0
+		for _, l := range listLines([]byte(list)) {
+			text, _ := strings.CutPrefix(strings.TrimSpace(l.text), "\\")
+			sum, _, ok := parseChecksumLine(text, algorithm)
+			if !ok {
+				continue
+			}
+			got++
+			if raw, err := hex.DecodeString(sum.Hex); err != nil || len(raw) != algorithms[sum.Algorithm] || algorithm != "" && sum.Algorithm != algorithm {
+				t.Errorf("%q gives %+v", l.text, sum)
+			}
+		}
+		if got > lines {
+			t.Errorf("%d digests of %d lines", got, lines)
+		}
+	})
 }

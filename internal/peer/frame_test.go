@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -277,4 +278,40 @@ func FuzzFrame(f *testing.F) {
 			t.Errorf("%x is written again as %x: %v", data[:n], again, err)
 		}
 	})
+}
+
+// FuzzStatement: the signature of a statement covers all of it.
+func FuzzStatement(f *testing.F) {
+	good := statement(f, 3)
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)) // the same in every worker
+	good.By = piece.NodeID(key.Public().(ed25519.PublicKey))
+	good.Signature = ed25519.Sign(key, good.Message())
+	data, err := appendMessage(nil, testPool, good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, changed []byte) {
+		got, n, err := parse(changed)
+		m, ok := got.message.(swarm.Statement)
+		if err != nil || !ok || m.By != good.By || bytes.Equal(changed[frameStart:n], data[frameStart:]) {
+			return
+		}
+		if ed25519.Verify(m.By[:], m.Message(), m.Signature) {
+			t.Errorf("%x has the signature of %x", changed, data)
+		}
+	})
+}
+
+// TestFault37StreamOfAnotherVersion: the first frame names the version.
+func TestFault37StreamOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	hello, err := appendHello(nil, "host:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello[frameStart+1] = 2
+	if _, _, err := parse(hello); !errors.Is(err, ErrVersion) {
+		t.Errorf("got %v, want ErrVersion", err)
+	}
 }
