@@ -28,7 +28,7 @@ type BuildOptions struct {
 	PieceLength int64  // a power of two from piece.MinLength to piece.MaxLength; by the size
 	Hybrid      bool   // for programs that know version 1 alone, too; costs a SHA-1 of all bytes
 	Private     bool
-	WebSeeds    []string // of http or https, without user-info; one of a folder ends with a slash
+	WebSeeds    []string // of http or https, without user-info; those of a folder end with a slash
 	CreatedBy   string
 	Workers     int // that read and hash at once; as many as there are cores
 
@@ -367,7 +367,7 @@ func (f *source) ended() error {
 func (b *builder) torrent(folder bool) (*Torrent, error) {
 	t := &Torrent{
 		Name: b.o.Name, Folder: folder, PieceLength: b.length, Folders: b.folders, Private: b.o.Private,
-		WebSeeds: b.o.WebSeeds, CreatedBy: b.o.CreatedBy, Hybrid: b.o.Hybrid,
+		CreatedBy: b.o.CreatedBy, Hybrid: b.o.Hybrid,
 	}
 	for _, f := range b.files {
 		file := TorrentFile{Path: f.path, Size: f.size, Pieces: f.digests}
@@ -376,13 +376,17 @@ func (b *builder) torrent(folder bool) (*Torrent, error) {
 		}
 		t.Files = append(t.Files, file)
 	}
-	for _, seed := range t.WebSeeds {
+	for _, seed := range b.o.WebSeeds {
 		if u, err := url.Parse(seed); err != nil || u.User != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 			return nil, errors.New("a web seed is no address of http or https, or has a user's name in it")
 		}
 		if folder && !strings.HasSuffix(seed, "/") {
 			return nil, errors.New("the web seed of a folder must end with a slash")
 		}
+		if !folder {
+			seed = seedFolder(seed, t.Name)
+		}
+		t.WebSeeds = append(t.WebSeeds, seed)
 	}
 	t.info = t.encodeInfo(b.sums)
 	var out strings.Builder
@@ -390,6 +394,19 @@ func (b *builder) torrent(folder bool) (*Torrent, error) {
 		return nil, err
 	}
 	return parseTorrent([]byte(out.String()))
+}
+
+// seedFolder returns the address of the folder that a single file's web seed lies in,
+// if that and the file's name make the address: BEP 19 has both forms, but libtorrent
+// 2.0.8 adds the name to the address of a file of version 2, too, if its last piece is
+// a short one.
+func seedFolder(seed, name string) string {
+	for _, last := range []string{url.PathEscape(name), name} {
+		if in, found := strings.CutSuffix(seed, "/"+last); found && !strings.HasSuffix(in, "/") && !strings.ContainsAny(seed, "?#") {
+			return in + "/"
+		}
+	}
+	return seed
 }
 
 // encodeInfo writes the info dictionary, with the given hashes of version 1 if hybrid.

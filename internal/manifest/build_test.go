@@ -199,6 +199,18 @@ func TestBuildTorrent_refusesAFileThatChanges(t *testing.T) {
 	}
 }
 
+func TestBuildTorrent_writesTheFolderOfAWebSeedWhereItCan(t *testing.T) {
+	t.Parallel()
+	files := fstest.MapFS{"d/my file": {Data: noise(1)}}
+	got, _, err := BuildTorrent(context.Background(), files, "d/my file", BuildOptions{WebSeeds: []string{
+		"http://a.example/f/my%20file", "http://b.example/other", "http://c.example/my%20file?v=1", "http://d.example/?/my%20file", "http://e.example/",
+	}})
+	want := []string{"http://a.example/f/", "http://b.example/other", "http://c.example/my%20file?v=1", "http://d.example/?/my%20file", "http://e.example/"}
+	if err != nil || !reflect.DeepEqual(got.WebSeeds, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+}
+
 func TestBuildTorrent_tellsProgressAndStops(t *testing.T) {
 	t.Parallel()
 	files := fstest.MapFS{"d/x": {Data: noise(9 * testPiece)}, "d/y": {Data: noise(9)}}
