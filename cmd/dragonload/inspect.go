@@ -23,10 +23,12 @@ import (
 func newInspect(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE|INVITE",
-		Short: "what a partial download, a Metalink or an invite holds",
-		Long: `Of a Metalink (.meta4): its files, their digests and addresses. Of a partial download, named by its .part file or by its final name: how much of it
-is here, of which version of which size. Of an invite: the room, where its trackers
-are, how often and how long it may be used; never its secret.`,
+		Short: "what a partial download, a torrent, a Metalink or an invite holds",
+		Long: `Of a torrent (.torrent, of version 2 or hybrid): its info hash, its files and the
+roots of their hash trees, its web seeds. Of a Metalink (.meta4): its files, their
+digests and addresses. Of a partial download, named by its .part file or by its final
+name: how much of it is here, of which version of which size. Of an invite: the room,
+where its trackers are, how often and how long it may be used; never its secret.`,
 		Args: exactArgs("a FILE or an INVITE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if arg := args[0]; arg == "-" || strings.HasPrefix(arg, "@") || isInvite(arg) {
@@ -38,6 +40,9 @@ are, how often and how long it may be used; never its secret.`,
 			}
 			if isMetalink(args[0]) {
 				return inspectMetalink(args[0], std.out)
+			}
+			if isTorrent(args[0]) {
+				return inspectTorrent(args[0], std.out)
 			}
 			cfg, err := loadConfig(cmd)
 			if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/time/rate"
 
+	"dragonload/internal/manifest"
 	"dragonload/internal/node"
 	"dragonload/internal/store"
 )
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 //	await NAME N         waits until it ends by itself, with N
 //	random FILE SIZE     makes a file of SIZE bytes
 //	expand FROM TO       copies a file with the script's variables filled in
+//	torrent PATH FILE hybrid|v2 [URL]   writes the torrent of PATH, with a web seed
 //	lock DIR             holds the state folder DIR until the script ends
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -71,6 +73,8 @@ func TestScripts(t *testing.T) {
 			"random": scriptRandom,
 			"expand": scriptExpand,
 			"lock":   scriptLock,
+
+			"torrent": scriptTorrent,
 		},
 	})
 }
@@ -251,6 +255,16 @@ func scriptExit(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
 	}
+}
+
+func scriptTorrent(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	built, _, err := manifest.BuildTorrent(context.Background(), os.DirFS(filepath.Dir(path)), filepath.Base(path),
+		manifest.BuildOptions{Hybrid: args[2] == "hybrid", CreatedBy: "somebody/1", WebSeeds: args[3:]})
+	ts.Check(err)
+	var out bytes.Buffer
+	ts.Check(built.Write(&out))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o666))
 }
 
 func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {
