@@ -211,6 +211,25 @@ func TestBuildTorrent_writesTheFolderOfAWebSeedWhereItCan(t *testing.T) {
 	}
 }
 
+func TestBuildTorrent_ofAFolderWithOneFile(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		files          tree
+		hybrid, folder bool
+		name, seed     string
+	}{
+		{tree{"x": noise(5)}, false, false, "x", "http://a.example/my%20d/"},
+		{tree{"x": noise(5)}, true, true, "my d", "http://a.example/"},
+		{tree{"a": tree{"x": noise(5)}}, false, true, "my d", "http://a.example/"},
+		{tree{"x": noise(5), "none": tree{}}, false, true, "my d", "http://a.example/"},
+	} {
+		got := build(t, c.files, BuildOptions{Name: "my d", Hybrid: c.hybrid, WebSeeds: []string{"http://a.example/"}})
+		if got.Folder != c.folder || got.Name != c.name || got.WebSeeds[0] != c.seed {
+			t.Errorf("got %+v, want %+v", got, c)
+		}
+	}
+}
+
 func TestBuildTorrent_tellsProgressAndStops(t *testing.T) {
 	t.Parallel()
 	files := fstest.MapFS{"d/x": {Data: noise(9 * testPiece)}, "d/y": {Data: noise(9)}}

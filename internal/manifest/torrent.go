@@ -378,7 +378,7 @@ func (p *torrentParser) readLayers(r *bencodeReader) error {
 // it lies in a folder.
 func (p *torrentParser) readVersion1() error {
 	t := p.torrent
-	single := len(t.Files) == 1 && len(t.Folders) == 0 && !strings.Contains(t.Files[0].Path, "/")
+	single := t.isOneFile()
 	pieces, files, length := p.info["pieces"], p.info["files"], p.info["length"]
 	t.Hybrid = pieces != nil
 	if !t.Hybrid && files == nil && length == nil {
@@ -409,6 +409,11 @@ func (p *torrentParser) readVersion1() error {
 		return refuseTorrent("it has not the %d hashes that its pieces have in version 1", want)
 	}
 	return nil
+}
+
+// isOneFile reports whether the file tree has one file at its top and nothing else.
+func (t *Torrent) isOneFile() bool {
+	return len(t.Files) == 1 && len(t.Folders) == 0 && !strings.Contains(t.Files[0].Path, "/")
 }
 
 // readVersion1Files compares version 1's list with the files: the same in the same
