@@ -135,8 +135,7 @@ func (d *drawing) members(w *World, n int) {
 }
 
 func (d *drawing) origin(w *World) {
-	// Below 2 KiB/s a request each chunk looks like a stall; who is alone makes several.
-	w.Origin.Up = max(d.rate(d.logarithmic(0.2, 5)), int64(len(w.Members))*4*minChunk)
+	w.Origin.Up = max(d.rate(d.logarithmic(0.2, 5)), int64(len(w.Members))*minChunk)
 	switch {
 	case d.oneIn(16):
 		w.Origin.OneStream = true

@@ -24,6 +24,12 @@ const (
 	// is left.
 	stallTime = 3 * time.Second
 
+	// Where the origin is slow for everybody nobody is stalled: after vainLimit members in
+	// a row were left in vain, or all if there are fewer, stallTime doubles, at most
+	// maxDoublings times; whoever brings something in time makes up for one of them.
+	vainLimit    = 4
+	maxDoublings = 5
+
 	// leastProgress is what a member must bring in a stallTime: a byte now and then is
 	// nothing.
 	leastProgress = 12 << 10
@@ -194,7 +200,7 @@ func (t *Tracker) dropStalled(p *pool) {
 	}
 	p.stallCheck = t.now.Add(retryTime)
 	for _, m := range p.order {
-		if m.leased.Count() == 0 || m == p.prober || t.now.Sub(m.progressAt) < stallTime || !p.otherFetcher(m, t.now) {
+		if m.leased.Count() == 0 || m == p.prober || t.now.Sub(m.progressAt) < p.patience() || !p.otherFetcher(m, t.now) {
 			continue
 		}
 		extents := append([]piece.Extent(nil), m.leased.Runs()...)
@@ -207,8 +213,16 @@ func (t *Tracker) dropStalled(p *pool) {
 		m.revoking = false
 		m.barredUntil = t.now.Add(min(time.Second<<min(m.failures, 5), 30*time.Second))
 		m.failures++
+		p.vain = min(p.vain+1, p.vainLimit()*maxDoublings)
 	}
 }
+
+// patience is how long a member may bring nothing now.
+func (p *pool) patience() time.Duration {
+	return stallTime << min(p.vain/p.vainLimit(), maxDoublings)
+}
+
+func (p *pool) vainLimit() int { return min(max(p.fetchers, 1), vainLimit) }
 
 // relieve leases pieces to a member that it lacks and does not get, though others are said
 // to hold them: they do not hand them out, or have lied. Members in the same plight get

@@ -59,6 +59,7 @@ type pool struct {
 	holdUntil  Instant // nothing is leased until then
 	pauseUntil Instant // the end of the pause that the origin asked for
 	stallCheck Instant
+	vain       int // members left for being stalled, less those that have brought something in time since
 
 	lending
 	relief     piece.Extents // held pieces that were leased all the same lately

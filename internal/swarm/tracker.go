@@ -351,6 +351,9 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	stored := p.store(m, r.Stored)
 	p.lose(m, r.Lost, t.now)
 	if m.brought += max(r.Moved, 0); m.brought >= leastProgress || stored {
+		if t.now.Sub(m.progressAt) < stallTime {
+			p.vain = max(p.vain-1, 0)
+		}
 		m.progressAt, m.brought = t.now, 0
 		m.failures = 0
 	}
