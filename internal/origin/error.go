@@ -306,7 +306,7 @@ func (x *exchange) explainTLS(e *Error, err error) bool {
 		e.what = "its certificate is signed by nobody that this machine trusts"
 		e.hint = "if the authority is a private one, name its file with --cacert"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		e.what, e.hint = "its certificate has expired or is not valid yet", "check this machine's clock, or tell whoever runs the server"
+		e.what, e.hint = outOfDate(invalid.Cert), "check this machine's clock, or tell whoever runs the server"
 	case errors.As(err, &invalid), errors.As(err, &verify):
 		e.what, e.hint = "its certificate is not valid", "tell whoever runs the server"
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
@@ -318,6 +318,18 @@ func (x *exchange) explainTLS(e *Error, err error) bool {
 	}
 	e.Kind = TLS
 	return true
+}
+
+// outOfDate says what is wrong with the time of a certificate.
+func outOfDate(cert *x509.Certificate) string {
+	const day = "2 January 2006"
+	switch {
+	case cert == nil:
+		return "its certificate has expired or is not valid yet"
+	case time.Now().Before(cert.NotBefore):
+		return "its certificate is not valid before " + cert.NotBefore.UTC().Format(day)
+	}
+	return "its certificate expired on " + cert.NotAfter.UTC().Format(day)
 }
 
 // isRefused knows a refused connection. 10061 is WSAECONNREFUSED, which package
