@@ -47,6 +47,9 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	if room == "" && !g.alone {
 		room = cfg.DefaultRoom
 	}
+	if room == "" && g.confirm > 1 {
+		return usagef("--confirm %d needs %d members; name their room with --room", g.confirm, g.confirm)
+	}
 	specs, err := g.specs(sources, room)
 	if err != nil {
 		return err

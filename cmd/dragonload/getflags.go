@@ -39,6 +39,7 @@ type getFlags struct {
 	resume, restart            bool
 	overwrite, autoRename      bool
 	lendQuery                  bool
+	confirm                    int
 	json, quiet                bool
 	verbose                    int
 	logFile                    string
@@ -68,8 +69,8 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.StringArrayVar(&g.mirrors, "mirror", nil, "another address, a `URL`, of the same bytes (one SOURCE); may be repeated")
 	f.Var(&g.limitRate, "limit-rate", "bytes per second at most, from the origin and members together")
 	f.Var(&g.limitUpload, "limit-upload", "bytes per second to members at most")
-	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version")
-	f.Var(&onlyValue{only: "1", typ: "K"}, "confirm", "members that must state each digest alike; only 1 in this version")
+	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version (with --confirm K about K all the same)")
+	f.Var(&countValue{n: &g.confirm, min: 1, max: 8, typ: "K"}, "confirm", "members that must read each part from the origin and state it alike, up to 8; the origin then sends about K copies (default 1, with audits)")
 	f.Var(setDuration(&g.timeout, 20*time.Second), "timeout", "leave a source that sends nothing for this long")
 	f.Var(setDuration(&g.connectTimeout, 10*time.Second), "connect-timeout", "leave an address that does not answer for this long")
 	f.VarP(&countValue{n: &g.maxTries, min: 0, max: 1 << 30}, "max-tries", "m", "tries per origin (default 0: no limit)")
@@ -108,6 +109,8 @@ func (g *getFlags) check(cmd *cobra.Command) error {
 	switch {
 	case g.alone && g.room != "":
 		return usagef("--alone and --room contradict each other; give one of them")
+	case g.alone && g.confirm > 1:
+		return usagef("--confirm %d needs %d members, and --alone works without any; leave one of them out", g.confirm, g.confirm)
 	case g.restart && g.resume:
 		return usagef("--restart and --continue contradict each other; give one of them")
 	case g.overwrite && g.autoRename:
@@ -350,8 +353,8 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
 			LimitRate: int64(g.limitRate), LimitUpload: int64(g.limitUpload),
 			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),
-			LendQuery: g.lendQuery,
-			MaxTries:  g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
+			LendQuery: g.lendQuery, Confirm: g.confirm,
+			MaxTries: g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
 		})
 	}
 	return all, nil

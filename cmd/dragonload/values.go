@@ -113,6 +113,7 @@ func parseDuration(s string) (time.Duration, error) {
 type countValue struct {
 	n        *int
 	min, max int
+	typ      string // "N" where it is empty
 }
 
 func (v *countValue) String() string {
@@ -121,7 +122,12 @@ func (v *countValue) String() string {
 	}
 	return strconv.Itoa(*v.n)
 }
-func (*countValue) Type() string { return "N" }
+func (v *countValue) Type() string {
+	if v.typ == "" {
+		return "N"
+	}
+	return v.typ
+}
 
 func (v *countValue) Set(s string) error {
 	n, err := strconv.Atoi(s)

@@ -133,6 +133,9 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	if err := checkChecksums(spec.Checksums); err != nil {
 		return nil, err
 	}
+	if err := checkConfirm(spec); err != nil {
+		return nil, err
+	}
 	var limiter *rate.Limiter
 	if spec.LimitRate > 0 {
 		limiter = newLimiter(spec.LimitRate)
@@ -213,6 +216,7 @@ func (d *download) prepare(ctx context.Context) error {
 		Linger:         d.spec.Linger,
 		MaxTries:       d.spec.MaxTries,
 		MinRate:        leastRate(d.spec.LimitRate),
+		Confirm:        d.spec.Confirm,
 		KeepServing:    d.node.opts.KeepServing && d.room != nil && !d.stdout() && d.lent == nil,
 	}
 	if id := d.node.opts.Identity; id != nil {

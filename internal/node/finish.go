@@ -44,6 +44,19 @@ func checkChecksums(all []Checksum) error {
 	return nil
 }
 
+// maxConfirm is how many members may be asked for; each is a copy more from the origin.
+const maxConfirm = 8
+
+func checkConfirm(s Spec) error {
+	switch {
+	case s.Confirm < 0 || s.Confirm > maxConfirm:
+		return problem("bad-option", ExitBadOption, fmt.Errorf("from 1 to %d members can confirm a file", maxConfirm))
+	case s.Confirm > 1 && s.Room == "":
+		return problem("bad-option", ExitBadOption, errors.New("only other members can confirm a file: there must be a room for that"))
+	}
+	return nil
+}
+
 // hashesOf returns the hashes that the store is to compute besides SHA-256.
 func hashesOf(all []Checksum) []crypto.Hash {
 	var hashes []crypto.Hash
@@ -171,7 +184,7 @@ func addSHA512(ctx context.Context, g *generation, whole digests, sums *store.Fi
 }
 
 // check compares the file with what was said about it and returns what it rests on:
-// the first that holds of checksum, origin-digest, origin, audited, unproven.
+// the first that holds of checksum, origin-digest, origin, confirmed-K, audited, unproven.
 func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums store.Finished) (string, error) {
 	d.originMu.Lock()
 	unproven := d.said.unproven
@@ -187,6 +200,8 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 	switch {
 	case basis.OwnOnly && !unproven && sources <= 1:
 		checked = "origin"
+	case basis.Confirmed > 1:
+		checked = fmt.Sprintf("confirmed-%d", basis.Confirmed)
 	case basis.Audited > 0 || same > 0:
 		checked = "audited"
 	}

@@ -154,6 +154,10 @@ func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAft
 		return &Error{Err: cause, Problem: Problem{Code: "origin-inconsistent", Exit: ExitBadAnswer,
 			Message: "the origin gives different bytes for one and the same version of the file, so no file can be told to be the right one; " + kept +
 				"; ask who runs the origin, or try another address of the file"}}
+	case swarm.FailUnconfirmed:
+		return &Error{Err: cause, Problem: Problem{Code: "unconfirmed", Exit: ExitTimeout,
+			Message: "the file is whole, but fewer members than --confirm asks for have read and stated all of it" + because + "; " + kept +
+				"; run the same command again when more members fetch it, or leave --confirm out"}}
 	case swarm.FailSilence:
 		return &Error{Err: cause, Problem: Problem{Code: "no-progress", Exit: ExitTimeout,
 			Message: fmt.Sprintf("no new byte has come for %v%s; %s; run the same command again to go on", giveUpAfter, because, kept)}}
@@ -182,6 +186,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
 	swarm.WarnOriginAway:       "the origin has been unavailable for a while; it is asked again by itself, and what came is kept",
 	swarm.WarnPartNowhere:      "what is missing is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it",
+	swarm.WarnConfirmShort:     "fewer members than --confirm asks for can fetch the file now; what can be fetched is, and then the download waits for more members until --give-up-after",
 	swarm.WarnNothingForAWhile: "no byte has come for a while; the download keeps trying and what came is kept",
 }
 

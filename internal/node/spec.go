@@ -41,6 +41,10 @@ type Spec struct {
 	ConnectTimeout time.Duration
 	MaxTries       int           // per origin; 0: no limit
 	GiveUpAfter    time.Duration // without a new byte
+	// Confirm is how many members must state each piece alike, 2 to 8; with 0 and 1 the
+	// first one's word and audits are enough.
+	Confirm int
+
 	// LendQuery lets members of the room that lend their line know the URL though it has a
 	// query; without it only a URL that has none is told them.
 	LendQuery bool

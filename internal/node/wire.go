@@ -48,6 +48,7 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		GiveUpAfter:    durationpb.New(s.GiveUpAfter),
 		Linger:         durationpb.New(s.Linger),
 		LendQuery:      s.LendQuery,
+		Confirm:        uint32(s.Confirm),
 	}
 	for name, values := range s.Header {
 		x.Header = append(x.Header, &nodev1.Header{Name: name, Values: values})
@@ -84,6 +85,7 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		LimitUpload:    x.GetLimitUpload(),
 		MaxTries:       int(min(x.GetMaxTries(), 1<<30)),
 		LendQuery:      x.GetLendQuery(),
+		Confirm:        int(x.GetConfirm()),
 	}
 	for _, text := range []string{s.URL, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert} {
 		if len(text) > maxSpecText {

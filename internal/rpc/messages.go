@@ -23,6 +23,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 
 			Lendable: m.Lendable,
 			Queued:   m.Queued,
+			Confirm:  uint32(m.Confirm),
 		}
 		if m.Pinned {
 			x.Pin, x.Incarnation, x.Fresh = encodePin(m.Pin), m.Incarnation, m.Fresh
@@ -46,6 +47,9 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Whole:     m.Whole,
 			WantPeers: m.WantPeers,
 			Stuck:     m.Stuck,
+
+			Read:        encodeExtents(m.Read),
+			Unconfirmed: encodeExtents(m.Unconfirmed),
 		}}}
 	case swarm.Returned:
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Returned{Returned: &poolv1.Returned{
@@ -107,6 +111,9 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 
 func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
 	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream(), Lendable: x.GetLendable(), Queued: x.GetQueued()}
+	if m.Confirm, err = decodeReaders(x.GetConfirm()); err != nil {
+		return m, err
+	}
 	// An empty host is allowed here alone: the tracker fills it in.
 	if host, err := checkPort(m.Addr); err != nil {
 		return m, err
@@ -183,8 +190,24 @@ func decodeReport(x *poolv1.Report) (m swarm.Report, err error) {
 	if m.Rate, err = decodeBytes(x.GetRate()); err != nil {
 		return m, err
 	}
-	m.Moved, err = decodeBytes(x.GetMoved())
+	if m.Moved, err = decodeBytes(x.GetMoved()); err != nil {
+		return m, err
+	}
+	if m.Read, err = decodeExtents(x.GetRead(), piece.MaxCount); err != nil {
+		return m, err
+	}
+	m.Unconfirmed, err = decodeExtents(x.GetUnconfirmed(), piece.MaxCount)
 	return m, err
+}
+
+// maxReaders bounds the members that are to read one piece.
+const maxReaders = 8
+
+func decodeReaders(n uint32) (int, error) {
+	if n > maxReaders {
+		return 0, fmt.Errorf("%d readers of each piece", n)
+	}
+	return int(n), nil
 }
 
 func decodeReturned(x *poolv1.Returned) (m swarm.Returned, err error) {
@@ -244,6 +267,10 @@ func EncodeToNode(m swarm.ToNode) *poolv1.SessionResponse {
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Complete{Complete: &poolv1.Complete{}}}
 	case swarm.AskSource:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_AskSource{AskSource: &poolv1.AskSource{}}}
+	case swarm.Readers:
+		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Readers{
+			Readers: &poolv1.Readers{Wanted: uint32(m.Wanted), There: uint32(m.There)},
+		}}
 	case swarm.GiveUp:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_GiveUp{GiveUp: &poolv1.GiveUp{}}}
 	}
@@ -300,6 +327,13 @@ func DecodeToNode(x *poolv1.SessionResponse) (swarm.ToNode, error) {
 		m = h
 	case *poolv1.SessionResponse_Complete:
 		m = swarm.Complete{}
+	case *poolv1.SessionResponse_Readers:
+		name = "readers"
+		var r swarm.Readers
+		if r.Wanted, err = decodeReaders(x.Readers.GetWanted()); err == nil {
+			r.There, err = decodeReaders(x.Readers.GetThere())
+		}
+		m = r
 	case *poolv1.SessionResponse_AskSource:
 		m = swarm.AskSource{}
 	case *poolv1.SessionResponse_GiveUp:

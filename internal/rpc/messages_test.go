@@ -68,6 +68,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 
 			Lendable: rapid.Bool().Draw(t, "lendable"),
 			Queued:   rapid.Bool().Draw(t, "queued"),
+			Confirm:  rapid.IntRange(0, 8).Draw(t, "confirm"),
 		}
 		count := 1000
 		if m.Pinned = rapid.Bool().Draw(t, "pinned"); m.Pinned {
@@ -105,6 +106,10 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 			Streaming: rapid.Bool().Draw(t, "streaming"),
 			Whole:     rapid.Bool().Draw(t, "whole"),
 			WantPeers: rapid.Bool().Draw(t, "want peers"),
+			Stuck:     rapid.Bool().Draw(t, "stuck"),
+
+			Read:        drawExtents(t, piece.MaxCount),
+			Unconfirmed: drawExtents(t, piece.MaxCount),
 		}
 	case 3:
 		return swarm.Returned{
@@ -119,7 +124,9 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 }
 
 func drawToNode(t *rapid.T) swarm.ToNode {
-	switch rapid.IntRange(0, 11).Draw(t, "message") {
+	switch rapid.IntRange(0, 12).Draw(t, "message") {
+	case 11:
+		return swarm.Readers{Wanted: rapid.IntRange(0, 8).Draw(t, "wanted"), There: rapid.IntRange(0, 8).Draw(t, "there")}
 	case 9:
 		return swarm.AskSource{}
 	case 0:

@@ -150,7 +150,7 @@ func (b *budget) init(r *run) {
 	b.content = r.origin.current
 	b.holders = make([]int32, b.content.layout.Count())
 	b.piece = b.content.layout.PieceLength
-	b.allowed = w.Size
+	b.allowed = w.Size * int64(max(w.Confirm, 1))
 	if w.Origin.TwoFaces {
 		b.faulty = true
 		b.allowed += int64(len(w.Members)) * w.Size // nobody's word counts, and each reads what it needs
@@ -210,6 +210,9 @@ func (b *budget) left(r *run, m *member) {
 			b.allowed += r.world.Size // a stream of its own ends with it
 		}
 		return
+	}
+	if r.world.Confirm > 1 {
+		b.allowPieces(int64(m.disk.own.Count())) // what it has not stated yet is read by another
 	}
 	for e := range m.disk.have.Extents {
 		for i := e.First; i < e.End(); i++ {

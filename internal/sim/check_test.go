@@ -33,7 +33,7 @@ func TestChecks_seeBrokenPromises(t *testing.T) {
 			p.quiet = r.now.Add(time.Second)
 			r.pull(p, &pull{req: 1, end: 10})
 		}, "pause"},
-		{"finishes too early", func(r *run, p *proc) { r.finishFile(p) }, "not whole"},
+		{"finishes too early", func(r *run, p *proc) { r.finishFile(p, swarm.Basis{}) }, "not whole"},
 		{"quits too early", func(r *run, p *proc) { r.quit(p) }, "before its file"},
 		{"fails", func(r *run, p *proc) { r.failed(p, swarm.FailOrigin) }, "fails"},
 		{"is told Complete too early", func(r *run, p *proc) {

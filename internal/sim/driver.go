@@ -76,6 +76,7 @@ func (r *run) start(m *member) {
 		Resume:  m.disk.resume(),
 		Sign:    func([]byte) []byte { return nil },
 		Linger:  lingerTime,
+		Confirm: r.world.Confirm,
 	}, rand.New(rand.NewPCG(seed, uint64(m.index))))
 	if m.disk.set {
 		r.mark(Resumed)
@@ -251,7 +252,7 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 			r.budget.forgot(r, p.m, a.Piece)
 		}
 	case swarm.Finish:
-		r.finishFile(p)
+		r.finishFile(p, a.Basis)
 	case swarm.Warn:
 		r.warned(p, a)
 	case swarm.Fail:
@@ -316,13 +317,14 @@ func (r *run) leaveUnproven(p *proc, code swarm.FailCode) {
 }
 
 // finishFile gives the file its name.
-func (r *run) finishFile(p *proc) {
+func (r *run) finishFile(p *proc, basis swarm.Basis) {
 	m := p.m
 	if !r.readBack(p, true, nil) {
 		return // the hash of the whole file has found it out
 	}
 	r.s1FileIsOneGeneration(p)
 	r.s4NobodyIsDeceived(p)
+	r.s4ReadByAsManyAsItSays(p, basis)
 	if !m.whole {
 		m.whole, m.finished = true, r.now
 		r.result.Finished++
@@ -538,6 +540,10 @@ func (r *run) store(p *proc, c *content, i piece.Index, v uint8, fromOrigin bool
 	}
 	if !r.s3GenerationsStayApart(p, c, i) {
 		return false
+	}
+	if fromOrigin && r.world.Confirm > 1 {
+		d.own.Set(i)
+		p.m.hasRead(c, i)
 	}
 	if !d.have.Set(i) {
 		r.mark(StoredTwice)

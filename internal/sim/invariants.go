@@ -44,6 +44,39 @@ func (r *run) s2ResumesWhatWasSynced(m *member) {
 	}
 }
 
+// s4ReadByAsManyAsItSays: a file that is said to be confirmed by several members was read
+// from the origin by so many, every piece of it.
+func (r *run) s4ReadByAsManyAsItSays(p *proc, basis swarm.Basis) {
+	if basis.Confirmed < r.world.Confirm {
+		r.violate(p, "finishes with %d members' word where %d are wanted", basis.Confirmed, r.world.Confirm)
+		return
+	}
+	for i := range piece.Index(p.m.disk.have.Len()) {
+		readers := 0
+		for _, m := range r.members {
+			if read := m.read[p.m.disk.content]; read != nil && read.Has(i) {
+				readers++
+			}
+		}
+		if basis.Confirmed > 1 && readers < basis.Confirmed {
+			r.violate(p, "finishes with piece %d confirmed by %d, and %d have read it", i, basis.Confirmed, readers)
+			return
+		}
+	}
+}
+
+// hasRead notes what a member has read from the origin, in whatever life.
+func (m *member) hasRead(c *content, i piece.Index) {
+	if m.read == nil {
+		m.read = make(map[*content]*piece.Bitfield)
+	}
+	if m.read[c] == nil {
+		read := piece.NewBitfield(c.layout.Count())
+		m.read[c] = &read
+	}
+	m.read[c].Set(i)
+}
+
 // s3GenerationsStayApart: what is stored belongs to one version.
 func (r *run) s3GenerationsStayApart(p *proc, c *content, i piece.Index) bool {
 	d := &p.m.disk

@@ -62,8 +62,9 @@ type member struct {
 	disk    disk
 	proc    *proc // the last one
 	lives   int
-	dark    bool   // the machine is off: connections to it are not even refused
-	dying   *Fault // of the process, in the middle of its next step
+	read    map[*content]*piece.Bitfield // from the origin, in any life; kept where World.Confirm asks for it
+	dark    bool                         // the machine is off: connections to it are not even refused
+	dying   *Fault                       // of the process, in the middle of its next step
 
 	awaited  bool // counted in run.waiting
 	finished swarm.Instant

@@ -15,6 +15,7 @@ type World struct {
 	Size    int64  // bytes in the origin's file
 	Members []Member
 	Origin  Origin
+	Confirm int // members that must state each piece alike, for everybody; 0: one
 
 	LANDelay     time.Duration // one way, between members
 	ControlDelay time.Duration // one way, between a member and the tracker

@@ -137,8 +137,9 @@ func (Quit) action()          {}
 // Basis is what a finished file rests on, as far as the Node knows; the driver, which
 // knows about checksums and the origin's digest, may know better.
 type Basis struct {
-	OwnOnly bool // every byte was read by this member itself from one pinned version
-	Audited int  // leaves compared with the origin and found equal
+	OwnOnly   bool // every byte was read by this member itself from one pinned version
+	Confirmed int  // members that state every piece alike; 0: nobody has counted
+	Audited   int  // leaves compared with the origin and found equal
 }
 
 // WarnCode names what a Warn is about.
@@ -163,11 +164,14 @@ const (
 	WarnOneStream        WarnCode = "one-stream"          // the origin cannot be read in ranges
 	WarnOriginAway       WarnCode = "origin-unavailable"  // it has served nothing for a while
 	WarnPartNowhere      WarnCode = "part-nowhere"        // what is missing nobody of the pool has, and the origin does not give it
+	WarnConfirmShort     WarnCode = "confirm-short"       // fewer members can read than must state each piece
 	WarnNothingForAWhile WarnCode = "no-progress"         // no byte has come for a while
 
 	FailOrigin  FailCode = "origin"  // nobody can get the file from the origin; see the driver's last origin error
 	FailChanges FailCode = "changes" // the file keeps changing at the origin
 	// FailInconsistent: the origin gives other bytes of one version each time.
 	FailInconsistent FailCode = "inconsistent"
-	FailSilence      FailCode = "silence" // no new byte within the time set by --give-up-after
+	// FailUnconfirmed: the file is whole, but not enough members state its pieces.
+	FailUnconfirmed FailCode = "unconfirmed"
+	FailSilence     FailCode = "silence" // no new byte within the time set by --give-up-after
 )

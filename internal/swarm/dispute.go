@@ -455,6 +455,7 @@ func (n *Node) distrust(liar piece.NodeID) {
 	t.distrusted[liar] = true
 	n.forgive()
 	n.act(Warn{Code: WarnWrongStatement, Peer: liar})
+	defer n.tallyAll()
 	if n.finishing || n.finished {
 		return // the file is what it is; the user has been told
 	}
@@ -478,6 +479,7 @@ func (n *Node) disbelieve(i piece.Index) {
 		return
 	}
 	n.digests[i] = piece.Digest{}
+	n.tally(i)
 	if n.have.Has(i) {
 		n.drop(i)
 	}
@@ -576,6 +578,7 @@ func (n *Node) selfContradicted(i piece.Index) {
 		return
 	}
 	n.own.Unset(i)
+	n.tally(i)
 	n.relyOnSelf()
 	if !n.ended {
 		t.recheck = append(t.recheck, i)

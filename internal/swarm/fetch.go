@@ -261,7 +261,7 @@ func (n *Node) originStored(ev OriginStored) {
 		return
 	}
 	r.left.Remove(piece.Extent{First: ev.Piece, Count: 1})
-	if !n.have.Has(ev.Piece) && (!r.stream || n.pin.Combinable()) {
+	if n.wanted(ev.Piece) && (!r.stream || n.pin.Combinable()) {
 		n.origin.failures = 0
 	}
 	n.stored(ev.Piece, ev.Digest, true)
@@ -344,7 +344,7 @@ func (n *Node) keep(r *originRequest) {
 	for _, e := range r.left.Runs() {
 		n.origin.leases.Add(e)
 	}
-	for e := range n.have.Extents {
+	for e := range n.settledHere().Extents {
 		if n.origin.leases.Count() == 0 {
 			break
 		}
@@ -463,7 +463,7 @@ func (n *Node) cancelNeedless() {
 		needed := false
 		for _, e := range r.left.Runs() {
 			for i := e.First; i < e.End(); i++ {
-				needed = needed || !n.have.Has(i)
+				needed = needed || n.wanted(i)
 			}
 		}
 		if !needed {
@@ -491,7 +491,7 @@ func (n *Node) lease(extents []piece.Extent) {
 		}
 		n.origin.leases.Add(e)
 		for i := e.First; i < e.End(); i++ {
-			if n.have.Has(i) {
+			if !n.wanted(i) {
 				held = append(held, piece.Extent{First: i, Count: 1})
 			}
 		}
@@ -504,7 +504,7 @@ func (n *Node) lease(extents []piece.Extent) {
 // fetchFromOrigin asks for leased pieces as far as connections are free.
 func (n *Node) fetchFromOrigin() {
 	o := &n.origin
-	if !n.pinned || o.barred || n.whole() {
+	if !n.pinned || o.barred || n.whole() && !n.mayReread() {
 		return
 	}
 	n.tuneConnections()

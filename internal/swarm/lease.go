@@ -78,6 +78,13 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		want -= int(e.Count)
 		extents = append(extents, e)
 	}
+	if want > 0 && p.owed > 0 {
+		for _, e := range p.secondCopies(m, want, t.now) {
+			p.giveLease(m, e)
+			want -= int(e.Count)
+			extents = append(extents, e)
+		}
+	}
 	p.countActive(m)
 	if len(extents) > 0 {
 		added := 0
@@ -101,7 +108,7 @@ func (t *Tracker) feed(p *pool) {
 	if !p.pinned || p.stream || t.now < p.holdUntil {
 		return
 	}
-	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count() > 0 && !p.crowded(); tries-- {
+	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count()+p.owed > 0 && !p.crowded(); tries-- {
 		m := p.hungry[0]
 		p.sate(m)
 		if t.now < m.barredUntil {
@@ -151,7 +158,9 @@ func (p *pool) quota(m *member) int {
 }
 
 // timeLeft is how long all that is still to come from the origin takes at a rate.
-func (p *pool) timeLeft(rate int64) time.Duration { return p.workTime(p.fetchable(), rate) }
+func (p *pool) timeLeft(rate int64) time.Duration {
+	return p.workTime(max(p.fetchable(), p.owed), rate)
+}
 
 // mulDiv returns a*b/c without overflow of the product, for non-negative numbers
 // whose quotient fits.
@@ -166,7 +175,7 @@ func mulDiv(a, b, c int64) int64 {
 // would be through with it sooner.
 func (t *Tracker) steal(p *pool, m *member) {
 	v, ok := p.busy.first()
-	if !ok || v == m || v.revoking || v.unasked == 0 {
+	if !ok || v == m || v.revoking || v.unasked == 0 || !p.mayTake(m, v) {
 		return
 	}
 	rate := max(m.rate, 1)
@@ -250,7 +259,7 @@ func (t *Tracker) relieve(p *pool, m *member) {
 	extents := append([]piece.Extent(nil), mine.Runs()...)
 	for _, e := range extents {
 		p.relief.Add(e)
-		m.leased.Add(e)
+		p.giveLease(m, e)
 	}
 	m.progressAt = t.now
 	p.countActive(m)

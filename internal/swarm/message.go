@@ -32,6 +32,7 @@ type (
 		Fetches     bool           // may be leased extents of the origin
 		Wants       bool           // wants the whole file; false for helpers
 		Lendable    bool           // would answer AskSource
+		Confirm     int            // members that must have read each piece, for this one; 0 and 1: it does not matter who
 	}
 
 	// Probed answers Probe: the origin's first answer. The node goes on to fetch
@@ -55,6 +56,10 @@ type (
 		Whole     bool           // the file is complete here
 		WantPeers bool           // has too few neighbours
 		Stuck     bool           // gets nothing, though others are said to hold what it lacks
+
+		// Where Readers says that several are to read each piece.
+		Read        []piece.Extent // read from the origin by this node itself
+		Unconfirmed []piece.Extent // held, and not stated by enough members, though it should be by now
 	}
 
 	// Returned gives leased pieces back. Failure tells why, if the origin is to blame.
@@ -143,6 +148,10 @@ type (
 	// Complete says that every member that wants the file has it.
 	Complete struct{}
 
+	// Readers says that a member of the pool wants each piece stated by several: Wanted of
+	// them are to read each. There are so many that can, at most as many as are wanted.
+	Readers struct{ Wanted, There int }
+
 	// AskSource asks a member that is Lendable for the URL.
 	AskSource struct{}
 
@@ -162,6 +171,7 @@ func (Hold) toNode()      {}
 func (ComeBack) toNode()  {}
 func (Complete) toNode()  {}
 func (AskSource) toNode() {}
+func (Readers) toNode()   {}
 func (GiveUp) toNode()    {}
 
 // PeerAddr is a member and where it is reached.

@@ -33,6 +33,10 @@ type NodeOptions struct {
 	// Run tells this run of the node from all earlier ones, in what it states.
 	Run uint64
 
+	// Confirm is how many members must state each piece alike, this one included if it has
+	// read it; 0 and 1: the first one's word and audits are enough.
+	Confirm int
+
 	// Sign signs Statement.Message with this node's key.
 	Sign func(message []byte) []byte
 
@@ -87,6 +91,7 @@ type Node struct {
 	successor successorSide
 	swap      swapSide
 	trust     trustSide
+	confirm   confirmSide
 
 	fresh        piece.Extents // stored, not yet told to the neighbours
 	flushAt      Instant
@@ -294,6 +299,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	}
 	n.trust.begin(n.opts.Run + uint64(n.changes))
 	n.origin.begin(n)
+	n.confirm.begin(n, count)
 
 	if r := n.opts.Resume; r != nil && !anew {
 		if r.Pin == pin && r.Incarnation == incarnation && r.Have.Len() == count && len(r.Digests) == count {
@@ -339,6 +345,7 @@ func (n *Node) takeResumed(r *Resume) {
 				// It can be stated again: its digest rests on bytes that this node read
 				// from this generation itself.
 				n.trust.stating = append(n.trust.stating, i)
+				n.readBy(i)
 			}
 		}
 	}
@@ -353,6 +360,7 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 	if n.finishing || n.finished {
 		if fromOrigin {
 			n.read(i, d)
+			n.readForOthers(i, d)
 		}
 		return
 	}
@@ -372,7 +380,9 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 		n.digests[i] = d
 	}
 	one := piece.Extent{First: i, Count: 1}
-	n.origin.leases.Remove(one)
+	if !n.wanted(i) {
+		n.origin.leases.Remove(one)
+	}
 	n.doubted.Remove(one)
 	n.fresh.Add(one)
 	n.unreported.Add(one)
@@ -393,6 +403,7 @@ func (n *Node) readHere(i piece.Index, d piece.Digest) {
 		n.contradicted(i, false)
 	}
 	n.stater[i] = 0
+	n.readBy(i)
 	n.trust.stating = append(n.trust.stating, i)
 	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
 	if disputed || slices.Contains(n.trust.recheck, i) {
@@ -434,6 +445,7 @@ func (n *Node) drop(i piece.Index) {
 		return
 	}
 	n.own.Unset(i)
+	n.tally(i)
 	one := piece.Extent{First: i, Count: 1}
 	n.fresh.Remove(one)
 	n.unreported.Remove(one)
@@ -486,7 +498,7 @@ func (n *Node) flush() {
 	n.flushAt = never
 	for _, s := range n.takeStatements() {
 		for _, p := range n.swap.order {
-			if !p.has.All() || p.has.Len() == 0 {
+			if !p.has.All() || p.has.Len() == 0 || n.rereads() {
 				n.act(TellPeer{Peer: p.id, Message: *s})
 			}
 		}
@@ -530,7 +542,7 @@ func (n *Node) check() {
 	if n.checkHelper(); n.ended {
 		return
 	}
-	if n.whole() {
+	if n.whole() && !n.unsure() {
 		return
 	}
 	n.checkOutage()
@@ -541,6 +553,10 @@ func (n *Node) check() {
 		return
 	}
 	if silent {
+		if n.whole() {
+			n.fail(FailUnconfirmed)
+			return
+		}
 		n.fail(FailSilence)
 		return
 	}
@@ -556,6 +572,7 @@ func (n *Node) check() {
 	n.cancelNeedless()
 	n.refetchDoubtful()
 	n.checkOrphan()
+	n.checkConfirm()
 	n.auditNext()
 }
 
@@ -573,12 +590,15 @@ func (n *Node) finishIfDone() {
 		n.tracker.reportAt = n.now
 		n.reportIfDue()
 	}
-	if n.rechecking() {
+	if n.rechecking() || n.confirming() {
 		return
 	}
 	if n.trust.waiting(n) {
 		n.checkAt = min(n.checkAt, n.now.Add(checkInterval))
 		return
+	}
+	if n.confirm.need > 1 {
+		n.tracker.reportAt = n.now // it is only now that the tracker may call it whole
 	}
 	n.finishing = true
 	n.act(Finish{Basis: n.basis()})
@@ -587,7 +607,7 @@ func (n *Node) finishIfDone() {
 // basis is what the file rests on. Audits say nothing where the origin gives different
 // bytes to different members.
 func (n *Node) basis() Basis {
-	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal}
+	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal, Confirmed: n.confirm.need}
 	if n.trust.inconsistent {
 		b.Audited = n.trust.rechecked
 	}

@@ -62,6 +62,7 @@ type pool struct {
 	vain       int // members left for being stalled, less those that have brought something in time since
 
 	lending
+	readers
 	relief     piece.Extents // held pieces that were leased all the same lately
 	reliefOver Instant       // until when they are not again
 	relieved   int           // times that this was so
@@ -99,6 +100,8 @@ type member struct {
 	fetches     bool
 	wants       bool
 	lendable    bool
+	confirm     int            // see Announce
+	reads       piece.Bitfield // pieces that it has read or is leased, while that matters
 	whole       bool
 	streaming   bool
 	witness     bool // was asked what it sees in the present contest
@@ -149,6 +152,7 @@ func (p *pool) join(m *member, now Instant) {
 	}
 	if p.pinned {
 		m.have = piece.NewBitfield(p.layout.Count())
+		m.reads = piece.NewBitfield(len(p.readers.count))
 	}
 	p.heard(m, now)
 }
@@ -230,6 +234,7 @@ func (p *pool) pinTo(pin piece.Pin, incarnation uint64, stream bool) {
 		p.setWhole(m, false)
 	}
 	p.complete = false
+	p.recount()
 }
 
 // takeHave takes in all that a member says it holds.
@@ -240,7 +245,7 @@ func (p *pool) takeHave(m *member, a Announce) {
 	for e := range a.Have.Extents {
 		p.store(m, []piece.Extent{e})
 	}
-	p.setWhole(m, m.have.All())
+	p.setWhole(m, m.have.All() && m.confirm <= 1)
 }
 
 // store notes pieces that a member now holds and reports whether one of them had been
@@ -259,6 +264,9 @@ func (p *pool) store(m *member, extents []piece.Extent) (leased bool) {
 			}
 		}
 		p.free.Remove(e)
+		if p.perPiece > 1 {
+			continue // it has to read what it is leased, whoever brings it
+		}
 		before := m.leased.Count()
 		p.takeLease(m, e)
 		leased = leased || m.leased.Count() != before
@@ -285,6 +293,7 @@ func (p *pool) lose(m *member, extents []piece.Extent, now Instant) {
 			case m.leased.Has(i):
 				// Lost before it was told of: it does not fetch it again by itself.
 				p.takeLease(m, one)
+				p.reading(m, one, false)
 				p.release(one)
 			}
 		}
@@ -317,8 +326,10 @@ func (p *pool) adopt(m *member, extents []piece.Extent) {
 			p.giveLease(m, e)
 		}
 	}
-	for e := range m.have.Extents {
-		p.takeLease(m, e)
+	if p.perPiece <= 1 {
+		for e := range m.have.Extents {
+			p.takeLease(m, e)
+		}
 	}
 	p.countActive(m)
 }
@@ -331,6 +342,7 @@ func (p *pool) giveLease(m *member, e piece.Extent) {
 		}
 	}
 	m.leased.Add(e)
+	p.reading(m, e, true)
 }
 
 func (p *pool) takeLease(m *member, e piece.Extent) {
@@ -353,6 +365,7 @@ func (p *pool) giveBack(m *member, e piece.Extent) {
 	for i := e.First; i < e.End(); i++ {
 		if one := (piece.Extent{First: i, Count: 1}); m.leased.Has(i) {
 			p.takeLease(m, one)
+			p.reading(m, one, false)
 			p.release(one)
 		}
 	}

@@ -265,6 +265,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 	switch verb {
 	case "announce":
 		m := swarm.Announce{Addr: name(member) + ":4100", Fetches: !a.has("helpless"), Wants: !a.has("helper")}
+		m.Confirm = int(a.bytes("0" + a.keys["confirm"]))
 		if a.keys["size"] != "" {
 			m.Pinned, m.Fresh, m.Pin = true, a.has("fresh"), a.pin()
 			m.Have, m.Leased = a.have(m.Pin), a.extents(a.keys["leased"])
@@ -276,6 +277,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 		said(swarm.Report{
 			Stored: a.extents(a.keys["stored"]), Lost: a.extents(a.keys["lost"]), Rate: a.bytes("0" + a.keys["rate"]), Unasked: uint32(a.bytes("0" + a.keys["unasked"])),
 			Moved: a.bytes("0" + a.keys["moved"]), Whole: a.has("whole"), Streaming: a.has("streaming"), WantPeers: a.has("lonely"), Stuck: a.has("stuck"),
+			Read: a.extents(a.keys["read"]), Unconfirmed: a.extents(a.keys["unconfirmed"]),
 		})
 	case "returned":
 		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait")})
@@ -329,6 +331,8 @@ func showToNode(m swarm.ToNode) string {
 		return "meet " + strings.Join(peers, " ")
 	case swarm.Hold:
 		return fmt.Sprintf("hold for %v", m.For)
+	case swarm.Readers:
+		return fmt.Sprintf("%d are to read each piece, %d can", m.Wanted, m.There)
 	case swarm.Complete:
 		return "complete"
 	case swarm.GiveUp:
@@ -364,6 +368,10 @@ func (p *nodePlayer) play(line string) (out []string) {
 			r.Digests = append(r.Digests, digestOf(i))
 		}
 		p.opts.Resume = r
+		return nil
+	}
+	if verb == "confirm" {
+		p.opts.Confirm = int(a.bytes(a.word()))
 		return nil
 	}
 	if p.node == nil {
@@ -435,6 +443,8 @@ func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
 		said(h)
 	case "hold":
 		said(swarm.Hold{For: a.duration("for")})
+	case "readers":
+		said(swarm.Readers{Wanted: int(a.bytes(a.word())), There: int(a.bytes(a.keys["there"]))})
 	case "complete":
 		said(swarm.Complete{})
 	case "give-up":
@@ -596,7 +606,11 @@ func showAction(act swarm.Action) string {
 	case swarm.Forget:
 		return fmt.Sprintf("forget piece %d", act.Piece)
 	case swarm.Finish:
-		return fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
+		s := fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
+		if act.Basis.Confirmed > 0 {
+			s += fmt.Sprintf(", stated alike by %d", act.Basis.Confirmed)
+		}
+		return s
 	case swarm.Warn:
 		if act.For > 0 {
 			return fmt.Sprintf("warn: %s %v", act.Code, act.For)
@@ -627,6 +641,12 @@ func showToTracker(m swarm.ToTracker) string {
 		s := fmt.Sprintf("report stored %s, %d unasked", runs(m.Stored), m.Unasked)
 		if len(m.Lost) > 0 {
 			s += ", lost " + runs(m.Lost)
+		}
+		if len(m.Read) > 0 {
+			s += ", read " + runs(m.Read)
+		}
+		if len(m.Unconfirmed) > 0 {
+			s += ", unconfirmed " + runs(m.Unconfirmed)
 		}
 		if m.Whole {
 			s += ", whole"

@@ -89,6 +89,7 @@ func (n *Node) announce() {
 		Wants:   n.opts.Wants,
 
 		Lendable: n.opts.Source != "",
+		Confirm:  n.opts.Confirm,
 	}
 	switch r := n.opts.Resume; {
 	case n.pinned:
@@ -164,6 +165,8 @@ func (n *Node) trackerSaid(msg ToNode) {
 		n.hold(msg.For)
 	case Complete:
 		t.complete = true
+	case Readers:
+		n.toldReaders(msg)
 	case AskSource:
 		if n.opts.Source != "" {
 			n.tell(Source{URL: n.opts.Source})
@@ -205,7 +208,7 @@ func (n *Node) reportIfDue() {
 	if !t.up || n.ended {
 		return
 	}
-	low := n.pinned && n.lowOnWork() && n.unreported.Count() > 0
+	low := n.pinned && n.lowOnWork() && n.unreported.Count()+n.confirm.unreported.Count() > 0
 	if n.now < t.reportAt && !(low && n.now >= t.lastAt.Add(minReport)) {
 		if low {
 			t.reportAt = min(t.reportAt, t.lastAt.Add(minReport))
@@ -222,19 +225,23 @@ func (n *Node) reportIfDue() {
 		Moved:     n.origin.moved,
 		Unasked:   uint32(n.origin.leases.Count()),
 		Streaming: t.streaming,
-		Whole:     n.whole(),
+		Whole:     n.whole() && !n.unsure(),
 		WantPeers: n.wantPeers(),
 		Stuck:     n.withheld(),
+
+		Read:        slices.Clone(n.confirm.unreported.Runs()),
+		Unconfirmed: n.unconfirmed(),
 	})
 	n.origin.moved = 0
 	n.unreported.Clear()
 	n.lost.Clear()
+	n.confirm.unreported.Clear()
 }
 
 // lowOnWork reports whether the leased pieces will soon all be asked for.
 func (n *Node) lowOnWork() bool {
 	o := &n.origin
-	if o.barred || n.whole() {
+	if o.barred || n.whole() && !n.mayReread() {
 		return false
 	}
 	rate := o.line.rate(n.now)

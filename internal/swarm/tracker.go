@@ -185,14 +185,18 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		return
 	}
 	if old := p.members[id]; old != nil {
+		for e := range old.reads.Extents {
+			p.reading(old, e, false) // it will tell again what it has read
+		}
 		t.remove(p, old) // it comes again at once, so nothing is complete by this
 	}
 	if len(p.members) >= t.opts.MaxMembers {
 		t.out = append(t.out, CutMember{Pool: p.id, Member: id})
 		return
 	}
-	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, progressAt: t.now}
+	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, confirm: a.Confirm, progressAt: t.now}
 	p.join(m, t.now)
+	p.wish(m.confirm, t.now)
 	t.tell(p, m, Welcome{Number: p.lastNumber, Interval: p.interval()})
 	if t.now < p.pauseUntil {
 		t.tell(p, m, Hold{For: p.pauseUntil.Sub(t.now)}) // a newcomer must not ask either, not even for an audit
@@ -200,6 +204,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	if peers := t.handout(p, m); len(peers) > 0 {
 		t.tell(p, m, Handout{Peers: peers})
 	}
+	t.tellReaders(p, m)
 	if m.wants {
 		p.wants++
 		p.served = true
@@ -349,6 +354,8 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 		return
 	}
 	stored := p.store(m, r.Stored)
+	stored = p.hasRead(m, r.Read) || stored
+	p.unheardOf(r.Unconfirmed)
 	p.lose(m, r.Lost, t.now)
 	if m.brought += max(r.Moved, 0); m.brought >= leastProgress || stored {
 		if t.now.Sub(m.progressAt) < stallTime {
@@ -500,6 +507,7 @@ func (t *Tracker) moved(p *pool, m *member) {
 func (t *Tracker) remove(p *pool, m *member) {
 	for _, e := range slices.Clone(m.leased.Runs()) {
 		p.takeLease(m, e)
+		p.reading(m, e, false)
 		p.release(e)
 	}
 	p.countActive(m)
@@ -514,6 +522,9 @@ func (t *Tracker) remove(p *pool, m *member) {
 		p.streamer, p.streamLost = nil, true
 	}
 	p.leave(m)
+	if m.confirm > 1 {
+		p.wishLess(t.now)
+	}
 }
 
 // wake does what has come due in a pool.
@@ -561,6 +572,7 @@ func (t *Tracker) settle(p *pool) {
 		}
 	}
 	t.feed(p)
+	t.tellReaders(p, nil)
 	t.seekHelp(p)
 	if p.hopeless() && !p.gaveUp && t.now >= p.meetsUntil {
 		p.gaveUp = true
@@ -594,7 +606,7 @@ func (t *Tracker) nextWake(p *pool) Instant {
 		switch {
 		case p.holdUntil > t.now:
 			wake = min(wake, p.holdUntil)
-		case p.fetchable() > 0:
+		case p.fetchable() > 0 || p.owed > 0:
 			wake = min(wake, t.now.Add(retryTime))
 		}
 	}

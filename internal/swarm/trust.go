@@ -152,7 +152,7 @@ func (n *Node) takeStatement(s *Statement) {
 			// its journal.
 			n.disagree(s, i)
 			return
-		case n.stater[i] == 0:
+		case n.stater[i] == 0, n.lacksWord(s.By, i):
 			news = true
 		}
 	}
@@ -166,6 +166,7 @@ func (n *Node) takeStatement(s *Statement) {
 		}
 	}
 	n.record(s)
+	n.addWords(s)
 }
 
 // doubtUnvouched has the pieces that only somebody vouches for who is not believed read
@@ -194,14 +195,20 @@ func (n *Node) tellStatements(p *neighbour, extents []piece.Extent) {
 	}
 	sent := int32(0)
 	told := make(map[int32]bool)
+	tell := func(s int32) {
+		if s != 0 && s != sent && !told[s] {
+			sent, told[s] = s, true
+			n.act(TellPeer{Peer: p.id, Message: *n.trust.statements[s-1]})
+		}
+	}
 	for _, e := range extents {
 		if !e.Valid(n.have.Len()) {
 			continue
 		}
 		for i := e.First; i < e.End(); i++ {
-			if s := n.stater[i]; s != 0 && s != sent && !told[s] {
-				sent, told[s] = s, true
-				n.act(TellPeer{Peer: p.id, Message: *n.trust.statements[s-1]})
+			tell(n.stater[i])
+			for _, s := range n.wordsOn(i) {
+				tell(s)
 			}
 		}
 	}

@@ -344,6 +344,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Removals
 	//	*SessionResponse_AskSource
 	//	*SessionResponse_ComeBack
+	//	*SessionResponse_Readers
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -503,6 +504,15 @@ func (x *SessionResponse) GetComeBack() *ComeBack {
 	return nil
 }
 
+func (x *SessionResponse) GetReaders() *Readers {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Readers); ok {
+			return x.Readers
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -560,6 +570,10 @@ type SessionResponse_ComeBack struct {
 	ComeBack *ComeBack `protobuf:"bytes,17,opt,name=come_back,json=comeBack,proto3,oneof"`
 }
 
+type SessionResponse_Readers struct {
+	Readers *Readers `protobuf:"bytes,40,opt,name=readers,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_Probe) isSessionResponse_Message() {}
@@ -585,6 +599,8 @@ func (*SessionResponse_Removals) isSessionResponse_Message() {}
 func (*SessionResponse_AskSource) isSessionResponse_Message() {}
 
 func (*SessionResponse_ComeBack) isSessionResponse_Message() {}
+
+func (*SessionResponse_Readers) isSessionResponse_Message() {}
 
 // Pin identifies one version of an origin's file.
 type Pin struct {
@@ -723,7 +739,10 @@ type Announce struct {
 	// The member would answer AskSource.
 	Lendable bool `protobuf:"varint,16,opt,name=lendable,proto3" json:"lendable,omitempty"`
 	// The tracker had told it to come back.
-	Queued        bool `protobuf:"varint,18,opt,name=queued,proto3" json:"queued,omitempty"`
+	Queued bool `protobuf:"varint,18,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Members that must have read each piece from the origin and state it alike, for this
+	// one; 0 and 1: one of them. At most 8.
+	Confirm       uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -842,6 +861,13 @@ func (x *Announce) GetQueued() bool {
 	return false
 }
 
+func (x *Announce) GetConfirm() uint32 {
+	if x != nil {
+		return x.Confirm
+	}
+	return 0
+}
+
 // Probed answers Probe: what the origin's first answer said.
 type Probed struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -933,7 +959,11 @@ type Report struct {
 	// The member has too few neighbours.
 	WantPeers bool `protobuf:"varint,8,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
 	// Nothing comes to the member, though others are said to hold what it lacks.
-	Stuck         bool `protobuf:"varint,9,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	Stuck bool `protobuf:"varint,9,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	// Where Readers says that several are to read each piece: what this member has read from
+	// the origin itself, and what it holds that is not stated by enough, though it should be.
+	Read          *Extents `protobuf:"bytes,40,opt,name=read,proto3" json:"read,omitempty"`
+	Unconfirmed   *Extents `protobuf:"bytes,41,opt,name=unconfirmed,proto3" json:"unconfirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1061,20 @@ func (x *Report) GetStuck() bool {
 	return false
 }
 
+func (x *Report) GetRead() *Extents {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *Report) GetUnconfirmed() *Extents {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
 // Returned gives leased pieces back.
 type Returned struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1093,7 +1137,8 @@ func (x *Returned) GetWaitMs() uint64 {
 	return 0
 }
 
-// Conflict reports that the origin answered with another version than the pin.
+// Conflict reports that the origin answered with another version than the pin; or, if
+// pin is the pool's, with the whole file again and again where parts were asked for.
 type Conflict struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pin           *Pin                   `protobuf:"bytes,1,opt,name=pin,proto3" json:"pin,omitempty"`
@@ -1941,6 +1986,61 @@ func (*LendResponse_Offer) isLendResponse_Message() {}
 
 func (*LendResponse_Withdrawn) isLendResponse_Message() {}
 
+// Readers says that a member of the pool wants each piece stated by several.
+type Readers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// So many are to read each piece, at most 8; 0 and 1: it does not matter who.
+	Wanted uint32 `protobuf:"varint,1,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// So many can, as far as that matters.
+	There         uint32 `protobuf:"varint,2,opt,name=there,proto3" json:"there,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Readers) Reset() {
+	*x = Readers{}
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Readers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Readers) ProtoMessage() {}
+
+func (x *Readers) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Readers.ProtoReflect.Descriptor instead.
+func (*Readers) Descriptor() ([]byte, []int) {
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Readers) GetWanted() uint32 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
+}
+
+func (x *Readers) GetThere() uint32 {
+	if x != nil {
+		return x.There
+	}
+	return 0
+}
+
 // Offer is a pool that welcomes helpers.
 type Offer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1955,7 +2055,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2067,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[26]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2080,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{26}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Offer) GetPool() []byte {
@@ -2014,7 +2114,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2126,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[27]
+	mi := &file_dragonload_pool_v1_pool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2139,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{27}
+	return file_dragonload_pool_v1_pool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Withdrawn) GetPool() []byte {
@@ -2064,7 +2164,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05leave\x18\a \x01(\v2\x19.dragonload.pool.v1.LeaveH\x00R\x05leave\x12\x1c\n" +
 	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x124\n" +
 	"\x06source\x18\x10 \x01(\v2\x1a.dragonload.pool.v1.SourceH\x00R\x06sourceB\t\n" +
-	"\amessage\"\xce\x05\n" +
+	"\amessage\"\x87\x06\n" +
 	"\x0fSessionResponse\x127\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.WelcomeH\x00R\awelcome\x121\n" +
 	"\x05probe\x18\x02 \x01(\v2\x19.dragonload.pool.v1.ProbeH\x00R\x05probe\x124\n" +
@@ -2080,14 +2180,15 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\bremovals\x18\x14 \x01(\fH\x00R\bremovals\x12>\n" +
 	"\n" +
 	"ask_source\x18\x10 \x01(\v2\x1d.dragonload.pool.v1.AskSourceH\x00R\taskSource\x12;\n" +
-	"\tcome_back\x18\x11 \x01(\v2\x1c.dragonload.pool.v1.ComeBackH\x00R\bcomeBackB\t\n" +
+	"\tcome_back\x18\x11 \x01(\v2\x1c.dragonload.pool.v1.ComeBackH\x00R\bcomeBack\x127\n" +
+	"\areaders\x18( \x01(\v2\x1b.dragonload.pool.v1.ReadersH\x00R\areadersB\t\n" +
 	"\amessage\"n\n" +
 	"\x03Pin\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
 	"\x04kind\x18\x02 \x01(\x0e2!.dragonload.pool.v1.ValidatorKindR\x04kind\x12\x1c\n" +
 	"\tvalidator\x18\x03 \x01(\fR\tvalidator\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xde\x02\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xf8\x02\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -2101,12 +2202,13 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x06stream\x18\n" +
 	" \x01(\bR\x06stream\x12\x1a\n" +
 	"\blendable\x18\x10 \x01(\bR\blendable\x12\x16\n" +
-	"\x06queued\x18\x12 \x01(\bR\x06queued\"\xa2\x01\n" +
+	"\x06queued\x18\x12 \x01(\bR\x06queued\x12\x18\n" +
+	"\aconfirm\x18( \x01(\rR\aconfirm\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\bR\x06stream\x123\n" +
-	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\x9b\x02\n" +
+	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\x8b\x03\n" +
 	"\x06Report\x123\n" +
 	"\x06stored\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06stored\x12/\n" +
 	"\x04lost\x18\x02 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04lost\x12\x12\n" +
@@ -2117,7 +2219,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05whole\x18\a \x01(\bR\x05whole\x12\x1d\n" +
 	"\n" +
 	"want_peers\x18\b \x01(\bR\twantPeers\x12\x14\n" +
-	"\x05stuck\x18\t \x01(\bR\x05stuck\"\x91\x01\n" +
+	"\x05stuck\x18\t \x01(\bR\x05stuck\x12/\n" +
+	"\x04read\x18( \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04read\x12=\n" +
+	"\vunconfirmed\x18) \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\vunconfirmed\"\x91\x01\n" +
 	"\bReturned\x125\n" +
 	"\aextents\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\aextents\x125\n" +
 	"\afailure\x18\x02 \x01(\x0e2\x1b.dragonload.pool.v1.FailureR\afailure\x12\x17\n" +
@@ -2160,7 +2264,10 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\fLendResponse\x121\n" +
 	"\x05offer\x18\x01 \x01(\v2\x19.dragonload.pool.v1.OfferH\x00R\x05offer\x12=\n" +
 	"\twithdrawn\x18\x02 \x01(\v2\x1d.dragonload.pool.v1.WithdrawnH\x00R\twithdrawnB\t\n" +
-	"\amessage\"C\n" +
+	"\amessage\"7\n" +
+	"\aReaders\x12\x16\n" +
+	"\x06wanted\x18\x01 \x01(\rR\x06wanted\x12\x14\n" +
+	"\x05there\x18\x02 \x01(\rR\x05there\"C\n" +
 	"\x05Offer\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\fR\x04pool\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
@@ -2194,7 +2301,7 @@ func file_dragonload_pool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_dragonload_pool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_dragonload_pool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(ValidatorKind)(0),      // 0: dragonload.pool.v1.ValidatorKind
 	(Failure)(0),            // 1: dragonload.pool.v1.Failure
@@ -2224,8 +2331,9 @@ var file_dragonload_pool_v1_pool_proto_goTypes = []any{
 	(*GiveUp)(nil),          // 25: dragonload.pool.v1.GiveUp
 	(*LendRequest)(nil),     // 26: dragonload.pool.v1.LendRequest
 	(*LendResponse)(nil),    // 27: dragonload.pool.v1.LendResponse
-	(*Offer)(nil),           // 28: dragonload.pool.v1.Offer
-	(*Withdrawn)(nil),       // 29: dragonload.pool.v1.Withdrawn
+	(*Readers)(nil),         // 28: dragonload.pool.v1.Readers
+	(*Offer)(nil),           // 29: dragonload.pool.v1.Offer
+	(*Withdrawn)(nil),       // 30: dragonload.pool.v1.Withdrawn
 }
 var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	6,  // 0: dragonload.pool.v1.SessionRequest.announce:type_name -> dragonload.pool.v1.Announce
@@ -2247,31 +2355,34 @@ var file_dragonload_pool_v1_pool_proto_depIdxs = []int32{
 	25, // 16: dragonload.pool.v1.SessionResponse.give_up:type_name -> dragonload.pool.v1.GiveUp
 	24, // 17: dragonload.pool.v1.SessionResponse.ask_source:type_name -> dragonload.pool.v1.AskSource
 	22, // 18: dragonload.pool.v1.SessionResponse.come_back:type_name -> dragonload.pool.v1.ComeBack
-	0,  // 19: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
-	4,  // 20: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 21: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
-	4,  // 22: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 23: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
-	5,  // 24: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
-	5,  // 25: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
-	5,  // 26: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
-	1,  // 27: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
-	4,  // 28: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
-	4,  // 29: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
-	5,  // 30: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
-	5,  // 31: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
-	20, // 32: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
-	28, // 33: dragonload.pool.v1.LendResponse.offer:type_name -> dragonload.pool.v1.Offer
-	29, // 34: dragonload.pool.v1.LendResponse.withdrawn:type_name -> dragonload.pool.v1.Withdrawn
-	2,  // 35: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
-	26, // 36: dragonload.pool.v1.PoolService.Lend:input_type -> dragonload.pool.v1.LendRequest
-	3,  // 37: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
-	27, // 38: dragonload.pool.v1.PoolService.Lend:output_type -> dragonload.pool.v1.LendResponse
-	37, // [37:39] is the sub-list for method output_type
-	35, // [35:37] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	28, // 19: dragonload.pool.v1.SessionResponse.readers:type_name -> dragonload.pool.v1.Readers
+	0,  // 20: dragonload.pool.v1.Pin.kind:type_name -> dragonload.pool.v1.ValidatorKind
+	4,  // 21: dragonload.pool.v1.Announce.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 22: dragonload.pool.v1.Announce.leased:type_name -> dragonload.pool.v1.Extents
+	4,  // 23: dragonload.pool.v1.Probed.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 24: dragonload.pool.v1.Probed.extent:type_name -> dragonload.pool.v1.Extents
+	5,  // 25: dragonload.pool.v1.Report.stored:type_name -> dragonload.pool.v1.Extents
+	5,  // 26: dragonload.pool.v1.Report.lost:type_name -> dragonload.pool.v1.Extents
+	5,  // 27: dragonload.pool.v1.Report.read:type_name -> dragonload.pool.v1.Extents
+	5,  // 28: dragonload.pool.v1.Report.unconfirmed:type_name -> dragonload.pool.v1.Extents
+	5,  // 29: dragonload.pool.v1.Returned.extents:type_name -> dragonload.pool.v1.Extents
+	1,  // 30: dragonload.pool.v1.Returned.failure:type_name -> dragonload.pool.v1.Failure
+	4,  // 31: dragonload.pool.v1.Conflict.pin:type_name -> dragonload.pool.v1.Pin
+	4,  // 32: dragonload.pool.v1.Pinned.pin:type_name -> dragonload.pool.v1.Pin
+	5,  // 33: dragonload.pool.v1.Lease.extents:type_name -> dragonload.pool.v1.Extents
+	5,  // 34: dragonload.pool.v1.Drop.extents:type_name -> dragonload.pool.v1.Extents
+	20, // 35: dragonload.pool.v1.Handout.peers:type_name -> dragonload.pool.v1.Peer
+	29, // 36: dragonload.pool.v1.LendResponse.offer:type_name -> dragonload.pool.v1.Offer
+	30, // 37: dragonload.pool.v1.LendResponse.withdrawn:type_name -> dragonload.pool.v1.Withdrawn
+	2,  // 38: dragonload.pool.v1.PoolService.Session:input_type -> dragonload.pool.v1.SessionRequest
+	26, // 39: dragonload.pool.v1.PoolService.Lend:input_type -> dragonload.pool.v1.LendRequest
+	3,  // 40: dragonload.pool.v1.PoolService.Session:output_type -> dragonload.pool.v1.SessionResponse
+	27, // 41: dragonload.pool.v1.PoolService.Lend:output_type -> dragonload.pool.v1.LendResponse
+	40, // [40:42] is the sub-list for method output_type
+	38, // [38:40] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_pool_v1_pool_proto_init() }
@@ -2303,6 +2414,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 		(*SessionResponse_Removals)(nil),
 		(*SessionResponse_AskSource)(nil),
 		(*SessionResponse_ComeBack)(nil),
+		(*SessionResponse_Readers)(nil),
 	}
 	file_dragonload_pool_v1_pool_proto_msgTypes[25].OneofWrappers = []any{
 		(*LendResponse_Offer)(nil),
@@ -2314,7 +2426,7 @@ func file_dragonload_pool_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_pool_v1_pool_proto_rawDesc), len(file_dragonload_pool_v1_pool_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
