@@ -15,7 +15,8 @@
 //     read back through a new handle, compared, and written again; a second failure
 //     ends the download with ErrDiskFailing.
 //   - Finish: every piece held, the whole file hashed, data synced, renamed without
-//     replacing, folder synced, record removed. A wrong byte never has the final name.
+//     replacing, folder synced, record replaced by one of what was finished. A wrong
+//     byte never has the final name.
 //
 // A Journal is one bbolt file for all downloads of a state folder; docs/formats.md
 // describes its bytes. The package knows neither origins nor members: its callers

@@ -166,16 +166,24 @@ func (j *Journal) open() (err error) {
 
 // walk reads every value once, so that damage shows before anything rests on it.
 func (j *Journal) walk() error {
+	read := func(_, value []byte) error {
+		_, _ = unseal(value) // torn values are dealt with, or deleted, by Open
+		return nil
+	}
 	return j.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{keptBucket, slotsBucket} {
+			if b := tx.Bucket(name); b != nil {
+				if err := b.ForEach(read); err != nil {
+					return err
+				}
+			}
+		}
 		all := tx.Bucket(downloadsBucket)
 		if all == nil {
 			return nil
 		}
 		return all.ForEachBucket(func(target []byte) error {
-			return all.Bucket(target).ForEach(func(_, value []byte) error {
-				_, _ = unseal(value) // torn values are dealt with, or deleted, by Open
-				return nil
-			})
+			return all.Bucket(target).ForEach(read)
 		})
 	})
 }

@@ -16,11 +16,12 @@ import (
 // Finish gives the file its final name. All pieces must have been stored. It waits for
 // the hash of the whole file, syncs the data, renames without replacing (with
 // Overwrite: replacing), with the mode of the user's umask, syncs the folder and
-// removes the record, in this order. On an error the File goes on as before: the
-// partial file and its record are kept.
+// replaces the record by what is kept of finished downloads, in this order; from are
+// the addresses that the file came from, which are kept too. On an error the File goes
+// on as before: the partial file and its record are kept.
 //
 // Errors: IncompleteError, ErrExists, ErrReplaced, ErrDiskFull, ErrDiskFailing.
-func (f *File) Finish(ctx context.Context) (Finished, error) {
+func (f *File) Finish(ctx context.Context, from ...string) (Finished, error) {
 	f.ops.Lock()
 	defer f.ops.Unlock()
 	var p *partial
@@ -51,12 +52,10 @@ func (f *File) Finish(ctx context.Context) (Finished, error) {
 		}
 	}
 	f.journal.unmark(f.o.Target)
-	if p.recorded {
-		if err := f.journal.remove(f.o.Target); err != nil {
-			f.o.Log.Warn("the record of a finished download stays in the journal", "target", f.o.Target, "error", err)
-		}
-		p.recorded = false
+	if err := f.journal.settle(f.o.Target, f.keep(done, from)); err != nil {
+		f.o.Log.Warn("the journal does not know that a download is finished", "target", f.o.Target, "error", err)
 	}
+	p.recorded = false
 	return done, nil
 }
 

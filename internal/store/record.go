@@ -78,14 +78,10 @@ func unseal(value []byte) ([]byte, error) {
 
 func (r *record) encode() []byte {
 	b := []byte{recordVersion}
-	text := func(s string) {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
-	text(r.part)
-	text(r.source)
+	b = appendText(b, r.part)
+	b = appendText(b, r.source)
 	b = append(b, byte(r.pin.Kind))
-	text(r.pin.Validator)
+	b = appendText(b, r.pin.Validator)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.pin.Size))
 	b = binary.BigEndian.AppendUint64(b, r.incarnation)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.layout.PieceLength))
@@ -105,42 +101,20 @@ func decodeRecord(value []byte) (record, error) {
 	if err != nil {
 		return r, err
 	}
-	take := func(n uint64) []byte {
-		if err != nil || n > uint64(len(b)) {
-			err = errors.New("record is cut short")
-			return make([]byte, min(n, maxPath))
-		}
-		out := b[:n]
-		b = b[n:]
-		return out
-	}
-	text := func() string {
-		n, w := binary.Uvarint(b)
-		if w <= 0 || n > maxPath {
-			err = errors.New("record with a bad string")
-			return ""
-		}
-		b = b[w:]
-		return string(take(n))
-	}
-	number := func() uint64 { return binary.BigEndian.Uint64(take(8)) }
-
-	if v := take(1)[0]; v != recordVersion {
+	f := fields{b: b}
+	if v := f.take(1)[0]; v != recordVersion {
 		return r, fmt.Errorf("record of version %d", v)
 	}
-	r.part, r.source = text(), text()
-	r.pin.Kind = piece.ValidatorKind(take(1)[0])
-	r.pin.Validator = text()
-	r.pin.Size = int64(number())
-	r.incarnation = number()
-	r.layout = piece.Layout{Size: r.pin.Size, PieceLength: int64(number())}
-	r.clean = take(1)[0] == 1
-	r.size, r.modified = int64(number()), int64(number())
-	switch {
-	case err != nil:
+	r.part, r.source = f.text(), f.text()
+	r.pin.Kind = piece.ValidatorKind(f.take(1)[0])
+	r.pin.Validator = f.text()
+	r.pin.Size = int64(f.number())
+	r.incarnation = f.number()
+	r.layout = piece.Layout{Size: r.pin.Size, PieceLength: int64(f.number())}
+	r.clean = f.take(1)[0] == 1
+	r.size, r.modified = int64(f.number()), int64(f.number())
+	if err := f.end(); err != nil {
 		return r, err
-	case len(b) != 0:
-		return r, errors.New("record with something behind its end")
 	}
 	if err := r.pin.Validate(); err != nil {
 		return r, err

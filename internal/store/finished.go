@@ -1,0 +1,247 @@
+package store
+
+import (
+	"crypto"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dragonload/internal/piece"
+
+	"go.etcd.io/bbolt"
+)
+
+// Kept is what the journal remembers of a finished download.
+type Kept struct {
+	Path        string
+	Size        int64
+	Modified    time.Time // the file's time of change when it got its name
+	Finished    time.Time
+	PieceLength int64
+	SHA256      [32]byte
+	Sums        []Sum    // other digests that were computed, by their names
+	From        []string // addresses that it was fetched from, the best first; no user-info
+}
+
+// Sum is a digest of a whole file.
+type Sum struct {
+	Algorithm string // sha-512, sha-1 or md5
+	Sum       []byte
+}
+
+// The journal has two more buckets, whose values end in their CRC-32C as the others do.
+//
+//	"finished 1"        by absolute path: version (1 byte, 1); number, size, time of
+//	                    change (nanoseconds since 1970), end of the download (seconds
+//	                    since 1970), piece length (8 bytes each); SHA-256 (32 bytes);
+//	                    how many other digests (1 byte), each two strings, its
+//	                    algorithm and its bytes; how many addresses (1 byte), each a
+//	                    string
+//	"finished slots 1"  by number modulo MaxKept (4 bytes): the path (without a CRC)
+//
+// Numbers are given in their order from 1. Who takes a slot removes what had it before,
+// unless that has got a later number meanwhile.
+var (
+	keptBucket  = []byte("finished 1")
+	slotsBucket = []byte("finished slots 1")
+)
+
+const (
+	// MaxKept is how many finished downloads are remembered, the newest.
+	MaxKept = 10_000
+
+	keptVersion  = 1
+	maxKeptPath  = 4 << 10
+	maxKeptFrom  = 32
+	maxKeptBytes = 8 << 10 // of all addresses of one
+)
+
+// keep returns what is to be remembered of the file that was just finished; nil if it
+// is gone again, or its path too long.
+func (f *File) keep(done Finished, from []string) *Kept {
+	info, err := f.journal.disk.Lstat(f.o.Target)
+	if err != nil || !info.Mode().IsRegular() || len(f.o.Target) > maxKeptPath {
+		return nil
+	}
+	k := &Kept{
+		Path: f.o.Target, Size: info.Size(), Modified: info.ModTime(), Finished: time.Now(),
+		PieceLength: f.p.layout.PieceLength, SHA256: done.SHA256,
+	}
+	for _, kind := range sumNames {
+		if sum := done.Sums[kind.hash]; len(sum) > 0 {
+			k.Sums = append(k.Sums, Sum{kind.name, sum})
+		}
+	}
+	left := maxKeptBytes
+	for _, u := range from {
+		if left -= len(u); left >= 0 && len(k.From) < maxKeptFrom {
+			k.From = append(k.From, u)
+		}
+	}
+	return k
+}
+
+var sumNames = []struct {
+	hash crypto.Hash
+	name string
+}{{crypto.SHA512, "sha-512"}, {crypto.SHA1, "sha-1"}, {crypto.MD5, "md5"}}
+
+func (k *Kept) encode(number uint64) []byte {
+	b := []byte{keptVersion}
+	for _, n := range []uint64{number, uint64(k.Size), uint64(k.Modified.UnixNano()), uint64(k.Finished.Unix()), uint64(k.PieceLength)} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	b = append(b, k.SHA256[:]...)
+	b = append(b, byte(len(k.Sums)))
+	for _, s := range k.Sums {
+		b = appendText(b, s.Algorithm)
+		b = appendText(b, string(s.Sum))
+	}
+	b = append(b, byte(len(k.From)))
+	for _, u := range k.From {
+		b = appendText(b, u)
+	}
+	return seal(b)
+}
+
+func decodeKept(path string, value []byte) (k Kept, number uint64, err error) {
+	b, err := unseal(value)
+	if err != nil {
+		return Kept{}, 0, err
+	}
+	r := fields{b: b}
+	if v := r.take(1)[0]; v != keptVersion {
+		return Kept{}, 0, fmt.Errorf("record of version %d", v)
+	}
+	number = r.number()
+	k = Kept{Path: path, Size: int64(r.number())}
+	k.Modified = time.Unix(0, int64(r.number()))
+	k.Finished = time.Unix(int64(r.number()), 0)
+	k.PieceLength = int64(r.number())
+	copy(k.SHA256[:], r.take(32))
+	for range r.take(1)[0] {
+		k.Sums = append(k.Sums, Sum{r.text(), []byte(r.text())})
+	}
+	for range r.take(1)[0] {
+		k.From = append(k.From, r.text())
+	}
+	if err := r.end(); err != nil {
+		return Kept{}, 0, err
+	}
+	return k, number, piece.Layout{Size: k.Size, PieceLength: k.PieceLength}.Validate()
+}
+
+// settle forgets the download to a target, which is finished, and remembers k instead;
+// both in one transaction.
+func (j *Journal) settle(target string, k *Kept) error {
+	return j.wrapError("write", j.change(func() error {
+		return j.db.Update(func(tx *bbolt.Tx) error {
+			if all := tx.Bucket(downloadsBucket); all != nil && all.Bucket([]byte(target)) != nil {
+				if err := all.DeleteBucket([]byte(target)); err != nil {
+					return err
+				}
+			}
+			if k == nil {
+				return nil
+			}
+			return k.put(tx)
+		})
+	}))
+}
+
+func (k *Kept) put(tx *bbolt.Tx) error {
+	kept, err := tx.CreateBucketIfNotExists(keptBucket)
+	if err != nil {
+		return err
+	}
+	slots, err := tx.CreateBucketIfNotExists(slotsBucket)
+	if err != nil {
+		return err
+	}
+	number, err := kept.NextSequence()
+	if err != nil {
+		return err
+	}
+	slot := binary.BigEndian.AppendUint32(nil, uint32(number%MaxKept))
+	if old := slices.Clone(slots.Get(slot)); old != nil {
+		_, has, err := decodeKept(string(old), kept.Get(old))
+		if err != nil || has%MaxKept == number%MaxKept {
+			if err := kept.Delete(old); err != nil {
+				return err
+			}
+		}
+	}
+	if err := slots.Put(slot, []byte(k.Path)); err != nil {
+		return err
+	}
+	return kept.Put([]byte(k.Path), k.encode(number))
+}
+
+// Kept returns what is remembered of the finished download that was saved at path. It
+// says nothing of what is there now.
+func (j *Journal) Kept(path string) (k Kept, found bool, err error) {
+	err = j.guard(func() error {
+		return j.db.View(func(tx *bbolt.Tx) error {
+			kept := tx.Bucket(keptBucket)
+			if kept == nil {
+				return nil
+			}
+			value := kept.Get([]byte(path))
+			if value == nil {
+				return nil
+			}
+			var err error
+			k, _, err = decodeKept(path, value)
+			found = err == nil // a record that cannot be read is none
+			return nil
+		})
+	})
+	if err != nil {
+		return Kept{}, false, fmt.Errorf("read journal %s: %w", j.path, err)
+	}
+	return k, found, nil
+}
+
+// fields reads the values of a record one after the other. After the first that is not
+// there, all are zero.
+type fields struct {
+	b   []byte
+	err error
+}
+
+func (r *fields) take(n uint64) []byte {
+	if r.err != nil || n > uint64(len(r.b)) {
+		r.err = errors.New("record is cut short")
+		return make([]byte, min(n, maxPath))
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *fields) text() string {
+	n, w := binary.Uvarint(r.b)
+	if w <= 0 || n > maxPath {
+		r.err = errors.New("record with a bad string")
+		return ""
+	}
+	r.b = r.b[w:]
+	return string(r.take(n))
+}
+
+func (r *fields) number() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
+
+// end returns what was wrong, also that something is left.
+func (r *fields) end() error {
+	if r.err == nil && len(r.b) != 0 {
+		r.err = errors.New("record with something behind its end")
+	}
+	return r.err
+}
+
+func appendText(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
