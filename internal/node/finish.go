@@ -131,7 +131,7 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 			return nil, problem("standard-output", ExitFile, fmt.Errorf("write to standard output: %w", err))
 		}
 	} else {
-		if sums, err = g.file.Finish(ctx); err != nil {
+		if sums, err = g.file.Finish(ctx, d.addresses.good()...); err != nil {
 			return nil, storeProblem(err)
 		}
 	}

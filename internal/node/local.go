@@ -74,6 +74,14 @@ func (n *Node) connected(roomID [32]byte) bool {
 	return m != nil && m.sessions.Load() > 0
 }
 
+func (l localNode) Finished(_ context.Context, path string) (*nodev1.Finished, error) {
+	k, found, err := l.n.journal.Kept(path)
+	if err != nil || !found {
+		return nil, err
+	}
+	return EncodeKept(k), nil
+}
+
 func (l localNode) ReloadRooms(context.Context) error { return l.n.ReloadRooms() }
 
 func (l localNode) RemoveMember(ctx context.Context, name, member string) ([]rpc.Member, uint64, error) {

@@ -50,6 +50,7 @@ var errLeft = errors.New("left for another address")
 type address struct {
 	client *origin.Client
 	name   string // for messages
+	url    string // without user-info
 	number int    // 0 is the URL itself
 
 	pin     piece.Pin // of the version that it has; zero until it has said so
@@ -104,9 +105,33 @@ func newAddresses(base origin.Options, mirrors []Mirror) (*addresses, error) {
 			s.close()
 			return nil, err
 		}
-		s.all = append(s.all, &address{client: client, name: client.Redacted(), number: k})
+		s.all = append(s.all, &address{client: client, name: client.Redacted(), url: withoutUser(o.URL), number: k})
 	}
 	return s, nil
+}
+
+// withoutUser returns a URL without user-info and fragment; "" if it is none.
+func withoutUser(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	return u.String()
+}
+
+// good returns the addresses where the file was found, the best first: of several those
+// that brought some of it, or were compared, and were not dropped.
+func (s *addresses) good() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var urls []string
+	for _, a := range s.all {
+		if len(s.all) == 1 || !a.gone && (s.used&a.bit() != 0 || a.sampled && a.pin != (piece.Pin{})) {
+			urls = append(urls, a.url)
+		}
+	}
+	return urls
 }
 
 func (s *addresses) close() {

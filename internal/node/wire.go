@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 
 	"dragonload/internal/piece"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
+	"dragonload/internal/store"
 )
 
 // Bounds of a Spec that comes over the local API, whose callers are programs of the
@@ -257,6 +259,47 @@ func DecodeProgress(x *nodev1.Progress) Progress {
 		ETA:           x.GetEta().AsDuration(),
 		Members:       int(x.GetMembers()),
 	}
+}
+
+// EncodeKept returns what is remembered of a finished download as it crosses the local
+// API.
+func EncodeKept(k store.Kept) *nodev1.Finished {
+	x := &nodev1.Finished{
+		Size:        k.Size,
+		Modified:    timestamppb.New(k.Modified),
+		Finished:    timestamppb.New(k.Finished),
+		PieceLength: k.PieceLength,
+		Sha256:      k.SHA256[:],
+		From:        k.From,
+	}
+	for _, s := range k.Sums {
+		x.Sums = append(x.Sums, &nodev1.Checksum{Algorithm: s.Algorithm, Hex: hex.EncodeToString(s.Sum)})
+	}
+	return x
+}
+
+// DecodeKept reads what EncodeKept wrote of the file at path.
+func DecodeKept(path string, x *nodev1.Finished) (store.Kept, error) {
+	k := store.Kept{
+		Path:        path,
+		Size:        x.GetSize(),
+		Modified:    x.GetModified().AsTime(),
+		Finished:    x.GetFinished().AsTime(),
+		PieceLength: x.GetPieceLength(),
+		From:        x.GetFrom(),
+	}
+	if len(x.GetSha256()) != len(k.SHA256) {
+		return store.Kept{}, errors.New("finished download without a digest")
+	}
+	copy(k.SHA256[:], x.GetSha256())
+	for _, c := range x.GetSums() {
+		sum, err := hex.DecodeString(c.GetHex())
+		if err != nil {
+			return store.Kept{}, fmt.Errorf("finished download with a bad digest: %w", err)
+		}
+		k.Sums = append(k.Sums, store.Sum{Algorithm: c.GetAlgorithm(), Sum: sum})
+	}
+	return k, nil
 }
 
 func decodeProblem(x *nodev1.Problem) *Problem {

@@ -10,6 +10,7 @@ import (
 
 	"dragonload/internal/node"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
+	"dragonload/internal/store"
 )
 
 // fill sets every field of a struct to something that is not its zero value, so that
@@ -100,5 +101,19 @@ func TestDecodeSpec_refusesWhatNoCallerSends(t *testing.T) {
 		if s, err := node.DecodeSpec(x); err == nil {
 			t.Errorf("%s: accepted as %+v", name, s)
 		}
+	}
+}
+
+func TestKept_roundTrip(t *testing.T) {
+	t.Parallel()
+	in := store.Kept{
+		Path: "/a", Size: 5, Modified: time.Unix(7, 8).UTC(), Finished: time.Unix(9, 0).UTC(), PieceLength: 64 << 10,
+		SHA256: [32]byte{1}, Sums: []store.Sum{{Algorithm: "md5", Sum: []byte{2}}}, From: []string{"http://h/"},
+	}
+	if out, err := node.DecodeKept("/a", node.EncodeKept(in)); err != nil || !reflect.DeepEqual(in, out) {
+		t.Errorf("got %+v, %v, want %+v", out, err, in)
+	}
+	if _, err := node.DecodeKept("/a", &nodev1.Finished{}); err == nil {
+		t.Error("without a digest: no error")
 	}
 }

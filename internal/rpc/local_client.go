@@ -128,6 +128,18 @@ func (c *LocalClient) Status(ctx context.Context) (*nodev1.StatusResponse, error
 	return answer.Msg, nil
 }
 
+// Finished tells what the node remembers of the download that was saved at path; nil if
+// nothing.
+func (c *LocalClient) Finished(ctx context.Context, path string) (*nodev1.Finished, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := c.node.Finished(ctx, connect.NewRequest(&nodev1.FinishedRequest{Path: path}))
+	if err != nil {
+		return nil, fmt.Errorf("ask the running node: %w", FromWire(err))
+	}
+	return answer.Msg.GetFinished(), nil
+}
+
 // ReloadRooms makes the node look at its state folder again.
 func (c *LocalClient) ReloadRooms(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -40,6 +40,9 @@ type LocalNode interface {
 	Status(ctx context.Context) (*nodev1.StatusResponse, error)
 	// ReloadRooms looks at the state folder again.
 	ReloadRooms(ctx context.Context) error
+	// Finished tells what is remembered of the download that was saved at a path; nil if
+	// there is nothing.
+	Finished(ctx context.Context, path string) (*nodev1.Finished, error)
 	// RemoveMember shuts out whom a word means in a room made here, if that is exactly
 	// one member; with its error nothing is certain.
 	RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error)
@@ -236,6 +239,14 @@ func (h localHandler) ReloadRooms(ctx context.Context, _ *connect.Request[nodev1
 		return nil, h.answer("reload-rooms", err)
 	}
 	return connect.NewResponse(&nodev1.ReloadRoomsResponse{}), nil
+}
+
+func (h localHandler) Finished(ctx context.Context, req *connect.Request[nodev1.FinishedRequest]) (*connect.Response[nodev1.FinishedResponse], error) {
+	finished, err := h.s.node.Finished(ctx, req.Msg.GetPath())
+	if err != nil {
+		return nil, h.answer("finished", err)
+	}
+	return connect.NewResponse(&nodev1.FinishedResponse{Finished: finished}), nil
 }
 
 func (h localHandler) RemoveMember(ctx context.Context, req *connect.Request[nodev1.RemoveMemberRequest]) (*connect.Response[nodev1.RemoveMemberResponse], error) {

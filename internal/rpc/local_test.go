@@ -54,6 +54,8 @@ func (n *fakeNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 
 func (n *fakeNode) ReloadRooms(context.Context) error { return nil }
 
+func (n *fakeNode) Finished(context.Context, string) (*nodev1.Finished, error) { return nil, nil }
+
 func (n *fakeNode) RemoveMember(_ context.Context, room, member string) ([]Member, uint64, error) {
 	if room != "lab" {
 		return nil, 0, ErrNoAuthority

@@ -1483,6 +1483,188 @@ func (*ReloadRoomsResponse) Descriptor() ([]byte, []int) {
 	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
+type FinishedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // absolute
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishedRequest) Reset() {
+	*x = FinishedRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishedRequest) ProtoMessage() {}
+
+func (x *FinishedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishedRequest.ProtoReflect.Descriptor instead.
+func (*FinishedRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *FinishedRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type FinishedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finished      *Finished              `protobuf:"bytes,1,opt,name=finished,proto3" json:"finished,omitempty"` // not set if nothing is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FinishedResponse) Reset() {
+	*x = FinishedResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FinishedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FinishedResponse) ProtoMessage() {}
+
+func (x *FinishedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FinishedResponse.ProtoReflect.Descriptor instead.
+func (*FinishedResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FinishedResponse) GetFinished() *Finished {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+// Finished is what is remembered of a download that was saved; the file may have become
+// another one since.
+type Finished struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          int64                  `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	Modified      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=modified,proto3" json:"modified,omitempty"` // the file's time of change at the end
+	Finished      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=finished,proto3" json:"finished,omitempty"`
+	PieceLength   int64                  `protobuf:"varint,4,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Sums          []*Checksum            `protobuf:"bytes,6,rep,name=sums,proto3" json:"sums,omitempty"` // other digests that were computed
+	From          []string               `protobuf:"bytes,7,rep,name=from,proto3" json:"from,omitempty"` // addresses that it came from, without user-info
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finished) Reset() {
+	*x = Finished{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finished) ProtoMessage() {}
+
+func (x *Finished) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finished.ProtoReflect.Descriptor instead.
+func (*Finished) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Finished) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Finished) GetModified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Modified
+	}
+	return nil
+}
+
+func (x *Finished) GetFinished() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Finished
+	}
+	return nil
+}
+
+func (x *Finished) GetPieceLength() int64 {
+	if x != nil {
+		return x.PieceLength
+	}
+	return 0
+}
+
+func (x *Finished) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Finished) GetSums() []*Checksum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *Finished) GetFrom() []string {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
 type RemoveMemberRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"` // name
@@ -1495,7 +1677,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1689,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[18]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1702,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveMemberRequest) GetRoom() string {
@@ -1549,7 +1731,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1743,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[19]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1756,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveMemberResponse) GetMatches() []*RoomMember {
@@ -1602,7 +1784,7 @@ type RoomMember struct {
 
 func (x *RoomMember) Reset() {
 	*x = RoomMember{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1796,7 @@ func (x *RoomMember) String() string {
 func (*RoomMember) ProtoMessage() {}
 
 func (x *RoomMember) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[20]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1809,7 @@ func (x *RoomMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomMember.ProtoReflect.Descriptor instead.
 func (*RoomMember) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RoomMember) GetId() []byte {
@@ -1775,7 +1957,19 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x03 \x01(\v2\x1c.dragonload.node.v1.ProgressR\bprogress\x12\x17\n" +
 	"\alent_to\x18\x10 \x01(\fR\x06lentTo\"\x14\n" +
 	"\x12ReloadRoomsRequest\"\x15\n" +
-	"\x13ReloadRoomsResponse\"A\n" +
+	"\x13ReloadRoomsResponse\"%\n" +
+	"\x0fFinishedRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"L\n" +
+	"\x10FinishedResponse\x128\n" +
+	"\bfinished\x18\x01 \x01(\v2\x1c.dragonload.node.v1.FinishedR\bfinished\"\x8f\x02\n" +
+	"\bFinished\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x03R\x04size\x126\n" +
+	"\bmodified\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bmodified\x126\n" +
+	"\bfinished\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x12!\n" +
+	"\fpiece_length\x18\x04 \x01(\x03R\vpieceLength\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x120\n" +
+	"\x04sums\x18\x06 \x03(\v2\x1c.dragonload.node.v1.ChecksumR\x04sums\x12\x12\n" +
+	"\x04from\x18\a \x03(\tR\x04from\"A\n" +
 	"\x13RemoveMemberRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\tR\x06member\"f\n" +
@@ -1786,11 +1980,12 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"RoomMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\bR\aremoved2\xf7\x02\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved2\xce\x03\n" +
 	"\vNodeService\x12T\n" +
 	"\bDownload\x12#.dragonload.node.v1.DownloadRequest\x1a!.dragonload.node.v1.DownloadEvent0\x01\x12O\n" +
 	"\x06Status\x12!.dragonload.node.v1.StatusRequest\x1a\".dragonload.node.v1.StatusResponse\x12^\n" +
-	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponse\x12a\n" +
+	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponse\x12U\n" +
+	"\bFinished\x12#.dragonload.node.v1.FinishedRequest\x1a$.dragonload.node.v1.FinishedResponse\x12a\n" +
 	"\fRemoveMember\x12'.dragonload.node.v1.RemoveMemberRequest\x1a(.dragonload.node.v1.RemoveMemberResponseB7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
 
 var (
@@ -1805,7 +2000,7 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
@@ -1825,22 +2020,25 @@ var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*Download)(nil),              // 15: dragonload.node.v1.Download
 	(*ReloadRoomsRequest)(nil),    // 16: dragonload.node.v1.ReloadRoomsRequest
 	(*ReloadRoomsResponse)(nil),   // 17: dragonload.node.v1.ReloadRoomsResponse
-	(*RemoveMemberRequest)(nil),   // 18: dragonload.node.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),  // 19: dragonload.node.v1.RemoveMemberResponse
-	(*RoomMember)(nil),            // 20: dragonload.node.v1.RoomMember
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*FinishedRequest)(nil),       // 18: dragonload.node.v1.FinishedRequest
+	(*FinishedResponse)(nil),      // 19: dragonload.node.v1.FinishedResponse
+	(*Finished)(nil),              // 20: dragonload.node.v1.Finished
+	(*RemoveMemberRequest)(nil),   // 21: dragonload.node.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),  // 22: dragonload.node.v1.RemoveMemberResponse
+	(*RoomMember)(nil),            // 23: dragonload.node.v1.RoomMember
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
 	3,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
 	4,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	21, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	21, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	21, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	21, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	24, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	24, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	24, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	24, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
 	2,  // 7: dragonload.node.v1.Spec.mirrors:type_name -> dragonload.node.v1.Mirror
-	22, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	25, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 9: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
 	7,  // 10: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
 	8,  // 11: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
@@ -1848,25 +2046,31 @@ var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	10, // 13: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
 	9,  // 14: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
 	11, // 15: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	21, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	21, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	24, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	24, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
 	14, // 18: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
 	15, // 19: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
 	7,  // 20: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
-	20, // 21: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
-	0,  // 22: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	12, // 23: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	16, // 24: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	18, // 25: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
-	5,  // 26: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	13, // 27: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	17, // 28: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	19, // 29: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
-	26, // [26:30] is the sub-list for method output_type
-	22, // [22:26] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 21: dragonload.node.v1.FinishedResponse.finished:type_name -> dragonload.node.v1.Finished
+	25, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
+	25, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
+	4,  // 24: dragonload.node.v1.Finished.sums:type_name -> dragonload.node.v1.Checksum
+	23, // 25: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
+	0,  // 26: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	12, // 27: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	16, // 28: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	18, // 29: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
+	21, // 30: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	5,  // 31: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	13, // 32: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	17, // 33: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	19, // 34: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
+	22, // 35: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	31, // [31:36] is the sub-list for method output_type
+	26, // [26:31] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -1889,7 +2093,7 @@ func file_dragonload_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

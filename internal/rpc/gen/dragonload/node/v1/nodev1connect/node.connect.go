@@ -43,6 +43,8 @@ const (
 	NodeServiceStatusProcedure = "/dragonload.node.v1.NodeService/Status"
 	// NodeServiceReloadRoomsProcedure is the fully-qualified name of the NodeService's ReloadRooms RPC.
 	NodeServiceReloadRoomsProcedure = "/dragonload.node.v1.NodeService/ReloadRooms"
+	// NodeServiceFinishedProcedure is the fully-qualified name of the NodeService's Finished RPC.
+	NodeServiceFinishedProcedure = "/dragonload.node.v1.NodeService/Finished"
 	// NodeServiceRemoveMemberProcedure is the fully-qualified name of the NodeService's RemoveMember
 	// RPC.
 	NodeServiceRemoveMemberProcedure = "/dragonload.node.v1.NodeService/RemoveMember"
@@ -59,6 +61,8 @@ type NodeServiceClient interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// Finished tells what is remembered of a finished download.
+	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
@@ -93,6 +97,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
 			connect.WithClientOptions(opts...),
 		),
+		finished: connect.NewClient[v1.FinishedRequest, v1.FinishedResponse](
+			httpClient,
+			baseURL+NodeServiceFinishedProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Finished")),
+			connect.WithClientOptions(opts...),
+		),
 		removeMember: connect.NewClient[v1.RemoveMemberRequest, v1.RemoveMemberResponse](
 			httpClient,
 			baseURL+NodeServiceRemoveMemberProcedure,
@@ -107,6 +117,7 @@ type nodeServiceClient struct {
 	download     *connect.Client[v1.DownloadRequest, v1.DownloadEvent]
 	status       *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	reloadRooms  *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
+	finished     *connect.Client[v1.FinishedRequest, v1.FinishedResponse]
 	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
 }
 
@@ -125,6 +136,11 @@ func (c *nodeServiceClient) ReloadRooms(ctx context.Context, req *connect.Reques
 	return c.reloadRooms.CallUnary(ctx, req)
 }
 
+// Finished calls dragonload.node.v1.NodeService.Finished.
+func (c *nodeServiceClient) Finished(ctx context.Context, req *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error) {
+	return c.finished.CallUnary(ctx, req)
+}
+
 // RemoveMember calls dragonload.node.v1.NodeService.RemoveMember.
 func (c *nodeServiceClient) RemoveMember(ctx context.Context, req *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
 	return c.removeMember.CallUnary(ctx, req)
@@ -141,6 +157,8 @@ type NodeServiceHandler interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// Finished tells what is remembered of a finished download.
+	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
@@ -171,6 +189,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceFinishedHandler := connect.NewUnaryHandler(
+		NodeServiceFinishedProcedure,
+		svc.Finished,
+		connect.WithSchema(nodeServiceMethods.ByName("Finished")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceRemoveMemberHandler := connect.NewUnaryHandler(
 		NodeServiceRemoveMemberProcedure,
 		svc.RemoveMember,
@@ -185,6 +209,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceStatusHandler.ServeHTTP(w, r)
 		case NodeServiceReloadRoomsProcedure:
 			nodeServiceReloadRoomsHandler.ServeHTTP(w, r)
+		case NodeServiceFinishedProcedure:
+			nodeServiceFinishedHandler.ServeHTTP(w, r)
 		case NodeServiceRemoveMemberProcedure:
 			nodeServiceRemoveMemberHandler.ServeHTTP(w, r)
 		default:
@@ -206,6 +232,10 @@ func (UnimplementedNodeServiceHandler) Status(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.ReloadRooms is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Finished is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
