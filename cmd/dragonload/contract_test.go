@@ -20,6 +20,7 @@ var contractFlags = map[string]string{
 	"room invite": "uses expires",
 	"room join":   "wait",
 	"simulate":    "members size seed",
+	"export":      "torrent hybrid metalink",
 }
 
 // contractCommands are the commands that the contract names.

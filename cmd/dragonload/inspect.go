@@ -23,12 +23,13 @@ import (
 func newInspect(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE|INVITE",
-		Short: "what a partial download, a torrent, a Metalink or an invite holds",
+		Short: "what a download, a torrent, a Metalink or an invite holds",
 		Long: `Of a torrent (.torrent, of version 2 or hybrid): its info hash, its files and the
 roots of their hash trees, its web seeds. Of a Metalink (.meta4): its files, their
-digests and addresses. Of a partial download, named by its .part file or by its final
-name: how much of it is here, of which version of which size. Of an invite: the room,
-where its trackers are, how often and how long it may be used; never its secret.`,
+digests and addresses. Of a finished download: its digests, and the addresses that it
+came from. Of a partial one, named by its .part file or by its final name: how much of
+it is here, of which version of which size. Of an invite: the room, where its trackers
+are, how often and how long it may be used; never its secret.`,
 		Args: exactArgs("a FILE or an INVITE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if arg := args[0]; arg == "-" || strings.HasPrefix(arg, "@") || isInvite(arg) {
@@ -91,14 +92,26 @@ func inspectFile(ctx context.Context, stateDir, path string, out io.Writer) erro
 		if found, err := inspectRunning(ctx, client, target, out); found || err != nil {
 			return err
 		}
+		if k, found, err := askFinished(ctx, client, path); err != nil {
+			return err
+		} else if found {
+			inspectFinished(k, out)
+			return nil
+		}
 	}
 	record, found, err := journalRecord(stateDir, path, target)
 	if err != nil {
 		return err
 	}
 	if !found {
+		if k, found, err := finishedInJournal(stateDir, path); err != nil {
+			return err
+		} else if found {
+			inspectFinished(k, out)
+			return nil
+		}
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return failf(exitNotFound, "%s is no partial download that the journal in %s knows; a file under its final name is whole", path, stateDir)
+			return failf(exitNotFound, "%s is no download that the journal in %s knows; a file under its final name is whole", path, stateDir)
 		}
 		return failf(exitNotFound, "there is no partial download %s; name the .part file or the final name", path)
 	}
@@ -151,26 +164,35 @@ func inspectRunning(ctx context.Context, client *rpc.LocalClient, target string,
 
 // journalRecord looks a path up, as that of the target and as that of the partial
 // file.
-func journalRecord(stateDir, path, target string) (store.Record, bool, error) {
+func journalRecord(stateDir, path, target string) (record store.Record, found bool, err error) {
+	err = withJournal(stateDir, target, func(journal *store.Journal) (err error) {
+		record, found, err = journal.Record(target)
+		if err == nil && !found {
+			record, found, err = journal.Record(path)
+		}
+		return err
+	})
+	return record, found, err
+}
+
+// withJournal opens the journal of a state folder for read. If there is none, nothing
+// is done.
+func withJournal(stateDir, target string, read func(*store.Journal) error) error {
 	file := filepath.Join(stateDir, node.JournalFile)
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		return store.Record{}, false, nil // opening it would make it
+		return nil // opening it would make it
 	}
 	journal, err := store.OpenJournal(file, store.JournalOptions{})
 	if errors.Is(err, store.ErrLocked) {
-		return store.Record{}, false, failf(exitOther, "the dragonload that runs here keeps the journal to itself, and does not work on %s now; stop it and ask again", target)
+		return failf(exitOther, "the dragonload that runs here keeps the journal to itself, and does not work on %s now; stop it and ask again", safeText(target))
 	}
 	if err != nil {
-		return store.Record{}, false, failf(exitFileIO, "%w", err)
+		return failf(exitFileIO, "%w", err)
 	}
-	record, found, err := journal.Record(target)
-	if err == nil && !found {
-		record, found, err = journal.Record(path)
+	if err = errors.Join(read(journal), journal.Close()); err != nil {
+		return failf(exitFileIO, "%w", err)
 	}
-	if err = errors.Join(err, journal.Close()); err != nil {
-		return store.Record{}, false, failf(exitFileIO, "%w", err)
-	}
-	return record, found, nil
+	return nil
 }
 
 // heldBytes is how many bytes the pieces in have are.

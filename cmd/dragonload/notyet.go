@@ -7,14 +7,15 @@ import "strings"
 
 // laterCommands are the commands that come with a later version.
 var laterCommands = map[string]bool{
-	"share": true, "unshare": true, "ls": true, "export": true,
+	"share": true, "unshare": true, "ls": true,
 	"tracker": true, "status": true, "pause": true, "resume": true, "rm": true,
 	"top": true, "doctor": true, "open": true,
 }
 
 // laterFlags are the flags that come with a later version, by command.
 var laterFlags = map[string]map[string]bool{
-	"get": {"start-at": true, "between": true},
+	"get":    {"start-at": true, "between": true},
+	"export": {"torrent": true, "hybrid": true},
 }
 
 func notYet(what string) error {

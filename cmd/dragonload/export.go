@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dragonload/internal/manifest"
+)
+
+// exportFlags are the flags of export.
+type exportFlags struct {
+	metalink             bool
+	output               string
+	urls                 []string
+	withQuery, overwrite bool
+}
+
+func newExport(std streams) *cobra.Command {
+	var e exportFlags
+	cmd := &cobra.Command{
+		Use:   "export FILE --metalink",
+		Short: "write a manifest of a finished download for other programs",
+		Long: `Writes a Metalink 4 of a finished download: its name and size, its SHA-256, that of
+each piece, and the addresses that it came from. The file is read and compared
+with what was downloaded. Of a file that was not downloaded here --url says where
+it can be had.
+
+User names and passwords are never written. An address with a query, which may be
+secret, is left out unless --with-query is given.`,
+		Args: exactArgs("a FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := e.check(args[0]); err != nil {
+				return err
+			}
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			state, err := cfg.stateDir()
+			if err != nil {
+				return err
+			}
+			return e.run(cmd.Context(), args[0], state, std)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVar(&e.metalink, "metalink", false, "as Metalink 4")
+	f.StringVarP(&e.output, "output", "o", "-", "name of the manifest's `FILE`; - is standard output")
+	f.StringArrayVar(&e.urls, "url", nil, "name this `URL` in place of those that the file came from; may be repeated")
+	f.BoolVar(&e.withQuery, "with-query", false, "name addresses with their query, which may be secret")
+	f.BoolVar(&e.overwrite, "overwrite", false, "replace a file that has the manifest's name")
+	return cmd
+}
+
+// check finds what is wrong with the command line alone.
+func (e *exportFlags) check(arg string) error {
+	info, err := os.Stat(arg)
+	switch {
+	case err != nil && isInvite(arg), err != nil && isContentID(arg):
+		return usagef("content ids and links to content are not in this version yet; name the file itself")
+	case errors.Is(err, fs.ErrNotExist):
+		return failf(exitNotFound, "there is no file %s; export needs one that is finished", safeText(arg))
+	case err != nil:
+		return failf(exitFileIO, "%w", err)
+	case !info.Mode().IsRegular():
+		return usagef("%s is no file; a Metalink is written of one file", safeText(arg))
+	case !e.metalink:
+		return usagef("say what to write: --metalink")
+	}
+	for _, raw := range e.urls {
+		u, err := url.Parse(raw)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			return usagef("--url is no http or https URL: %s", shownSource(raw))
+		case u.User != nil:
+			return usagef("--url %s: a user name or password is never written into a manifest; leave it out", redacted(raw))
+		}
+	}
+	if e.output == "-" {
+		return nil
+	}
+	there, err := os.Stat(e.output)
+	if there == nil {
+		return e.foldersThere(err)
+	}
+	switch {
+	case there.IsDir():
+		return usagef("-o %s is a folder; name the file", safeText(e.output))
+	case os.SameFile(info, there):
+		return usagef("-o %s is the file that is to be exported", safeText(e.output))
+	case !e.overwrite:
+		return failf(exitExists, "%s exists; pass --overwrite to replace it", safeText(e.output))
+	}
+	return nil
+}
+
+// foldersThere reports, of a name that cannot be looked at for err, what else than that
+// it is free keeps a file from getting it.
+func (e *exportFlags) foldersThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Dir(e.output))
+	}
+	if err != nil {
+		return failf(exitCreate, "%w", err)
+	}
+	return nil
+}
+
+// isContentID reports whether a word could be the id of a content: the hexadecimal
+// digits of a SHA-1 or SHA-256.
+func isContentID(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams) error {
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return failf(exitOther, "%w", err)
+	}
+	from, want := e.urls, []byte(nil)
+	if len(from) == 0 {
+		kept, found, err := finishedRecord(ctx, stateDir, path)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return usagef("nothing is known of a download of %s; say where it can be had: --url URL", safeText(path))
+		}
+		from, want = kept.From, kept.SHA256[:]
+	}
+	urls := e.shown(from, std.err)
+	if len(urls) == 0 {
+		return usagef("there is no address of %s to be written; give --with-query if theirs are no secret, or others with --url", safeText(path))
+	}
+	f, err := readForMetalink(ctx, path)
+	if err != nil {
+		return err
+	}
+	if sum := f.Hashes[0].Sum; want != nil && !bytes.Equal(sum, want) {
+		return failf(exitChecksum, "%s is not what was downloaded: its sha-256 is %x, that of the download was %x; get it again, or say with --url where the present one can be had",
+			safeText(path), sum, want)
+	}
+	f.URLs = urls
+	m := &manifest.Metalink{
+		Generator: "dragonload/" + version(), Published: time.Now(), Files: []manifest.MetalinkFile{f},
+	}
+	var text bytes.Buffer
+	if err := m.Write(&text); err != nil {
+		return usagef("%s: %w", safeText(path), err)
+	}
+	return e.write(text.Bytes(), std.out)
+}
+
+// shown returns the addresses that may be written, and tells of the others. Those that
+// the user has named for this are written as they are.
+func (e *exportFlags) shown(from []string, tell io.Writer) []string {
+	if len(e.urls) > 0 || e.withQuery {
+		return from
+	}
+	var urls []string
+	for _, raw := range from {
+		if u, err := url.Parse(raw); err != nil || u.RawQuery != "" || u.ForceQuery {
+			fmt.Fprintf(tell, "dragonload: %s is left out: it has a query, which may be secret; --with-query writes it\n", safeText(redacted(raw)))
+			continue
+		}
+		urls = append(urls, raw)
+	}
+	return urls
+}
+
+// readForMetalink reads a file that must stay as it is meanwhile.
+func readForMetalink(ctx context.Context, path string) (manifest.MetalinkFile, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return manifest.MetalinkFile{}, failf(exitFileIO, "%w", err)
+	}
+	defer file.Close()
+	before, err := file.Stat()
+	if err != nil {
+		return manifest.MetalinkFile{}, failf(exitFileIO, "%w", err)
+	}
+	f, err := manifest.MetalinkFileOf(filepath.Base(path), untilDone{ctx, file}, before.Size())
+	if err == nil {
+		var after fs.FileInfo
+		if after, err = file.Stat(); err == nil && !after.ModTime().Equal(before.ModTime()) {
+			err = manifest.ErrFileChanged
+		}
+	}
+	switch {
+	case err == nil:
+		return f, nil
+	case ctx.Err() != nil:
+		return f, context.Cause(ctx)
+	case errors.Is(err, manifest.ErrName):
+		return f, usagef("%s: other systems cannot hold a file of that name: %w; rename it first", safeText(path), err)
+	}
+	return f, failf(exitFileIO, "read %s: %w; try again when nobody writes to it", safeText(path), err)
+}
+
+// untilDone is a reader that ends with a context.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
+}
+
+// write puts a manifest where the user wants it: whole, or not at all.
+func (e *exportFlags) write(text []byte, out io.Writer) error {
+	if e.output == "-" {
+		if _, err := out.Write(text); err != nil {
+			return failf(exitFileIO, "write to standard output: %w", err)
+		}
+		return nil
+	}
+	name := e.output
+	if e.overwrite {
+		name += ".new" // is renamed when it is whole
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return failf(exitExists, "%s exists; remove it, or pass another name with -o", safeText(name))
+	case err != nil:
+		return failf(exitCreate, "%w", err)
+	}
+	_, err = f.Write(text)
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil && e.overwrite {
+		err = os.Rename(name, e.output)
+	}
+	if err != nil {
+		return failf(exitFileIO, "%w", errors.Join(err, os.Remove(name)))
+	}
+	return nil
+}
