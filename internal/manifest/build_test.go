@@ -64,6 +64,24 @@ func TestBuildTorrent_writesWhatTheSlowTwinWrites(t *testing.T) {
 	}
 }
 
+// The vector of docs/formats.md: an info hash that changes makes every share another.
+func TestBuildTorrent_keepsItsInfoHash(t *testing.T) {
+	t.Parallel()
+	files := tree{"a": tree{"hello": []byte("hello\n")}, "empty": []byte{}, "zeros": make([]byte, 100_000)}
+	got := build(t, files, BuildOptions{Name: "d"})
+	if hash := fmt.Sprintf("%x", got.InfoHash()); hash != "053d457ccc88409acf9e0e4585b3811b09eda7e89bd02316cc69e54ea29f7109" {
+		t.Errorf("version 2: %s", hash)
+	}
+	got = build(t, files, BuildOptions{Name: "d", Hybrid: true})
+	v1, _ := got.InfoHashV1()
+	if hash := fmt.Sprintf("%x", got.InfoHash()); hash != "9b56e1e7b49dcb617af55a398399e781dd09eb0bf3e1927c0e621bce24898365" {
+		t.Errorf("hybrid: %s", hash)
+	}
+	if hash := fmt.Sprintf("%x", v1); hash != "74dd3553725927040e9f9b39e632107064b7da10" {
+		t.Errorf("hybrid, version 1: %s", hash)
+	}
+}
+
 // slowVersion1 hashes the pieces of version 1 over all files joined with their padding.
 func slowVersion1(files ...[]byte) []byte {
 	var all, sums []byte

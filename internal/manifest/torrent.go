@@ -236,7 +236,8 @@ func textOf(r *bencodeReader) (string, error) {
 // readEntry reads what the file tree has at path: a file, whose only key is empty, or
 // a folder.
 func (p *torrentParser) readEntry(path string, level int) error {
-	names, isFile := make(nameSet), false
+	var names nameSet
+	isFile := false
 	err := p.tree.dict(func(key []byte) error {
 		switch {
 		case isFile:
@@ -252,6 +253,9 @@ func (p *torrentParser) readEntry(path string, level int) error {
 		name, err := CleanName(string(key))
 		if err != nil {
 			return refuseTorrent("file %w", err)
+		}
+		if names == nil {
+			names = make(nameSet)
 		}
 		if other, meets := names.add(name); meets {
 			return refuseTorrent("%q and %q in the folder %q are one file where upper and lower case are not told apart", other, name, path)
