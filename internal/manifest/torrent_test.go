@@ -347,6 +347,31 @@ func TestReadTorrent_refusesWhatContradictsOrHarms(t *testing.T) {
 	}
 }
 
+func TestReadTorrent_isBounded(t *testing.T) {
+	t.Parallel()
+	document := func(inTree string) string {
+		return "d4:infod9:file treed" + inTree + "e12:meta versioni2e4:name1:d12:piece lengthi65536eee"
+	}
+	numbered := func(n int, value string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "7:%07d%s", i, value)
+		}
+		return b.String()
+	}
+	const levels = maxPathDepth - 1
+	long := strings.Repeat("255:"+strings.Repeat("x", 255)+"d", levels) + numbered(maxTorrentPaths/(levels*255), "de") + strings.Repeat("e", levels)
+	for _, c := range []struct{ document, says string }{
+		{document(numbered(MaxTorrentFiles+1, "de")), "more than 1048576 files"},
+		{document(long), "paths are longer than 128 MiB"},
+	} {
+		got, err := ReadTorrent(strings.NewReader(c.document))
+		if !errors.Is(err, ErrTorrent) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%.40q: got %v, %v, want a refusal that says %q", c.document, got, err, c.says)
+		}
+	}
+}
+
 func slicesRepeat(s string, n int) []any {
 	out := make([]any, n)
 	for i := range out {
