@@ -21,8 +21,11 @@ type hosted struct {
 }
 
 // Host makes this node the tracker of a pool, until Unhost: swarm.HostTracker. It
-// reports false if it has enough of them.
+// reports false if it has enough of them, or is not in the room.
 func (s *Service) Host(room [32]byte, pool swarm.PoolID) bool {
+	if _, in := s.opts.Rooms.Get(room); !in {
+		return false
+	}
 	h, in := &s.hosted, poolIn(room, pool)
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -34,6 +34,7 @@ type site struct {
 	home    host
 	keyring *room.Keyring
 	state   *tracker.Memory
+	service *tracker.Service
 	stop    func()
 }
 
@@ -41,20 +42,33 @@ type site struct {
 // limits are the test's.
 func newSite(t *testing.T, o tracker.Options) *site {
 	t.Helper()
+	s, listener := listen(t)
+	s.home.folder = newFolder(t)
+	s.home.room = s.create(s.home.folder, "lab")
+	s.serve(listener, o)
+	return s
+}
+
+func listen(t *testing.T) (*site, net.Listener) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, addr: listener.Addr().String(), keyring: &room.Keyring{}, state: tracker.NewMemory()}
-	s.home.folder = newFolder(t)
-	s.home.room = s.create(s.home.folder, "lab")
+	return &site{t: t, addr: listener.Addr().String(), keyring: &room.Keyring{}, state: tracker.NewMemory()}, listener
+}
 
+// serve runs the service until the test ends, or stop is called.
+func (s *site) serve(listener net.Listener, o tracker.Options) {
+	t := s.t
+	t.Helper()
 	if o.State == nil {
 		o.State = s.state
 	}
 	o.Rooms, o.Seed = s.keyring, 1
 	o.Log = slog.New(slog.DiscardHandler)
 	service := tracker.NewService(o)
+	s.service = service
 	protos := []string{room.ALPNControl, room.ALPNJoin}
 	split := room.Split(listener, s.keyring.ServerTLS(protos...), room.SplitOptions{}, protos...)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -78,7 +92,6 @@ func newSite(t *testing.T, o tracker.Options) *site {
 		}
 	}
 	t.Cleanup(s.stop)
-	return s
 }
 
 func newFolder(t *testing.T) *room.Folder {
