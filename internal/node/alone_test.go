@@ -151,6 +151,40 @@ func TestDownload_checksums(t *testing.T) {
 	}
 }
 
+// A file has appeared under the name on which an earlier run left work.
+func TestDownload_autoRenameEvadesAlsoWithWorkKept(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 8<<20)
+	s.set(func() { s.perConn = 8 << 20 })
+	n := start(t, node.Options{})
+	spec := s.spec(t)
+	ctx, pause := context.WithCancel(t.Context())
+	r := download(t, ctx, n, spec)
+	for p := range r.progress {
+		if p.Have > 0 {
+			break
+		}
+	}
+	pause()
+	r.failure(t, node.ExitStopped)
+	target := filepath.Join(spec.Dir, "image.iso")
+	if err := os.WriteFile(target, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	download(t, t.Context(), n, spec).failure(t, node.ExitExists)
+
+	s.set(func() { s.perConn = 0 })
+	spec.AutoRename = true
+	saved := download(t, t.Context(), n, spec).result(t)
+	s.check(t, saved)
+	if saved.Path != target+".1" {
+		t.Errorf("saved as %s, want %s.1", saved.Path, target)
+	}
+	if held, err := os.ReadFile(target); err != nil || string(held) != "mine" {
+		t.Errorf("the file that was there holds %q, %v", held, err)
+	}
+}
+
 func TestDownload_goesOnWhereItWasPaused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 8<<20)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +40,18 @@ func TestAsError_givesTheExitCodesOfTheContract(t *testing.T) {
 		if got := storeProblem(c.err); got.Exit != c.exit || got.Code == "" {
 			t.Errorf("%v: got exit %d, code %q, want exit %d", c.err, got.Exit, got.Code, c.exit)
 		}
+	}
+}
+
+// The disk of the state folder may be another one than the target's.
+func TestAsError_knowsAFullDiskWhereverItIs(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has other errors for it")
+	}
+	err := fmt.Errorf("store the identity: %w", &fs.PathError{Op: "write", Path: "/state/x", Err: syscall.ENOSPC})
+	if got := storeProblem(err); got.Exit != ExitDiskFull || got.Code != "disk-full" || !strings.Contains(got.Message, "/state/x") {
+		t.Errorf("got %+v", got)
 	}
 }
 

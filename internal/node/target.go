@@ -35,11 +35,11 @@ func (d *download) earlyTarget() (string, bool, error) {
 		return "", false, storeProblem(err)
 	}
 	for _, target := range targets {
-		if filepath.Dir(target) == filepath.Clean(d.spec.Dir) {
+		if filepath.Dir(target) == filepath.Clean(d.spec.Dir) && !d.evades(target) {
 			return target, true, nil
 		}
 	}
-	if target, ok := d.orphan(); ok {
+	if target, ok := d.orphan(); ok && !d.evades(target) {
 		return target, true, nil
 	}
 	return "", false, nil
@@ -95,6 +95,16 @@ func nameFromURL(rawURL string) string {
 	return "download"
 }
 
+// evades reports whether the download is to have another name because a file has this
+// one: work that an earlier run left on it stays there.
+func (d *download) evades(target string) bool {
+	if !d.spec.AutoRename || d.spec.Overwrite {
+		return false
+	}
+	_, err := os.Lstat(target)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // unused returns target, or with AutoRename the first of target, name.1, name.2, ...
 // that does not exist or that an earlier run works on.
 func (d *download) unused(target string) (string, error) {
@@ -106,7 +116,7 @@ func (d *download) unused(target string) (string, error) {
 		if k > 0 {
 			candidate = fmt.Sprintf("%s.%d", target, k)
 		}
-		if _, err := os.Lstat(candidate); !errors.Is(err, fs.ErrNotExist) {
+		if d.evades(candidate) {
 			continue
 		}
 		record, held, err := d.node.journal.Record(candidate)
