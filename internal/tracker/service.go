@@ -159,7 +159,10 @@ func (s *Service) Serve(ctx context.Context, control, join net.Listener) error {
 		MaxHeaderBytes:    16 << 10,
 		HTTP2: rpc.Ping(&http.HTTP2Config{
 			MaxConcurrentStreams: s.opts.MaxSessions + 16,
-			WriteByteTimeout:     10 * time.Second,
+			// Messages are short, and a client holds a buffer of this size for each of
+			// its sessions.
+			MaxReadFrameSize: 16 << 10,
+			WriteByteTimeout: 10 * time.Second,
 		}),
 		ConnState:   s.countConn,
 		BaseContext: base,

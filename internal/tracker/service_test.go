@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
@@ -642,6 +643,39 @@ func TestRenew_givesAFreshCertificateForTheSameKeyOnly(t *testing.T) {
 	}
 	if _, err := s.client(b).Renew(t.Context(), []byte(strings.Repeat("x", 5000))); !errors.Is(err, rpc.ErrMalformed) {
 		t.Errorf("too long: %v, want ErrMalformed", err)
+	}
+}
+
+// A client of HTTP/2 holds a buffer as large as the server's frames for each request whose
+// body is not over, which a session's never is: a daemon has as many as it shares files.
+func TestService_asksForSmallFrames(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{})
+	conn, err := tls.Dial("tcp", s.addr, s.home.room.ClientTLS(room.ALPNControl, piece.NodeID{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	const head, empty = 9, "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	if _, err := io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+empty); err != nil {
+		t.Fatal(err)
+	}
+	frame := make([]byte, head)
+	if _, err := io.ReadFull(conn, frame); err != nil || frame[3] != 4 {
+		t.Fatalf("got %x, %v, want the server's settings", frame, err)
+	}
+	settings := make([]byte, int(frame[1])<<8|int(frame[2]))
+	if _, err := io.ReadFull(conn, settings); err != nil {
+		t.Fatal(err)
+	}
+	const maxFrameSize = 5
+	for ; len(settings) >= 6; settings = settings[6:] {
+		if id, value := binary.BigEndian.Uint16(settings), binary.BigEndian.Uint32(settings[2:]); id == maxFrameSize && value > 16<<10 {
+			t.Errorf("frames of %d bytes, want the least that there is", value)
+		}
 	}
 }
 
