@@ -103,7 +103,23 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		}
 		d.emitNow(Event{Saved: saved})
 		d.step(swarm.Finished{})
+		d.hangUp()
 	})
+}
+
+// hangUp closes the connections of a download that has all it wants. It may serve others
+// for long yet, as one of many.
+func (d *download) hangUp() {
+	d.closeIdleOrigins()
+	if d.peers != nil {
+		d.peers.CloseIdle()
+	}
+}
+
+func (d *download) closeIdleOrigins() {
+	for _, a := range d.addresses.all {
+		a.client.CloseIdle()
+	}
 }
 
 // errBlamed: the file is not what its digest says, and a mirror has been found that

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
 	"testing"
@@ -128,6 +129,43 @@ func (s *site) roomSpec(t *testing.T) node.Spec {
 	spec := s.spec(t)
 	spec.Room = "lab"
 	return spec
+}
+
+// A daemon serves what it has for as long as it runs; it must not hold on to the origin's
+// connections for that.
+func TestRoom_hangsUpOnceTheFileIsWhole(t *testing.T) {
+	t.Parallel()
+	s := &site{data: fileOf(1 << 20), etag: `"v1"`}
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
+	gone := make(chan struct{}, 100)
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		open[conn] = true
+		if state == http.StateClosed {
+			delete(open, conn)
+			gone <- struct{}{}
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	b := newLab(t)
+	s.check(t, download(t, t.Context(), b.run(), s.roomSpec(t)).result(t))
+	for late := time.After(30 * time.Second); ; {
+		mu.Lock()
+		left := len(open)
+		mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-gone:
+		case <-late:
+			t.Fatalf("%d connections to the origin are still open", left)
+		}
+	}
 }
 
 func TestRoom_membersGetTheFileWithOneCopyFromTheOrigin(t *testing.T) {

@@ -79,7 +79,7 @@ func (d *download) woke(missed time.Duration) {
 	if d.saved == nil && d.lent == nil {
 		d.warn("resumed-after-sleep", fmt.Sprintf("resumed after sleep: nothing was done for %v; what came is kept, connections are made anew", missed.Round(time.Second)))
 	}
-	d.client.CloseIdle()
+	d.closeIdleOrigins()
 	if d.peers != nil {
 		d.peers.CutAll()
 	}

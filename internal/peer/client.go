@@ -286,8 +286,13 @@ func (c *Client) keep(h *host, l *line, f *fetch) {
 	}
 }
 
+// CloseIdle closes the connections that no request uses.
+func (c *Client) CloseIdle() { c.closeOlder(0) }
+
 // closeIdle closes what was idle for too long, and comes again if more is idle.
-func (c *Client) closeIdle() {
+func (c *Client) closeIdle() { c.closeOlder(c.o.IdleTimeout) }
+
+func (c *Client) closeOlder(limit time.Duration) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -301,7 +306,7 @@ func (c *Client) closeIdle() {
 	for key, h := range c.hosts {
 		kept := h.idle[:0]
 		for _, l := range h.idle {
-			left := c.o.IdleTimeout - now.Sub(l.since)
+			left := limit - now.Sub(l.since)
 			if left <= 0 {
 				old = append(old, l)
 				continue
@@ -317,7 +322,10 @@ func (c *Client) closeIdle() {
 			delete(c.hosts, key)
 		}
 	}
-	c.sweep = nil
+	if c.sweep != nil {
+		c.sweep.Stop()
+		c.sweep = nil
+	}
 	if next >= 0 {
 		c.sweep = time.AfterFunc(next, c.closeIdle)
 	}

@@ -114,6 +114,29 @@ func TestFetch_connectsAgainWhenTheKeptConnectionWasClosed(t *testing.T) {
 	})
 }
 
+func TestClient_closesWhatIsIdleAndConnectsAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, n := newFile(1<<20, 64<<10), newNetwork(newParty(t), Coalesce)
+		serve(t, f, n, ServerOptions{})
+		c := newTestClient(t, n, newParty(t), ClientOptions{})
+		for k := range int32(2) {
+			if err := collect(t, c, n, f, 3, 4); err != nil {
+				t.Fatal(err)
+			}
+			c.CloseIdle()
+			c.mu.Lock()
+			if len(c.hosts) != 0 || c.sweep != nil {
+				t.Errorf("%d members with kept connections, sweep %v", len(c.hosts), c.sweep)
+			}
+			c.mu.Unlock()
+			if got := n.dials.Load(); got != k+1 {
+				t.Errorf("%d connections, want %d", got, k+1)
+			}
+		}
+	})
+}
+
 func TestFetch_closesIdleConnectionsAndForgetsTheMember(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
