@@ -21,6 +21,7 @@ import (
 // exportFlags are the flags of export.
 type exportFlags struct {
 	metalink             bool
+	torrent, hybrid      bool
 	output               string
 	urls                 []string
 	withQuery, overwrite bool
@@ -29,12 +30,14 @@ type exportFlags struct {
 func newExport(std streams) *cobra.Command {
 	var e exportFlags
 	cmd := &cobra.Command{
-		Use:   "export FILE --metalink",
+		Use:   "export FILE --metalink|--torrent [--hybrid]",
 		Short: "write a manifest of a finished download for other programs",
-		Long: `Writes a Metalink 4 of a finished download: its name and size, its SHA-256, that of
-each piece, and the addresses that it came from. The file is read and compared
-with what was downloaded. Of a file that was not downloaded here --url says where
-it can be had.
+		Long: `Writes a Metalink 4 of a finished download (its name and size, its SHA-256, that of
+each piece, and the addresses that it came from), or a torrent of BitTorrent v2
+with these addresses as web seeds; with --hybrid one that programs of version 1,
+as aria2, take too. The file is read and compared with what was downloaded. Of a
+file that was not downloaded here --url says where it can be had; a torrent can
+also be of a folder, whose --url ends with a slash: names are put behind it.
 
 User names and passwords are never written. An address with a query, which may be
 secret, is left out unless --with-query is given.`,
@@ -57,6 +60,8 @@ secret, is left out unless --with-query is given.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.BoolVar(&e.metalink, "metalink", false, "as Metalink 4")
+	f.BoolVar(&e.torrent, "torrent", false, "as a torrent of BitTorrent v2")
+	f.BoolVar(&e.hybrid, "hybrid", false, "with --torrent: for programs of version 1, too")
 	f.StringVarP(&e.output, "output", "o", "-", "name of the manifest's `FILE`; - is standard output")
 	f.StringArrayVar(&e.urls, "url", nil, "name this `URL` in place of those that the file came from; may be repeated")
 	f.BoolVar(&e.withQuery, "with-query", false, "name addresses with their query, which may be secret")
@@ -74,16 +79,22 @@ func (e *exportFlags) check(arg string) error {
 		return failf(exitNotFound, "there is no file %s; export needs one that is finished", safeText(arg))
 	case err != nil:
 		return failf(exitFileIO, "%w", err)
-	case !info.Mode().IsRegular():
+	case e.metalink == e.torrent:
+		return usagef("say what to write: --metalink or --torrent")
+	case e.hybrid && !e.torrent:
+		return usagef("--hybrid is of a torrent; pass --torrent with it")
+	case e.metalink && !info.Mode().IsRegular():
 		return usagef("%s is no file; a Metalink is written of one file", safeText(arg))
-	case !e.metalink:
-		return usagef("say what to write: --metalink")
+	case !info.Mode().IsRegular() && !info.IsDir():
+		return usagef("%s is neither a file nor a folder", safeText(arg))
 	}
 	for _, raw := range e.urls {
 		u, err := url.Parse(raw)
 		switch {
 		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 			return usagef("--url is no http or https URL: %s", shownSource(raw))
+		case info.IsDir() && !strings.HasSuffix(raw, "/"):
+			return usagef("--url %s must end with a slash: the names of the folder and its files are put behind it", redacted(raw))
 		case u.User != nil:
 			return usagef("--url %s: a user name or password is never written into a manifest; leave it out", redacted(raw))
 		}
@@ -125,6 +136,9 @@ func isContentID(s string) bool {
 }
 
 func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams) error {
+	if out, isFile := std.out.(*os.File); e.torrent && e.output == "-" && isFile && isTerminal(out) {
+		return usagef("a torrent is no text for a terminal; name a file with -o")
+	}
 	path, err := filepath.Abs(arg)
 	if err != nil {
 		return failf(exitOther, "%w", err)
@@ -144,13 +158,32 @@ func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams
 	if len(urls) == 0 {
 		return usagef("there is no address of %s to be written; give --with-query if theirs are no secret, or others with --url", safeText(path))
 	}
-	f, err := readForMetalink(ctx, path)
+	describe := describeMetalink
+	if e.torrent {
+		describe = e.describeTorrent
+	}
+	text, err := describe(ctx, path, urls, want, std.err)
 	if err != nil {
 		return err
 	}
+	return e.write(text, std.out)
+}
+
+// errAnother is what a file is told that is not the one that was downloaded.
+func errAnother(path string, sum, want []byte) error {
+	return failf(exitChecksum, "%s is not what was downloaded: its sha-256 is %x, that of the download was %x; get it again, or say with --url where the present one can be had",
+		safeText(path), sum, want)
+}
+
+// describeMetalink returns the Metalink of a file, whose SHA-256 is want if that is not
+// nil.
+func describeMetalink(ctx context.Context, path string, urls []string, want []byte, _ io.Writer) ([]byte, error) {
+	f, err := readForMetalink(ctx, path)
+	if err != nil {
+		return nil, err
+	}
 	if sum := f.Hashes[0].Sum; want != nil && !bytes.Equal(sum, want) {
-		return failf(exitChecksum, "%s is not what was downloaded: its sha-256 is %x, that of the download was %x; get it again, or say with --url where the present one can be had",
-			safeText(path), sum, want)
+		return nil, errAnother(path, sum, want)
 	}
 	f.URLs = urls
 	m := &manifest.Metalink{
@@ -158,9 +191,9 @@ func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams
 	}
 	var text bytes.Buffer
 	if err := m.Write(&text); err != nil {
-		return usagef("%s: %w", safeText(path), err)
+		return nil, usagef("%s: %w", safeText(path), err)
 	}
-	return e.write(text.Bytes(), std.out)
+	return text.Bytes(), nil
 }
 
 // shown returns the addresses that may be written, and tells of the others. Those that

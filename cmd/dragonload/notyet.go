@@ -14,8 +14,7 @@ var laterCommands = map[string]bool{
 
 // laterFlags are the flags that come with a later version, by command.
 var laterFlags = map[string]map[string]bool{
-	"get":    {"start-at": true, "between": true},
-	"export": {"torrent": true, "hybrid": true},
+	"get": {"start-at": true, "between": true},
 }
 
 func notYet(what string) error {

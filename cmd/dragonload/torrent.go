@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"dragonload/internal/manifest"
@@ -77,4 +81,78 @@ func inspectTorrent(path string, out io.Writer) error {
 		fmt.Fprintf(out, "folder    %s  empty\n", safeText(folder))
 	}
 	return nil
+}
+
+// describeTorrent returns the torrent of a file, whose SHA-256 is want if that is not
+// nil, or of a folder.
+func (e *exportFlags) describeTorrent(ctx context.Context, path string, urls []string, want []byte, tell io.Writer) ([]byte, error) {
+	before, err := os.Stat(path)
+	if err != nil {
+		return nil, failf(exitFileIO, "%w", err)
+	}
+	if want != nil {
+		sum, err := sha256Of(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Equal(sum, want) {
+			return nil, errAnother(path, sum, want)
+		}
+	}
+	t, skipped, err := buildTorrent(ctx, path, before.IsDir(), manifest.BuildOptions{
+		Name: filepath.Base(path), Hybrid: e.hybrid, WebSeeds: urls, CreatedBy: "dragonload/" + version(),
+	})
+	if err == nil && want != nil {
+		// What was hashed twice must have been the same.
+		var after fs.FileInfo
+		if after, err = os.Stat(path); err == nil && (after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime())) {
+			err = manifest.ErrFileChanged
+		}
+	}
+	var disk *fs.PathError
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, manifest.ErrFileChanged), errors.As(err, &disk):
+		return nil, failf(exitFileIO, "%s: %w; try again when nobody writes to it", safeText(path), err)
+	case err != nil:
+		return nil, usagef("%s: no torrent can be made of it: %w", safeText(path), err)
+	}
+	for _, s := range skipped {
+		fmt.Fprintf(tell, "dragonload: %s is left out: %s\n", safeText(s.Path), s.Why)
+	}
+	var text bytes.Buffer
+	if err := t.Write(&text); err != nil {
+		return nil, failf(exitOther, "%w", err)
+	}
+	return text.Bytes(), nil
+}
+
+// buildTorrent reads nothing but what is in the folder, or beside the file.
+func buildTorrent(ctx context.Context, path string, isFolder bool, o manifest.BuildOptions) (*manifest.Torrent, []manifest.Skipped, error) {
+	folder, name := filepath.Split(path)
+	if isFolder {
+		folder, name = path, "."
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer root.Close()
+	return manifest.BuildTorrent(ctx, root.FS(), name, o)
+}
+
+func sha256Of(ctx context.Context, path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, failf(exitFileIO, "%w", err)
+	}
+	defer file.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, untilDone{ctx, file}); ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	} else if err != nil {
+		return nil, failf(exitFileIO, "read %s: %w", safeText(path), err)
+	}
+	return sum.Sum(nil), nil
 }
