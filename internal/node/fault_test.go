@@ -18,6 +18,7 @@ import (
 	"dragonload/internal/node"
 	"dragonload/internal/origin/origintest"
 	"dragonload/internal/room"
+	"dragonload/internal/swarm"
 )
 
 // Rows of the fault table (docs/faults.md) that need nodes, in virtual time over a network
@@ -156,6 +157,49 @@ func TestFault16SleepAndResume(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Row 34: who begins while the tracker takes in nobody more is told about how long it
+// takes, does not ask the origin by itself meanwhile, and goes on then.
+func TestFault34NewcomersQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size = 8 << 20
+		w := newWorld(t, size)
+		w.limits = swarm.TrackerOptions{JoinRate: 1, JoinBurst: 1}
+		w.run()
+		spec := w.spec(t)
+		var runs []*run
+		for _, name := range []string{"a", "b", "c", "d"} {
+			own := spec
+			own.Dir = t.TempDir()
+			runs = append(runs, download(t, t.Context(), start(t, w.join(name).options()), own))
+		}
+		queued := 0
+		for _, r := range runs {
+			w.ends(t, r)
+			if s := r.savedEvent(); s.Took > 20*time.Second {
+				t.Errorf("it took %v; it told %s", s.Took, r.story())
+			}
+			warnings := r.warnings()
+			if slices.Contains(warnings, "tracker-away") || slices.Contains(warnings, "tracker-back") {
+				t.Errorf("it takes the tracker for dead; it told %s", r.story())
+			}
+			if !slices.Contains(warnings, "queued") {
+				continue
+			}
+			queued++
+			if says := r.warned(t, "queued"); !regexp.MustCompile(`^queued, about [1-9] s: `).MatchString(says) {
+				t.Errorf("said: %s", says)
+			}
+		}
+		if queued != 3 {
+			t.Errorf("%d of 4 were told that they queue, want 3", queued)
+		}
+		if sent := w.sent.Load(); sent > size*115/100 {
+			t.Errorf("the origin sent %d bytes of a file of %d", sent, size)
+		}
+	})
 }
 
 // Row 29: when every piece is with some member the origin is needed no more.

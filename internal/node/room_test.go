@@ -13,6 +13,7 @@ import (
 
 	"dragonload/internal/node"
 	"dragonload/internal/room"
+	"dragonload/internal/swarm"
 	"dragonload/internal/tracker"
 )
 
@@ -28,6 +29,7 @@ type lab struct {
 	first   machine
 	stop    func() // ends the tracker's node
 	network node.Network
+	limits  swarm.TrackerOptions
 }
 
 // machine is what one member has on disk.
@@ -85,7 +87,7 @@ func newLabAt(t *testing.T, addr string, network node.Network) *lab {
 func (b *lab) run() *node.Node {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	service := tracker.NewService(tracker.Options{State: b.state, Rooms: b.first.keyring, Log: testLog(b.t), Seed: 1})
+	service := tracker.NewService(tracker.Options{State: b.state, Rooms: b.first.keyring, Log: testLog(b.t), Seed: 1, Machine: b.limits})
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := service.Run(ctx); err != nil {

@@ -19,6 +19,9 @@ const (
 	// it was too short by then come again and again.
 	maxQueue = time.Minute
 
+	// queueSlack is how much later than told a member may come back.
+	queueSlack = time.Second
+
 	// shortQueue is told to those who have waited and have come a little too early.
 	shortQueue = 250 * time.Millisecond
 )
@@ -50,6 +53,7 @@ func (t *Tracker) admit(p *pool, id piece.NodeID, a Announce) bool {
 		wait = q.tail.Sub(t.now)
 	}
 	wait += time.Duration(t.rng.Int64N(int64(queueJitter)))
+	p.meetsUntil = max(p.meetsUntil, t.now.Add(wait+queueSlack)) // the others have somebody to stay for
 	t.out = append(t.out, TellMember{Pool: p.id, Member: id, Message: ComeBack{In: wait}})
 	return false
 }
