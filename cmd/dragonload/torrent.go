@@ -138,7 +138,7 @@ func buildTorrent(ctx context.Context, path string, isFolder bool, o manifest.Bu
 	if err != nil {
 		return nil, nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // was only read
 	return manifest.BuildTorrent(ctx, root.FS(), name, o)
 }
 
