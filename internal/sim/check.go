@@ -113,7 +113,7 @@ func (r *run) checkToMember(t *trackerHost, a swarm.TellMember) {
 	case swarm.Complete:
 		for _, m := range r.members {
 			s := t.sessions[m.index]
-			if s == nil || !s.said || m.Helper || m.cheats() || s.p.gone || m.stopping != 0 {
+			if s == nil || !s.said || m.Helper || m.cheats() || m.flipFound || s.p.gone || m.stopping != 0 {
 				continue
 			}
 			if !m.disk.set || !m.disk.have.All() {

@@ -56,7 +56,7 @@ func Draw(seed uint64) World {
 
 // manyPieces is how many pieces most worlds have at most, all members together: time is
 // better spent on more worlds.
-const manyPieces = 40_000
+const manyPieces = 20_000
 
 type drawing struct {
 	rng  *rand.Rand

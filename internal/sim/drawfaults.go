@@ -26,7 +26,7 @@ func (d *drawing) faults(w *World) {
 	if d.oneIn(4) && len(w.Members) > 2 {
 		d.cheats(w)
 	}
-	if d.oneIn(12) && !w.Origin.NoValidator && w.Origin.MaxRequests == 0 && len(w.Members) <= 24 {
+	if d.oneIn(12) && !w.Origin.NoValidator && w.Origin.MaxRequests == 0 && len(w.Members)*piece.LayoutFor(w.Size).Count() <= manyPieces/8 {
 		w.Origin.TwoFaces = true
 	}
 	if d.oneIn(16) {

@@ -252,6 +252,7 @@ func (u *unreadable) happen(r *run) {
 	if u.p.gone || r.held(u.p, u) {
 		return
 	}
+	u.p.m.flipFound = true
 	r.step(u.p, swarm.Unreadable{Piece: u.i})
 	if u.p.m.disk.have.Has(u.i) && !u.p.gone {
 		r.violate(u.p, "keeps piece %d, which cannot be read", u.i)

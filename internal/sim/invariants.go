@@ -33,10 +33,11 @@ func (r *run) s2ResumesWhatWasSynced(m *member) {
 	if !d.set || d.synced.Len() == 0 || d.synced.Len() != d.have.Len() {
 		return
 	}
-	found := d.resume()
-	for e := range d.synced.Extents {
+	synced, found := d.synced, d.resume()
+	d.synced = piece.Bitfield{} // what comes now may be lost again, or dropped
+	for e := range synced.Extents {
 		for i := e.First; i < e.End(); i++ {
-			if found == nil || !found.Have.Has(i) || found.Digests[i] != d.content.digests[i] {
+			if found == nil || !found.Have.Has(i) || found.Digests[i] != variant(d.content.digests[i], d.variants[i]) {
 				r.fail(fmt.Sprintf("S2: member %d does not find piece %d again, which was synced", m.index, i), m)
 				return
 			}

@@ -66,6 +66,8 @@ type member struct {
 	dark    bool                         // the machine is off: connections to it are not even refused
 	dying   *Fault                       // of the process, in the middle of its next step
 
+	flipFound bool // it may have lost a piece after it was told to be whole
+
 	awaited  bool // counted in run.waiting
 	finished swarm.Instant
 	whole    bool

@@ -131,7 +131,7 @@ func words(v any) string {
 				b.WriteString(" " + name)
 			}
 		case piece.Bitfield:
-			if x.Len() > 0 {
+			if x.Count() > 0 {
 				fmt.Fprintf(&b, " %s=%s", name, runs(&x))
 			}
 		case int, int64, uint64, time.Duration:
