@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,7 +69,7 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.Lookup("netrc").NoOptDefVal = "~/.netrc"
 	f.StringVar(&g.cookies, "cookies", "", "cookies from `FILE` in the format of Netscape")
 	f.StringArrayVar(&g.checksums, "checksum", nil, "the file must have this digest: `ALGORITHM=HEX` (sha-256, sha-512, sha-1, md5) or @FILE as sha256sum writes")
-	f.StringArrayVar(&g.mirrors, "mirror", nil, "another address, a `URL`, of the same bytes (one SOURCE); may be repeated")
+	f.StringArrayVar(&g.mirrors, "mirror", nil, "another address, a `URL`, of the same bytes (one SOURCE); may be repeated, up to "+strconv.Itoa(node.MaxMirrors)+" times")
 	f.Var(&g.limitRate, "limit-rate", "bytes per second at most, from the origin and members together")
 	f.Var(&g.limitUpload, "limit-upload", "bytes per second to members at most")
 	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version (with --confirm K about K all the same)")
@@ -133,8 +136,26 @@ func (g *getFlags) check(cmd *cobra.Command) error {
 // source is one file to download.
 type source struct {
 	url     string
-	mirrors []string
+	mirrors []string               // a Metalink's, then the user's own
+	own     int                    // how many are the user's own
 	file    *manifest.MetalinkFile // what a Metalink says of it, or nil
+}
+
+// boundMirrors holds the mirrors of a source to as many as can be used. A user who
+// names more is refused; the writer of a Metalink cannot know, so that the best of it
+// are taken, and the user is told.
+func (s *source) boundMirrors(tell io.Writer) error {
+	over := len(s.mirrors) - node.MaxMirrors
+	theirs := len(s.mirrors) - s.own
+	switch {
+	case over <= 0:
+	case over > theirs:
+		return usagef("%s has %d mirrors, and at most %d can be used; leave the others out", redacted(s.url), s.own, node.MaxMirrors)
+	default:
+		s.mirrors = slices.Delete(s.mirrors, theirs-over, theirs)
+		fmt.Fprintf(tell, "dragonload: of the %d addresses of %s in the Metalink the best %d are used\n", theirs+1, safeText(s.file.Name), theirs+1-over)
+	}
+	return nil
 }
 
 // sources returns the files that the command line and --input-file name, in order.
@@ -176,6 +197,7 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 					return nil, err
 				}
 				more[0].mirrors = append(more[0].mirrors, strings.TrimSpace(mirror))
+				more[0].own++
 			}
 			list = append(list, more...)
 		}
@@ -195,6 +217,16 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 			return nil, err
 		}
 		list[0].mirrors = append(list[0].mirrors, mirror)
+		list[0].own++
+	}
+	tell := std.err
+	if g.quiet {
+		tell = io.Discard
+	}
+	for k := range list {
+		if err := list[k].boundMirrors(tell); err != nil {
+			return nil, err
+		}
 	}
 	return list, nil
 }
@@ -362,7 +394,7 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 
 func (g *getFlags) mirrorSpecs(urls []string) ([]node.Mirror, error) {
 	var mirrors []node.Mirror
-	for _, raw := range urls[:min(len(urls), node.MaxMirrors)] {
+	for _, raw := range urls {
 		u, err := url.Parse(raw)
 		if err != nil {
 			return nil, usagef("a mirror is no URL that can be read")

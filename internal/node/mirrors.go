@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// MaxMirrors is how many mirrors of a download are used, the first of those named.
+	// MaxMirrors is how many mirrors a download may have; with more it is refused.
 	MaxMirrors = 15
 
 	// stalledAfter is after what silence an address is left for another one.
@@ -86,12 +86,15 @@ type addresses struct {
 // elsewhere.
 func newAddresses(base origin.Options, mirrors []Mirror) (*addresses, error) {
 	s := &addresses{}
+	if len(mirrors) > MaxMirrors {
+		return nil, fmt.Errorf("the download has %d mirrors, and at most %d can be used", len(mirrors), MaxMirrors)
+	}
 	own, err := url.Parse(base.URL)
 	if err != nil {
 		return nil, errors.New("the source is not a valid URL")
 	}
 	options := []origin.Options{base}
-	for _, m := range mirrors[:min(len(mirrors), MaxMirrors)] {
+	for _, m := range mirrors {
 		o := base
 		o.URL, o.Proxy, o.Header = m.URL, m.Proxy, nil
 		if u, err := url.Parse(m.URL); err == nil && u.Scheme == own.Scheme && u.Host == own.Host {

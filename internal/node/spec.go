@@ -21,8 +21,8 @@ type Spec struct {
 	// cannot, for it has no ranges or names no version, ends the download.
 	Continue bool
 
-	// Mirrors are other addresses of the same bytes, the best first; the first
-	// MaxMirrors are used. Only this member uses them.
+	// Mirrors are other addresses of the same bytes, the best first, at most MaxMirrors.
+	// Only this member uses them.
 	Mirrors []Mirror
 
 	MaxConnections int         // to the origin; 0: adaptive, up to 8
