@@ -373,13 +373,15 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 		if err != nil {
 			return nil, err
 		}
-		var size int64
+		var size, pieceLength int64
+		var pieceSums []byte
 		if source.file != nil {
+			pieceLength, pieceSums = piecesOf(source.file)
 			size = max(source.file.Size, 0)
 			sums = append(sums, checksumsOf(source.file)...)
 		}
 		all = append(all, node.Spec{
-			URL: u.String(), Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size,
+			URL: u.String(), Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size, PieceLength: pieceLength, PieceSums: pieceSums,
 			Overwrite: g.overwrite, AutoRename: g.autoRename, Restart: g.restart, Continue: g.resume,
 			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, Cookies: cookies,
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,

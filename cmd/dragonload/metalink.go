@@ -14,6 +14,7 @@ import (
 
 	"dragonload/internal/manifest"
 	"dragonload/internal/node"
+	"dragonload/internal/piece"
 )
 
 // isMetalink reports whether a SOURCE or FILE is a Metalink, by its name.
@@ -83,6 +84,18 @@ func checksumsOf(f *manifest.MetalinkFile) []node.Checksum {
 		sums = append(sums, node.Checksum{Algorithm: h.Algorithm, Hex: hex.EncodeToString(h.Sum)})
 	}
 	return sums
+}
+
+// piecesOf returns the digests that a Metalink gives of a file's pieces, if they are of
+// a length that the download's pieces can be checked by.
+func piecesOf(f *manifest.MetalinkFile) (length int64, sums []byte) {
+	if n := f.PieceLength; n < piece.MinLength || n&(n-1) != 0 || len(f.Pieces) > node.MaxPieceSums {
+		return 0, nil
+	}
+	for _, sum := range f.Pieces {
+		sums = append(sums, sum[:]...)
+	}
+	return f.PieceLength, sums
 }
 
 // makeFolders makes the folders that the names in Metalinks go through. None of them is

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/http"
 	"strings"
@@ -91,6 +92,42 @@ func TestMirror_withOneFlippedByte(t *testing.T) {
 			}
 			if w := r.warning("mirror-differs"); !strings.Contains(w, m.url()) || strings.Contains(w, s.url()) {
 				t.Errorf("the mirror is not named in %q; it told %s", w, r.story())
+			}
+		})
+	}
+}
+
+// With the digests of pieces the wrong byte shows as soon as its piece is here, though
+// nothing else tells what the file is.
+func TestMirror_isHeldToTheDigestsOfPieces(t *testing.T) {
+	t.Parallel()
+	for _, who := range []string{"mirror", "URL"} {
+		t.Run(who, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, 4<<20)
+			m := mirrorOf(t, s)
+			good := bytes.Clone(s.data)
+			spec := s.mirroredBy(t, m)
+			for rest := good; len(rest) > 0; rest = rest[64<<10:] {
+				one := sha256.Sum256(rest[:64<<10])
+				spec.PieceSums = append(spec.PieceSums, one[:]...)
+			}
+			spec.PieceLength = 64 << 10
+			liar := m
+			if who == "URL" {
+				liar = s
+				s.data[0] ^= 1
+			} else {
+				m.data[len(m.data)-1] ^= 1
+				withTail(s, m)
+			}
+			r := download(t, t.Context(), start(t, node.Options{}), spec)
+			saved := r.result(t)
+			if saved.SHA256 != sum(good) {
+				t.Errorf("saved %s, want %s", saved.SHA256, sum(good))
+			}
+			if w := r.warning("mirror-differs"); !strings.HasPrefix(w, liar.url()+" is dropped") || !strings.Contains(w, "that the Metalink names") {
+				t.Errorf("%s is not named in %q; it told %s", liar.url(), w, r.story())
 			}
 		})
 	}

@@ -573,11 +573,7 @@ func (d *download) fetchAny(ctx context.Context, g *generation, req swarm.FetchO
 	case ctx.Err() != nil || errors.Is(err, errLeft):
 		err = nil
 	case errors.Is(err, errMirrorDiffers):
-		if s.choosable() {
-			err = nil
-		} else {
-			err = s.lastError()
-		}
+		err = s.afterDrop()
 	case errors.As(err, &o):
 		own := a.number == 0 && g.pin.Kind != piece.Mirror
 		if o.Kind == origin.Changed && !own {

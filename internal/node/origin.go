@@ -103,6 +103,9 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		}
 		err = nil
 	}
+	if errors.Is(err, errMirrorDiffers) {
+		err = d.addresses.afterDrop()
+	}
 	d.originEnded(ctx, a.Request, flow, held.Len(), err)
 }
 
@@ -324,6 +327,9 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 		return end, nil
 	}
 	d.struck(false)
+	if err := d.checkPiece(g, i, buf, sources); err != nil {
+		return end, err
+	}
 	digest := g.layout.Sum(i, buf)
 	// Bytes of a mirror are not of one pinned version: a later run does not take them
 	// for what it read from the origin itself.

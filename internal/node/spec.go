@@ -34,8 +34,15 @@ type Spec struct {
 	CACert         string // path of a PEM file; its certificates are trusted besides the system's
 	Checksums      []Checksum
 	Size           int64 // that the file must have; 0: not known
-	LimitRate      int64 // bytes per second from the origin and members together; 0: no limit
-	LimitUpload    int64 // bytes per second to members; 0: no limit
+
+	// PieceSums are the SHA-256, 32 bytes each, of each PieceLength bytes of the file, as a
+	// Metalink says, at most MaxPieceSums. With several addresses one that brings others
+	// is dropped at once.
+	PieceLength int64
+	PieceSums   []byte
+
+	LimitRate   int64 // bytes per second from the origin and members together; 0: no limit
+	LimitUpload int64 // bytes per second to members; 0: no limit
 
 	Timeout        time.Duration // a source that sends nothing for this long is left
 	ConnectTimeout time.Duration

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		Proxy:          s.Proxy,
 		CaCert:         s.CACert,
 		Size:           s.Size,
+		PieceLength:    s.PieceLength,
+		PieceSums:      s.PieceSums,
 		LimitRate:      s.LimitRate,
 		LimitUpload:    s.LimitUpload,
 		Timeout:        durationpb.New(s.Timeout),
@@ -83,6 +86,8 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		Proxy:          x.GetProxy(),
 		CACert:         x.GetCaCert(),
 		Size:           x.GetSize(),
+		PieceLength:    x.GetPieceLength(),
+		PieceSums:      x.GetPieceSums(),
 		LimitRate:      x.GetLimitRate(),
 		LimitUpload:    x.GetLimitUpload(),
 		MaxTries:       int(min(x.GetMaxTries(), 1<<30)),
@@ -96,6 +101,9 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 	}
 	if s.Size < 0 || s.Size > piece.MaxSize {
 		return Spec{}, fmt.Errorf("download of a file of %d bytes", s.Size)
+	}
+	if len(s.PieceSums) > MaxPieceSums*sha256.Size {
+		return Spec{}, fmt.Errorf("download with %d bytes of digests of its pieces", len(s.PieceSums))
 	}
 	if s.LimitRate < 0 || s.LimitUpload < 0 {
 		return Spec{}, errors.New("download with a negative rate")

@@ -29,6 +29,8 @@ func fill(t *testing.T, v reflect.Value) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(12345)
+	case reflect.Uint8:
+		v.SetUint(123)
 	case reflect.Struct:
 		for i := range v.NumField() {
 			fill(t, v.Field(i))

@@ -105,10 +105,13 @@ type Spec struct {
 	Linger         *durationpb.Duration `protobuf:"bytes,22,opt,name=linger,proto3" json:"linger,omitempty"`
 	LendQuery      bool                 `protobuf:"varint,32,opt,name=lend_query,json=lendQuery,proto3" json:"lend_query,omitempty"` // members that lend their line may know the URL though it has a query
 	Mirrors        []*Mirror            `protobuf:"bytes,24,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
-	Size           int64                `protobuf:"varint,25,opt,name=size,proto3" json:"size,omitempty"`       // that the file must have; 0: not known
-	Confirm        uint32               `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"` // members that must state each piece alike; 0 and 1: one
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	Size           int64                `protobuf:"varint,25,opt,name=size,proto3" json:"size,omitempty"` // that the file must have; 0: not known
+	// The SHA-256, 32 bytes each, of each piece_length bytes of the file, if they are known.
+	PieceLength   int64  `protobuf:"varint,26,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
+	PieceSums     []byte `protobuf:"bytes,27,opt,name=piece_sums,json=pieceSums,proto3" json:"piece_sums,omitempty"`
+	Confirm       uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"` // members that must state each piece alike; 0 and 1: one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Spec) Reset() {
@@ -321,6 +324,20 @@ func (x *Spec) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Spec) GetPieceLength() int64 {
+	if x != nil {
+		return x.PieceLength
+	}
+	return 0
+}
+
+func (x *Spec) GetPieceSums() []byte {
+	if x != nil {
+		return x.PieceSums
+	}
+	return nil
 }
 
 func (x *Spec) GetConfirm() uint32 {
@@ -1839,7 +1856,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xaf\a\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xf1\a\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -1871,7 +1888,10 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"lend_query\x18  \x01(\bR\tlendQuery\x124\n" +
 	"\amirrors\x18\x18 \x03(\v2\x1a.dragonload.node.v1.MirrorR\amirrors\x12\x12\n" +
-	"\x04size\x18\x19 \x01(\x03R\x04size\x12\x18\n" +
+	"\x04size\x18\x19 \x01(\x03R\x04size\x12!\n" +
+	"\fpiece_length\x18\x1a \x01(\x03R\vpieceLength\x12\x1d\n" +
+	"\n" +
+	"piece_sums\x18\x1b \x01(\fR\tpieceSums\x12\x18\n" +
 	"\aconfirm\x18( \x01(\rR\aconfirm\"0\n" +
 	"\x06Mirror\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
