@@ -167,6 +167,7 @@ func TestRoom_honestMembersGetTheFileDespiteOneThatCheats(t *testing.T) {
 		{"two digests for a piece", peertest.Options{State: func(i piece.Index, d piece.Digest) []piece.Digest {
 			return []piece.Digest{d, {1, byte(i)}}
 		}}, "member-banned", 4, false},
+		{"claims all, states nothing", peertest.Options{State: silent}, "", 4, false},
 		{"claims all, serves nothing", peertest.Options{Send: peertest.Silence}, "", 4, true},
 		{"one byte a minute", peertest.Options{Send: peertest.OneByteAMinute}, "", 4, true},
 		{"breaks off", peertest.Options{Send: peertest.BreakOff}, "", 4, true},

@@ -44,6 +44,15 @@ const (
 	// way, before the tracker is told.
 	withheldTime = 2 * time.Second
 
+	// muteTime is how long a neighbour may leave unsaid what the digests are of what it is
+	// said to hold, before it counts as no source of it.
+	muteTime = 1500 * time.Millisecond
+
+	// hangingTime, and what a piece takes at hangingRate, is how long a request may bring
+	// no piece before others are not waited for because of it.
+	hangingTime = 3 * time.Second
+	hangingRate = 1 << 20
+
 	// lostTime is how long no piece may come before a node fetches some that nobody is
 	// known to hold.
 	lostTime = time.Minute
@@ -320,16 +329,33 @@ func (n *Node) rescue() {
 	}
 }
 
+// hanging returns how many requests to neighbours have brought nothing for long.
+func (n *Node) hanging() (count int) {
+	limit := hangingTime + time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), hangingRate))
+	for _, p := range n.swap.order {
+		for _, r := range p.requests {
+			if n.now.Sub(r.since) >= limit {
+				count++
+			}
+		}
+	}
+	return count
+}
+
+// mute reports whether a neighbour says that it holds what nobody states the digests of.
+func (n *Node) mute(p *neighbour) bool { return p.muteSince > 0 && n.now.Sub(p.muteSince) >= muteTime }
+
 // withheld reports whether nothing comes, though others are said to hold what is missing
 // here: some have sent nothing when asked, or wrong bytes.
 func (n *Node) withheld() bool {
 	if !n.canRead() || n.whole() || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.origin.holdUntil {
 		return false
 	}
-	if n.swap.requests > 0 || n.now.Sub(n.lastStored) < withheldTime {
+	hanging := n.hanging()
+	if n.swap.requests > hanging || n.now.Sub(n.lastStored) < withheldTime {
 		return false
 	}
-	suspect := slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.silences > 0 })
+	suspect := hanging > 0 || slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.silences > 0 || n.mute(p) })
 	for _, k := range n.swap.known {
 		suspect = suspect || k.shunned
 	}

@@ -115,7 +115,8 @@ type neighbour struct {
 	unsure      piece.Extents  // pieces that it did not send when asked
 	asked       piece.Bitfield // pieces whose statement was asked for lately
 	failures    int
-	silences    int // times in a row that it sent next to nothing
+	silences    int     // times in a row that it sent next to nothing
+	muteSince   Instant // since when digests of what it holds are not known; 0: they are
 	retryAt     Instant
 	wrong       int
 
@@ -498,8 +499,10 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 	}
 	var best []candidate
 	var unstated piece.Extents
+	unsaid := false
 	seen := min(len(p.wants), scanLimit)
 	if len(p.wants) == 0 {
+		p.muteSince = 0
 		return nil
 	}
 	at := n.rng.IntN(len(p.wants))
@@ -516,6 +519,7 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 		}
 		at++
 		if n.digests[i].IsZero() {
+			unsaid = true
 			if p.asked.Set(i) {
 				unstated.Add(piece.Extent{First: i, Count: 1})
 			}
@@ -535,6 +539,12 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 			}
 			best = slices.Insert(best, pos, c)
 		}
+	}
+	switch {
+	case !unsaid:
+		p.muteSince = 0
+	case p.muteSince == 0:
+		p.muteSince = n.now
 	}
 	if unstated.Count() > 0 {
 		n.act(TellPeer{Peer: p.id, Message: AskStatements{Extents: slices.Clone(unstated.Runs())}})
