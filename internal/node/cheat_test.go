@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -49,6 +51,9 @@ func (b *lab) cheat(s *site, o peertest.Options) *cheating {
 	if r, ok := c.m.keyring.Get(b.creator.ID); ok && o.Certificate == nil {
 		o.Certificate = r.Cert.Leaf.Raw
 	}
+	if bytes.Equal(o.Certificate, ended) {
+		o.Certificate = b.endedCertificate(c.m)
+	}
 	c.Cheat = peertest.New(o)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -88,6 +93,28 @@ func (c *cheating) session() (*rpc.Session, func()) {
 		to.Close()
 	}
 }
+
+// endedCertificate is one that the room gave the machine, and that is no longer valid.
+func (b *lab) endedCertificate(m machine) []byte {
+	b.t.Helper()
+	csr, err := b.invite.Request(m.folder.Identity(), "cheat")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	chain, err := b.creator.Admit(b.t.Context(), b.invite.Token, csr, time.Now().Add(-60*24*time.Hour), b.state)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	leaf, _ := pem.Decode(chain)
+	cert, err := x509.ParseCertificate(leaf.Bytes)
+	if err != nil || !cert.NotAfter.Before(time.Now()) {
+		b.t.Fatalf("a certificate that has not ended: %v, %v", cert, err)
+	}
+	return leaf.Bytes
+}
+
+// ended, as a Cheat's certificate, stands for its own that has ended.
+var ended = []byte("ended")
 
 // announce tells the tracker of it, and gives it signs of life.
 func (c *cheating) announce(whole bool) {
@@ -173,6 +200,7 @@ func TestRoom_honestMembersGetTheFileDespiteOneThatCheats(t *testing.T) {
 		{"breaks off", peertest.Options{Send: peertest.BreakOff}, "", 4, true},
 		{"states another generation", peertest.Options{Mute: true, Generation: func(piece.Digest) piece.Digest { return piece.Digest{7} }, State: wrongly}, "", 2, false},
 		{"states without a certificate", peertest.Options{Mute: true, Certificate: []byte{1}, State: wrongly}, "", 2, false},
+		{"states with a certificate that has ended", peertest.Options{Mute: true, Certificate: ended, State: wrongly}, "", 2, false},
 		{"a giant frame", peertest.Options{Mute: true, Attack: peertest.Frames(1, []byte{0xff, 0xff, 0xff, 0xff, 17})}, "", 2, false},
 		{"a frame without a length", peertest.Options{Mute: true, Attack: peertest.Frames(1, make([]byte, 64))}, "", 2, false},
 		{"a frame of an unknown kind", peertest.Options{Mute: true, Attack: peertest.Frames(1, peertest.Frame(99, pool, nil))}, "", 2, false},
