@@ -237,8 +237,10 @@ func (r *run) onlyHelpless() bool {
 	if r.waiting == 0 {
 		return false
 	}
+	pinned := slices.ContainsFunc(r.members, func(m *member) bool { return m.proc != nil && !m.proc.gone && m.disk.set })
 	for _, m := range r.members {
-		if m.awaited && m.able() || m.proc != nil && !m.proc.gone && (m.able() || m.whole) {
+		able := m.able() && (!m.Helper || pinned) // a helper does not begin a pool
+		if m.awaited && able || m.proc != nil && !m.proc.gone && (able || m.whole) {
 			return false
 		}
 	}

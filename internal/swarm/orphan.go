@@ -264,10 +264,21 @@ func mix(x uint64) uint64 {
 
 // stuck reports whether nothing comes. A request to a neighbour that is under way may
 // be waiting for its turn or bring a long piece over a slow line; its driver ends it
-// if it does not move.
+// if it does not move. One to a neighbour whose last requests came to nothing counts for
+// nothing.
 func (n *Node) stuck() bool {
 	idle := n.now.Sub(n.lastProgress)
-	return idle >= lostTime || idle >= stuckTime && n.swap.requests == 0
+	return idle >= lostTime || idle >= stuckTime && !n.promising()
+}
+
+// promising reports whether something is asked of a neighbour that may bring it.
+func (n *Node) promising() bool {
+	for _, p := range n.swap.order {
+		if len(p.requests) > 0 && p.failures < peerRequests {
+			return true
+		}
+	}
+	return len(n.swap.strays) > 0
 }
 
 // rescueDue spreads the rescues of members that are stuck together: it may only be
