@@ -11,9 +11,10 @@ all: build lint race
 build: ## the binary, ./dragonload
 	$(GO) build -trimpath ./cmd/dragonload
 
-test: ## all tests, without the race detector, and a thousand simulated worlds
+test: ## all tests, a thousand simulated worlds, every fuzz target for 10 s
 	$(GO) test ./...
 	$(GO) test ./internal/sim -run TestSeeds
+	sh internal/fuzz.sh 10s
 
 race: ## all tests with the race detector, and a thousand worlds without; what CI runs
 	$(GO) test -race ./...
