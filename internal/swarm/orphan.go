@@ -264,8 +264,8 @@ func mix(x uint64) uint64 {
 
 // stuck reports whether nothing comes. A request to a neighbour that is under way may
 // be waiting for its turn or bring a long piece over a slow line; its driver ends it
-// if it does not move. One to a neighbour whose last requests came to nothing counts for
-// nothing.
+// if it does not move. One to a neighbour that has never brought anything when asked
+// counts for nothing.
 func (n *Node) stuck() bool {
 	idle := n.now.Sub(n.lastProgress)
 	return idle >= lostTime || idle >= stuckTime && !n.promising()
@@ -274,7 +274,7 @@ func (n *Node) stuck() bool {
 // promising reports whether something is asked of a neighbour that may bring it.
 func (n *Node) promising() bool {
 	for _, p := range n.swap.order {
-		if len(p.requests) > 0 && p.failures < peerRequests {
+		if len(p.requests) > 0 && (p.brought || p.failures < peerRequests) {
 			return true
 		}
 	}

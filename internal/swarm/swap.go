@@ -123,6 +123,7 @@ type neighbour struct {
 	unsureUntil Instant // when it is believed again to hold unsure
 
 	askAgainAt Instant // when it may be asked again for the statements in asked
+	brought    bool    // a piece at least, in its time as a neighbour
 	unanswered int     // times that it was asked and told nothing new
 
 	served  int64 // bytes sent to it
