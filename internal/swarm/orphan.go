@@ -48,10 +48,12 @@ const (
 	// said to hold, before it counts as no source of it.
 	muteTime = 1500 * time.Millisecond
 
-	// hangingTime, and what a piece takes at hangingRate, is how long a request may bring
-	// no piece before others are not waited for because of it.
-	hangingTime = 3 * time.Second
-	hangingRate = 1 << 20
+	// hangingTime for each hangingPeers neighbours, among which a request waits for its
+	// turn, and what a piece takes at hangingRate, is how long a request may bring no piece
+	// before others are not waited for because of it.
+	hangingTime  = 3 * time.Second
+	hangingPeers = 2
+	hangingRate  = 256 << 10
 
 	// lostTime is how long no piece may come before a node fetches some that nobody is
 	// known to hold.
@@ -340,10 +342,16 @@ func (n *Node) rescue() {
 	}
 }
 
-// hanging returns how many requests to neighbours have brought nothing for long.
+// hanging returns how many requests have brought nothing for long, to neighbours that
+// never did: a long piece may come from one that has, over a slow line, and a driver ends
+// what does not move at all.
 func (n *Node) hanging() (count int) {
-	limit := hangingTime + time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), hangingRate))
+	limit := hangingTime*time.Duration(max(len(n.swap.order)/hangingPeers, 1)) +
+		time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), hangingRate))
 	for _, p := range n.swap.order {
+		if p.brought {
+			continue
+		}
 		for _, r := range p.requests {
 			if n.now.Sub(r.since) >= limit {
 				count++
