@@ -19,6 +19,9 @@ import (
 // calls are counted for each of its threads.
 func TestFault01KilledAtTheNthCall(t *testing.T) {
 	t.Parallel()
+	if underRace {
+		t.Skip("the program is killed without the race detector: go test ./cmd/dragonload")
+	}
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("strace is not installed: nobody kills the program at its n-th call")

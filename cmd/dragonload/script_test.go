@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"dragonload": main})
 }
 
+// underRace: these tests were built with the race detector, which would slow many
+// processes side by side beyond their time limits. The scripts are about what users see;
+// .ci/run has them without it.
+var underRace bool
+
 // TestScripts runs the real binary through the scripts in testdata/script. Besides
 // the commands of testscript they have:
 //
@@ -49,6 +54,9 @@ func TestMain(m *testing.M) {
 //	torrent PATH FILE hybrid|v2 [URL]   writes the torrent of PATH, with a web seed
 //	lock DIR             holds the state folder DIR until the script ends
 func TestScripts(t *testing.T) {
+	if underRace {
+		t.Skip("the scripts run without the race detector: go test ./cmd/dragonload")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,

@@ -286,8 +286,14 @@ func TestOriginCases_inARoomOfFour(t *testing.T) {
 }
 
 // eachCase runs every row, with and without a checksum, and looks at what came of it.
+// casesApart is how far apart the rows are that eachCase runs.
+var casesApart = 1
+
 func eachCase(t *testing.T, begin func(*testing.T, originCase, *origintest.Origin, *origintest.Network, node.Spec) []*run) {
-	for _, c := range originCases {
+	for i, c := range originCases {
+		if i%casesApart != 0 {
+			continue
+		}
 		for _, summed := range []bool{false, true} {
 			name := c.name
 			if c.size != 0 {
