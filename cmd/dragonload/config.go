@@ -209,6 +209,17 @@ func configValues(value any) ([]string, error) {
 	return nil, errors.New("must be a string, a number, true, false or a list of these")
 }
 
+// openState loads the configuration and finds the state folder.
+func openState(cmd *cobra.Command) (cfg *config, stateDir string, err error) {
+	if cfg, err = loadConfig(cmd); err != nil {
+		return nil, "", err
+	}
+	if stateDir, err = cfg.stateDir(); err != nil {
+		return nil, "", err
+	}
+	return cfg, stateDir, nil
+}
+
 // stateDir returns the folder of what dragonload keeps, made with mode 0700.
 func (c *config) stateDir() (string, error) {
 	dir := os.Getenv("DRAGONLOAD_STATE_DIR")

@@ -46,11 +46,7 @@ secret, is left out unless --with-query is given.`,
 			if err := e.check(args[0]); err != nil {
 				return err
 			}
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			state, err := cfg.stateDir()
+			_, state, err := openState(cmd)
 			if err != nil {
 				return err
 			}

@@ -352,12 +352,7 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	}
 	var all []node.Spec
 	for _, source := range sources {
-		u, err := url.Parse(source.url)
-		if err != nil {
-			return nil, usagef("a SOURCE is no URL that can be read")
-		}
-		u.Fragment, u.RawFragment = "", ""
-		proxy, err := g.proxyFor(u)
+		u, proxy, err := g.address("SOURCE", source.url)
 		if err != nil {
 			return nil, err
 		}
@@ -394,15 +389,21 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	return all, nil
 }
 
+// address reads a URL, without the fragment, which no server is sent, and finds the proxy
+// on the way to it. What is what the user calls it.
+func (g *getFlags) address(what, raw string) (u *url.URL, proxy string, err error) {
+	if u, err = url.Parse(raw); err != nil {
+		return nil, "", usagef("a %s is no URL that can be read", what)
+	}
+	u.Fragment, u.RawFragment = "", ""
+	proxy, err = g.proxyFor(u)
+	return u, proxy, err
+}
+
 func (g *getFlags) mirrorSpecs(urls []string) ([]node.Mirror, error) {
 	var mirrors []node.Mirror
 	for _, raw := range urls {
-		u, err := url.Parse(raw)
-		if err != nil {
-			return nil, usagef("a mirror is no URL that can be read")
-		}
-		u.Fragment, u.RawFragment = "", ""
-		proxy, err := g.proxyFor(u)
+		u, proxy, err := g.address("mirror", raw)
 		if err != nil {
 			return nil, err
 		}

@@ -45,11 +45,7 @@ are, how often and how long it may be used; never its secret.`,
 			if isTorrent(args[0]) {
 				return inspectTorrent(args[0], std.out)
 			}
-			cfg, err := loadConfig(cmd)
-			if err != nil {
-				return err
-			}
-			state, err := cfg.stateDir()
+			_, state, err := openState(cmd)
 			if err != nil {
 				return err
 			}

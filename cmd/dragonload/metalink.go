@@ -23,6 +23,12 @@ func isMetalink(name string) bool {
 }
 
 func readMetalink(path string) (*manifest.Metalink, error) {
+	return readManifest(path, manifest.ReadMetalink, manifest.ErrMetalink, exitUsage)
+}
+
+// readManifest reads a file that holds a manifest; refused is the error of one that
+// cannot be used, which ends with code.
+func readManifest[M any](path string, read func(io.Reader) (*M, error), refused error, code exitCode) (*M, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -31,10 +37,10 @@ func readMetalink(path string) (*manifest.Metalink, error) {
 		return nil, failf(exitFileIO, "%w", err)
 	}
 	defer f.Close()
-	m, err := manifest.ReadMetalink(f)
+	m, err := read(f)
 	switch {
-	case errors.Is(err, manifest.ErrMetalink):
-		return nil, usagef("%s: %w", safeText(path), err)
+	case errors.Is(err, refused):
+		return nil, failf(code, "%s: %w", safeText(path), err)
 	case err != nil:
 		return nil, failf(exitFileIO, "read %s: %w", safeText(path), err)
 	}

@@ -30,16 +30,24 @@ func newRoom(std streams) *cobra.Command {
 
 // openRooms returns the rooms of the state folder that the configuration of cmd names.
 func openRooms(cmd *cobra.Command) (cfg *config, folder *room.Folder, stateDir string, err error) {
-	if cfg, err = loadConfig(cmd); err != nil {
-		return nil, nil, "", err
-	}
-	if stateDir, err = cfg.stateDir(); err != nil {
+	if cfg, stateDir, err = openState(cmd); err != nil {
 		return nil, nil, "", err
 	}
 	if folder, err = room.OpenFolder(stateDir); err != nil {
 		return nil, nil, "", failf(exitFileIO, "%w", err)
 	}
 	return cfg, folder, stateDir, nil
+}
+
+// openRoom opens the rooms and finds one of them.
+func openRoom(cmd *cobra.Command, name string) (folder *room.Folder, r *room.Room, stateDir string, err error) {
+	if _, folder, stateDir, err = openRooms(cmd); err != nil {
+		return nil, nil, "", err
+	}
+	if r, err = folder.Get(name); err != nil {
+		return nil, nil, "", roomError(err)
+	}
+	return folder, r, stateDir, nil
 }
 
 // roomError gives what package room returns its exit code.
@@ -141,13 +149,9 @@ func newRoomInvite(std streams) *cobra.Command {
 			if life := time.Duration(expires); life < time.Second || life > room.MaxInviteLife {
 				return usagef("--expires must be from 1s to %d days", int(room.MaxInviteLife.Hours()/24))
 			}
-			_, folder, _, err := openRooms(cmd)
+			_, r, _, err := openRoom(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			r, err := folder.Get(args[0])
-			if err != nil {
-				return roomError(err)
 			}
 			invite, err := r.NewInvite(uses, time.Duration(expires), time.Now())
 			if err != nil {
@@ -341,13 +345,9 @@ func newRoomMembers(std streams) *cobra.Command {
 		Short: "list who is in a room",
 		Args:  exactArgs("the NAME of a room"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, folder, _, err := openRooms(cmd)
+			folder, r, _, err := openRoom(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			r, err := folder.Get(args[0])
-			if err != nil {
-				return roomError(err)
 			}
 			members, err := askMembers(cmd.Context(), folder, r)
 			if err != nil {

@@ -25,13 +25,9 @@ of it ends its connections to the removed one and takes no new ones; invites do 
 let it in again. What it has of the room's files it keeps.`,
 		Args: exactArgs("the NAME of a room", "a MEMBER of it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, folder, stateDir, err := openRooms(cmd)
+			_, r, stateDir, err := openRoom(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			r, err := folder.Get(args[0])
-			if err != nil {
-				return roomError(err)
 			}
 			if !r.Created {
 				return failf(exitNoAccess, "room %s was made on another machine, which alone can remove members: run dragonload room remove %s %s there", r.Name, r.Name, args[1])

@@ -21,22 +21,7 @@ func isTorrent(name string) bool {
 }
 
 func readTorrent(path string) (*manifest.Torrent, error) {
-	f, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, failf(exitNotFound, "there is no file %s", safeText(path))
-	case err != nil:
-		return nil, failf(exitFileIO, "%w", err)
-	}
-	defer f.Close()
-	t, err := manifest.ReadTorrent(f)
-	switch {
-	case errors.Is(err, manifest.ErrTorrent):
-		return nil, failf(exitBadAnswer, "%s: %w", safeText(path), err)
-	case err != nil:
-		return nil, failf(exitFileIO, "read %s: %w", safeText(path), err)
-	}
-	return t, nil
+	return readManifest(path, manifest.ReadTorrent, manifest.ErrTorrent, exitBadAnswer)
 }
 
 func inspectTorrent(path string, out io.Writer) error {
