@@ -215,8 +215,6 @@ func (d *download) carryOut(action swarm.Action) {
 		d.cancelRequest(a.Request)
 	case swarm.FetchPeer:
 		d.start(a.Request, func(ctx context.Context) { d.fetchPeer(ctx, g, a) })
-	case swarm.CancelPeer:
-		d.cancelRequest(a.Request)
 	case swarm.Serve:
 		d.answer(a.Request, true)
 	case swarm.Refuse:

@@ -379,22 +379,15 @@ func (n *Node) advertised() string {
 	if n.opts.Advertise != "" {
 		return n.opts.Advertise
 	}
-	addr := n.Addr()
-	if addr == nil {
-		return ""
-	}
-	host, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return ""
-	}
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-		host = ""
-	}
-	return net.JoinHostPort(host, port)
+	return n.listensAt("")
 }
 
 // ownAddress is where this node reaches itself, "" while nobody can.
-func (n *Node) ownAddress() string {
+func (n *Node) ownAddress() string { return n.listensAt("127.0.0.1") }
+
+// listensAt is where the node listens, with the host that is given if that is every
+// address of the machine; "" while it does not.
+func (n *Node) listensAt(every string) string {
 	addr := n.Addr()
 	if addr == nil {
 		return ""
@@ -404,10 +397,7 @@ func (n *Node) ownAddress() string {
 		return ""
 	}
 	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
-		host = "127.0.0.1"
-		if ip != nil && ip.To4() == nil && addr.Network() == "tcp6" {
-			host = "::1"
-		}
+		host = every
 	}
 	return net.JoinHostPort(host, port)
 }

@@ -235,12 +235,6 @@ func (r *run) act(p *proc, action swarm.Action, ev swarm.Event) {
 		}
 	case swarm.FetchPeer:
 		r.fetchPeer(p, a)
-	case swarm.CancelPeer:
-		if f := p.fetches[a.Request]; f != nil {
-			f.finish(r, true, 0)
-		} else {
-			r.violate(p, "cancels peer request %d, which is not under way", a.Request)
-		}
 	case swarm.Serve:
 		r.serve(p, a.Request)
 	case swarm.Refuse:

@@ -73,8 +73,6 @@ type (
 		Pieces  []piece.Index
 		Digests []piece.Digest
 	}
-	// CancelPeer closes the connection of a request. PeerEnded follows.
-	CancelPeer struct{ Request Request }
 
 	// Serve lets a waiting Asked go ahead. Served ends it.
 	Serve struct{ Request Request }
@@ -124,7 +122,6 @@ func (SetGeneration) action() {}
 func (FetchOrigin) action()   {}
 func (CancelOrigin) action()  {}
 func (FetchPeer) action()     {}
-func (CancelPeer) action()    {}
 func (Serve) action()         {}
 func (Refuse) action()        {}
 func (AuditLeaf) action()     {}

@@ -595,8 +595,6 @@ func showAction(act swarm.Action) string {
 		return fmt.Sprintf("[%d] cancel", act.Request)
 	case swarm.FetchPeer:
 		return fmt.Sprintf("[%d] fetch %s from %s", act.Request, indexes(act.Pieces), name(act.Peer))
-	case swarm.CancelPeer:
-		return fmt.Sprintf("[%d] cancel", act.Request)
 	case swarm.Serve:
 		return fmt.Sprintf("serve %d", act.Request)
 	case swarm.Refuse:

@@ -475,6 +475,12 @@ func (n *Node) ask(p *neighbour) bool {
 		// saves requests and a connection.
 		return false
 	}
+	n.order(p, pieces)
+	return true
+}
+
+// order has pieces fetched from p.
+func (n *Node) order(p *neighbour, pieces []piece.Index) {
 	r := &peerRequest{id: n.request(), peer: p, pieces: pieces, since: n.now}
 	digests := make([]piece.Digest, len(pieces))
 	for k, i := range pieces {
@@ -487,7 +493,6 @@ func (n *Node) ask(p *neighbour) bool {
 	p.line.start(n.now)
 	n.swap.requests++
 	n.act(FetchPeer{Request: r.id, Peer: p.id, Pieces: slices.Clone(pieces), Digests: digests})
-	return true
 }
 
 // choose picks up to limit pieces to ask of p: those that the fewest neighbours hold,
@@ -835,12 +840,7 @@ func (n *Node) askTwice(p *neighbour, i piece.Index) {
 	if len(p.requests) >= peerRequests || n.buffers() <= 0 {
 		return
 	}
-	r := &peerRequest{id: n.request(), peer: p, pieces: []piece.Index{i}, since: n.now, doubled: true}
-	n.asking[i]++
-	p.requests = append(p.requests, r)
-	p.line.start(n.now)
-	n.swap.requests++
-	n.act(FetchPeer{Request: r.id, Peer: p.id, Pieces: []piece.Index{i}, Digests: []piece.Digest{n.digests[i]}})
+	n.order(p, []piece.Index{i})
 }
 
 // yieldTo gives up pieces that a neighbour claims as well and that were not asked for
