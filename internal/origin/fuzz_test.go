@@ -44,6 +44,7 @@ func FuzzReprDigest(f *testing.F) {
 func FuzzLocation(f *testing.F) {
 	for _, s := range []string{
 		"/x", "x?y#z", "//other/x", "http://other/x", "https://other:8/x", "file:///etc/passwd", "ftp://a/b", "data:text/plain,x", "http://u:p@other/", "http://[::1%25lo]/",
+		strings.Repeat("\xba", maxLocation-1),
 		"http://2130706433/", "javascript:1", "", " ", "http:x", "https:///x", "http://other\x00/", `\\host\x`, "HTTPS://OTHER/",
 	} {
 		f.Add(s, true)

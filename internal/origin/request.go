@@ -192,8 +192,9 @@ func follow(from *url.URL, h http.Header) (next *url.URL, why string) {
 	if len(fields) != 1 {
 		return nil, "it does not name exactly one address"
 	}
+	const tooLong = "its address is too long"
 	if len(fields[0]) > maxLocation {
-		return nil, "its address is too long"
+		return nil, tooLong
 	}
 	next, err := from.Parse(fields[0])
 	switch {
@@ -210,6 +211,9 @@ func follow(from *url.URL, h http.Header) (next *url.URL, why string) {
 	}
 	next.Fragment, next.RawFragment = "", ""
 	next.RawQuery = sendable(next.RawQuery)
+	if len(next.String()) > maxLocation { // what is escaped now is longer
+		return nil, tooLong
+	}
 	return next, ""
 }
 
