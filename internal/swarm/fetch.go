@@ -70,6 +70,7 @@ type originSide struct {
 	fruitless int     // streams in a row that broke off and got no further
 	barred    bool    // this node cannot get the file from the origin
 	answered  bool    // it has answered at least once
+	seconded  bool    // another look decides whether the version changed, see contradict
 	outage    outage
 }
 
@@ -199,11 +200,23 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 			n.act(CancelOrigin{Request: r.id})
 			return
 		}
+		if n.pinned && contradict(n.pin, ev.Pin) && (n.tracker.up || !o.seconded) {
+			// It may be a lapse of a single answer: another look decides before what was
+			// fetched is given up, the pool's where there is one.
+			again := !n.tracker.up
+			n.bearWitness(r, ev, incarnation)
+			if again {
+				o.seconded = true
+				n.probe()
+			}
+			return
+		}
 		n.begin(ev.Pin, incarnation)
 		if n.ended {
 			return
 		}
 	}
+	o.seconded = false
 	n.tracker.asked = false
 	n.tracker.fresh = true
 	n.tracker.stream = ev.Stream
@@ -240,8 +253,8 @@ func (n *Node) covered(ev OriginAnswered) piece.Extent {
 	return piece.Extent{First: piece.Index(first), Count: uint32(end - first)}
 }
 
-// bearWitness tells the tracker of another version than the one that is whole here; this
-// node fetches none of it.
+// bearWitness tells the tracker of another version than the one that is here; this node
+// fetches none of it unless the tracker goes over to it.
 func (n *Node) bearWitness(r *originRequest, ev OriginAnswered, incarnation uint64) {
 	r.stale = true
 	n.act(CancelOrigin{Request: r.id})

@@ -300,6 +300,14 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 	}
 	same := p.pinned && p.pin == msg.Pin && p.incarnation == msg.Incarnation
 	switch {
+	case reprobe && !p.seconded && contradict(p.pin, msg.Pin):
+		// The origin gives one name to two versions, so this may be a lapse of a single
+		// answer, and everything fetched so far would be lost to it.
+		m.witness = false
+		t.tell(p, m, p.pinnedMessage())
+		t.look(p, m)
+		p.seconded = true
+		return
 	case same:
 		// A second prober agrees: whoever saw another version sees it alone. Or a new
 		// stream has begun where one broke off.
@@ -444,16 +452,29 @@ func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
 		return
 	}
 	m.barredUntil = t.now.Add(conflictBar)
-	p.contested = true
-	p.prober = nil
+	p.seconded = false
 	for _, o := range p.order {
 		o.witness = false
 	}
+	t.look(p, m)
+}
+
+// look asks somebody else than m what is seen at the origin, m if there is nobody.
+func (t *Tracker) look(p *pool, m *member) {
+	p.contested = true
+	p.prober = nil
 	witness := p.pickProber(t.now, m)
 	if witness == nil {
 		witness, m.barredUntil = m, 0
 	}
 	t.startProbe(p, witness)
+}
+
+// contradict reports whether two pins bear the same strong validator and still differ
+// (RFC 9110, 8.8.1: it changes whenever the bytes do).
+func contradict(a, b piece.Pin) bool {
+	return a != b && a.Kind == b.Kind && a.Validator == b.Validator &&
+		(a.Kind == piece.StrongETag || a.Kind == piece.ReprDigest)
 }
 
 func (t *Tracker) startProbe(p *pool, m *member) {
