@@ -43,7 +43,7 @@ func (l Layout) Sum(i Index, data []byte) Digest {
 
 // leaves returns how many leaves the tree of piece i has.
 func (l Layout) leaves(i Index) int {
-	if l.Size <= l.PieceLength {
+	if l.fileSize(i) <= l.PieceLength {
 		return roundUp(int((l.Length(i) + LeafSize - 1) / LeafSize))
 	}
 	return int(l.PieceLength / LeafSize)
@@ -91,8 +91,8 @@ func (t *tree) root(leaves int, pad Digest) Digest {
 	return t.stack[bits.TrailingZeros(uint(leaves))]
 }
 
-// Root returns the root of the tree of a whole file from the digests of all its
-// pieces: what BEP 52 calls its pieces root. It panics if the number of digests is not
+// Root returns the root of the tree of a whole file, the only one of its layout, from the
+// digests of all its pieces: what BEP 52 calls its pieces root. It panics if the number of digests is not
 // that of the pieces, or zero.
 func (l Layout) Root(digests []Digest) Digest {
 	if len(digests) != l.Count() || len(digests) == 0 {

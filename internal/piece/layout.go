@@ -40,11 +40,15 @@ func LengthFor(size int64) int64 {
 	return length
 }
 
-// Layout says how a file is cut: into pieces of PieceLength bytes, the last one
-// shorter. The zero Layout is that of no file at all.
+// Layout says how a content is cut into pieces. One file: pieces of PieceLength bytes,
+// the last one shorter. Several files (see LayoutOf) lie one after the other without
+// gaps, and each begins with a piece of its own, so that the last piece of each is
+// shorter. The zero Layout is that of nothing at all. Layouts of one file are compared
+// with ==.
 type Layout struct {
-	Size        int64 // bytes in the file
-	PieceLength int64 // bytes in every piece but the last; a power of two, at least LeafSize
+	Size        int64 // bytes in all files
+	PieceLength int64 // bytes in every piece but the last of a file; a power of two, at least LeafSize
+	files       *files
 }
 
 // LayoutFor returns the layout that dragonload itself gives a file of size bytes.
@@ -61,12 +65,17 @@ func (l Layout) Validate() error {
 		return fmt.Errorf("piece length %d is not a power of two from %d to %d", l.PieceLength, LeafSize, 4*MaxLength)
 	case (l.Size+l.PieceLength-1)/l.PieceLength > MaxCount:
 		return fmt.Errorf("a file of %d bytes in pieces of %d has more than %d pieces", l.Size, l.PieceLength, MaxCount)
+	case l.Count() > MaxCount:
+		return fmt.Errorf("a content of %d pieces has more than %d", l.Count(), MaxCount)
 	}
 	return nil
 }
 
 // Count returns the number of pieces: 0 for an empty file.
 func (l Layout) Count() int {
+	if l.files != nil {
+		return int(l.files.pieces())
+	}
 	if l.Size == 0 {
 		return 0
 	}
@@ -80,6 +89,9 @@ func (l Layout) Length(i Index) int64 {
 
 // Range returns the bytes of piece i. It panics if there is no such piece.
 func (l Layout) Range(i Index) Range {
+	if l.files != nil {
+		return l.files.bytes(l, i)
+	}
 	start := int64(i) * l.PieceLength
 	if start >= l.Size {
 		panic(fmt.Sprintf("piece %d of a file with %d pieces", i, l.Count()))
@@ -93,7 +105,12 @@ func (l Layout) Bytes(e Extent) Range {
 }
 
 // At returns the piece that holds byte offset.
-func (l Layout) At(offset int64) Index { return Index(offset / l.PieceLength) }
+func (l Layout) At(offset int64) Index {
+	if l.files != nil {
+		return l.files.at(l, offset)
+	}
+	return Index(offset / l.PieceLength)
+}
 
 // All returns the extent of all pieces.
 func (l Layout) All() Extent { return Extent{First: 0, Count: uint32(l.Count())} }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -331,6 +332,15 @@ func TestPin_refusesWhatNobodyMayDeclare(t *testing.T) {
 		{Size: 1, Kind: piece.NoValidator, Validator: "x"},
 		{Size: 1, Kind: 9, Validator: "x"},
 		{Size: 1, Kind: piece.StrongETag, Validator: string(make([]byte, piece.MaxValidator+1))},
+		{Size: 1, Kind: piece.StrongETag, Validator: `"a"`, Pieces: 1},
+		{Size: 1, Kind: piece.StrongETag, Validator: `"a"`, PieceLength: piece.LeafSize},
+		{Size: 1, Kind: piece.Manifest, Validator: "ab", PieceLength: piece.LeafSize, Pieces: 1},
+		{Size: 1, Kind: piece.Manifest, Validator: strings.Repeat("AB", 32), PieceLength: piece.LeafSize, Pieces: 1},
+		{Size: 1, Kind: piece.Manifest, Validator: strings.Repeat("ab", 32), PieceLength: 3, Pieces: 1},
+		{Size: 1, Kind: piece.Manifest, Validator: strings.Repeat("ab", 32), PieceLength: piece.LeafSize, Pieces: 2},
+		{Size: piece.LeafSize + 1, Kind: piece.Manifest, Validator: strings.Repeat("ab", 32), PieceLength: piece.LeafSize, Pieces: 1},
+		{Size: 1 << 40, Kind: piece.Manifest, Validator: strings.Repeat("ab", 32), PieceLength: piece.MaxLength, Pieces: piece.MaxCount + 1},
+		{Size: piece.UnknownSize, Kind: piece.Manifest, Validator: strings.Repeat("ab", 32), PieceLength: piece.LeafSize, Pieces: 1},
 	} {
 		if p.Validate() == nil {
 			t.Errorf("%+v was accepted", p)

@@ -1,6 +1,7 @@
 package piece_test
 
 import (
+	"bytes"
 	"math"
 	"math/big"
 	"testing"
@@ -144,4 +145,95 @@ func TestLayout_sumAcceptsExactlyTheRightBytes(t *testing.T) {
 			t.Fatalf("leaf %d may stand in the place of the first", leaf)
 		}
 	})
+}
+
+// TestLayoutOf_isTheFilesOneAfterTheOther compares a content of several files with the
+// layouts of its files alone: pieces, bytes and digests are theirs.
+func TestLayoutOf_isTheFilesOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		const length = piece.LeafSize
+		sizes := rapid.SliceOfN(rapid.OneOf(rapid.Int64Range(0, 3), rapid.Int64Range(length-1, length+1), rapid.Int64Range(0, 5*length)), 0, 12).Draw(t, "sizes")
+		l, err := piece.LayoutOf(length, sizes)
+		if err != nil || l.Validate() != nil {
+			t.Fatal(err, l.Validate())
+		}
+		if l.Files() != len(sizes) {
+			t.Fatalf("%d files, want %d", l.Files(), len(sizes))
+		}
+		next, offset := piece.Index(0), int64(0)
+		for file, size := range sizes {
+			alone := piece.Layout{Size: size, PieceLength: length}
+			at, pieces := l.File(file)
+			if at != (piece.Range{Start: offset, End: offset + size}) || pieces != (piece.Extent{First: next, Count: uint32(alone.Count())}) {
+				t.Fatalf("file %d is %v, %v", file, at, pieces)
+			}
+			for i := range piece.Index(alone.Count()) {
+				want := alone.Range(i)
+				want.Start, want.End = want.Start+offset, want.End+offset
+				if got := l.Range(next); got != want || l.FileOf(next) != file || l.At(got.Start) != next || l.At(got.End-1) != next {
+					t.Fatalf("piece %d is %v of file %d (%d, %d), want %v of %d", next, got, l.FileOf(next), l.At(got.Start), l.At(got.End-1), want, file)
+				}
+				data := bytes.Repeat([]byte{byte(next)}, int(want.Len()))
+				if l.Sum(next, data) != alone.Sum(i, data) {
+					t.Fatalf("piece %d has another digest than piece %d of its file", next, i)
+				}
+				next++
+			}
+			offset += size
+		}
+		if l.Count() != int(next) || l.Size != offset {
+			t.Fatalf("%d pieces of %d bytes, want %d of %d", l.Count(), l.Size, next, offset)
+		}
+	})
+}
+
+// TestPin_ofAManifestCountsItsPieces has who knows only the pin agree with who has the
+// manifest on the number of pieces, and cover all bytes with them.
+func TestPin_ofAManifestCountsItsPieces(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.Int64Range(1, piece.MaxSize/8), 1, 7).Draw(t, "sizes")
+		l, err := piece.LayoutOf(4*piece.MaxLength, sizes)
+		if err != nil {
+			t.Skip(err)
+		}
+		pin := piece.ManifestPin([32]byte{1}, l)
+		if err := pin.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		blind, end := pin.Layout(), int64(0)
+		if blind.Count() != l.Count() {
+			t.Fatalf("%d pieces, want %d", blind.Count(), l.Count())
+		}
+		for _, i := range []piece.Index{0, piece.Index(blind.Count() / 2), piece.Index(blind.Count() - 1)} {
+			r := blind.Range(i)
+			if r.Len() <= 0 || blind.At(r.Start) != i || blind.At(r.End-1) != i {
+				t.Fatalf("piece %d is %v", i, r)
+			}
+			end = r.End
+		}
+		if end != l.Size {
+			t.Fatalf("the last piece ends at %d of %d", end, l.Size)
+		}
+	})
+}
+
+func TestLayoutOf_refusesWhatNobodyMayDeclare(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		length int64
+		sizes  []int64
+	}{
+		"a negative size":     {piece.LeafSize, []int64{1, -1}},
+		"sizes that overflow": {4 * piece.MaxLength, []int64{math.MaxInt64, math.MaxInt64}},
+		"too many bytes":      {4 * piece.MaxLength, []int64{piece.MaxSize, 1}},
+		"too many pieces":     {piece.LeafSize, []int64{piece.MaxCount * piece.LeafSize, 1}},
+		"too many files":      {piece.LeafSize, make([]int64, piece.MaxFiles+1)},
+		"an odd piece length": {piece.LeafSize + 1, []int64{1, 1}},
+	} {
+		if l, err := piece.LayoutOf(c.length, c.sizes); err == nil {
+			t.Errorf("%s: accepted as %d pieces", name, l.Count())
+		}
+	}
 }

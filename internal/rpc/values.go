@@ -66,20 +66,26 @@ func decodeExtents(x *poolv1.Extents, count int) ([]piece.Extent, error) {
 }
 
 func encodePin(p piece.Pin) *poolv1.Pin {
-	return &poolv1.Pin{Size: p.Size, Kind: poolv1.ValidatorKind(p.Kind), Validator: []byte(p.Validator)}
+	return &poolv1.Pin{
+		Size: p.Size, Kind: poolv1.ValidatorKind(p.Kind), Validator: []byte(p.Validator),
+		PieceLength: p.PieceLength, Pieces: p.Pieces,
+	}
 }
 
 func decodePin(x *poolv1.Pin) (piece.Pin, error) {
 	if x == nil {
 		return piece.Pin{}, fmt.Errorf("no pin")
 	}
-	if x.Kind < 0 || x.Kind > poolv1.ValidatorKind(piece.Mirror) {
+	if x.Kind < 0 || x.Kind > poolv1.ValidatorKind(piece.Manifest) {
 		return piece.Pin{}, fmt.Errorf("pin with an unknown kind of validator %d", x.Kind)
 	}
 	if len(x.Validator) > piece.MaxValidator {
 		return piece.Pin{}, fmt.Errorf("pin with a validator of %d bytes", len(x.Validator))
 	}
-	p := piece.Pin{Size: x.Size, Kind: piece.ValidatorKind(x.Kind), Validator: string(x.Validator)}
+	p := piece.Pin{
+		Size: x.Size, Kind: piece.ValidatorKind(x.Kind), Validator: string(x.Validator),
+		PieceLength: x.PieceLength, Pieces: x.Pieces,
+	}
 	return p, p.Validate()
 }
 

@@ -35,6 +35,7 @@ const (
 	ValidatorKind_VALIDATOR_KIND_REPR_DIGEST   ValidatorKind = 2 // Repr-Digest of the whole file
 	ValidatorKind_VALIDATOR_KIND_LAST_MODIFIED ValidatorKind = 3 // a date that is strong by RFC 9110, 8.8.2.2
 	ValidatorKind_VALIDATOR_KIND_MIRROR        ValidatorKind = 4 // a digest of the pin of a mirror, which answered before the URL
+	ValidatorKind_VALIDATOR_KIND_MANIFEST      ValidatorKind = 5 // 64 hexadecimal digits: the info hash of a manifest
 )
 
 // Enum value maps for ValidatorKind.
@@ -45,6 +46,7 @@ var (
 		2: "VALIDATOR_KIND_REPR_DIGEST",
 		3: "VALIDATOR_KIND_LAST_MODIFIED",
 		4: "VALIDATOR_KIND_MIRROR",
+		5: "VALIDATOR_KIND_MANIFEST",
 	}
 	ValidatorKind_value = map[string]int32{
 		"VALIDATOR_KIND_UNSPECIFIED":   0,
@@ -52,6 +54,7 @@ var (
 		"VALIDATOR_KIND_REPR_DIGEST":   2,
 		"VALIDATOR_KIND_LAST_MODIFIED": 3,
 		"VALIDATOR_KIND_MIRROR":        4,
+		"VALIDATOR_KIND_MANIFEST":      5,
 	}
 )
 
@@ -609,7 +612,11 @@ type Pin struct {
 	Size int64         `protobuf:"zigzag64,1,opt,name=size,proto3" json:"size,omitempty"`
 	Kind ValidatorKind `protobuf:"varint,2,opt,name=kind,proto3,enum=dragonload.pool.v1.ValidatorKind" json:"kind,omitempty"`
 	// As the origin wrote it, at most 1024 bytes; empty with VALIDATOR_KIND_UNSPECIFIED.
-	Validator     []byte `protobuf:"bytes,3,opt,name=validator,proto3" json:"validator,omitempty"`
+	Validator []byte `protobuf:"bytes,3,opt,name=validator,proto3" json:"validator,omitempty"`
+	// Only with VALIDATOR_KIND_MANIFEST, how the content is cut: a power of two, and the
+	// number of pieces, which is not less than size / piece_length.
+	PieceLength   int64  `protobuf:"varint,4,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
+	Pieces        uint32 `protobuf:"varint,5,opt,name=pieces,proto3" json:"pieces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +670,20 @@ func (x *Pin) GetValidator() []byte {
 		return x.Validator
 	}
 	return nil
+}
+
+func (x *Pin) GetPieceLength() int64 {
+	if x != nil {
+		return x.PieceLength
+	}
+	return 0
+}
+
+func (x *Pin) GetPieces() uint32 {
+	if x != nil {
+		return x.Pieces
+	}
+	return 0
 }
 
 // Extents is a list of runs of consecutive pieces: first index and number of pieces
@@ -2182,11 +2203,13 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"ask_source\x18\x10 \x01(\v2\x1d.dragonload.pool.v1.AskSourceH\x00R\taskSource\x12;\n" +
 	"\tcome_back\x18\x11 \x01(\v2\x1c.dragonload.pool.v1.ComeBackH\x00R\bcomeBack\x127\n" +
 	"\areaders\x18( \x01(\v2\x1b.dragonload.pool.v1.ReadersH\x00R\areadersB\t\n" +
-	"\amessage\"n\n" +
+	"\amessage\"\xa9\x01\n" +
 	"\x03Pin\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x12R\x04size\x125\n" +
 	"\x04kind\x18\x02 \x01(\x0e2!.dragonload.pool.v1.ValidatorKindR\x04kind\x12\x1c\n" +
-	"\tvalidator\x18\x03 \x01(\fR\tvalidator\"\x1d\n" +
+	"\tvalidator\x18\x03 \x01(\fR\tvalidator\x12!\n" +
+	"\fpiece_length\x18\x04 \x01(\x03R\vpieceLength\x12\x16\n" +
+	"\x06pieces\x18\x05 \x01(\rR\x06pieces\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
 	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xf8\x02\n" +
 	"\bAnnounce\x12\x12\n" +
@@ -2273,13 +2296,14 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x14\n" +
 	"\x05asker\x18\x03 \x01(\fR\x05asker\"\x1f\n" +
 	"\tWithdrawn\x12\x12\n" +
-	"\x04pool\x18\x01 \x01(\fR\x04pool*\xa5\x01\n" +
+	"\x04pool\x18\x01 \x01(\fR\x04pool*\xc2\x01\n" +
 	"\rValidatorKind\x12\x1e\n" +
 	"\x1aVALIDATOR_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13VALIDATOR_KIND_ETAG\x10\x01\x12\x1e\n" +
 	"\x1aVALIDATOR_KIND_REPR_DIGEST\x10\x02\x12 \n" +
 	"\x1cVALIDATOR_KIND_LAST_MODIFIED\x10\x03\x12\x19\n" +
-	"\x15VALIDATOR_KIND_MIRROR\x10\x04*L\n" +
+	"\x15VALIDATOR_KIND_MIRROR\x10\x04\x12\x1b\n" +
+	"\x17VALIDATOR_KIND_MANIFEST\x10\x05*L\n" +
 	"\aFailure\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFAILURE_PASSING\x10\x01\x12\x13\n" +
