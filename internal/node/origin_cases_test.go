@@ -156,6 +156,9 @@ var originCases = []originCase{
 	{name: "poisoned-connection", want: "saved"},
 	{name: "http10", want: "saved", level: "unproven"},
 	{name: "http10-cut", want: "saved", summed: wrongSum, blind: true, level: "unproven"},
+	{name: "tls-http10", want: "saved", level: "unproven"},
+	{name: "tls-http10-cut", want: broken, inRoom: broken + nobody},
+	{name: "tls-http10-cut-once", want: "saved", level: "unproven"},
 
 	{name: "429-seconds", want: "saved", copies: 4},
 	{name: "429-once", want: "saved"},

@@ -22,7 +22,8 @@ type Answer struct {
 	// piece.UnknownSize if Pin.Size is.
 	Range piece.Range
 	// Unproven says that nothing proves the end of this body: it has no length and
-	// ends where the connection does. A whole file and one cut short look alike.
+	// ends where the connection does. A whole file and one cut short look alike, unless
+	// the connection is a secure one: there a body that was cut off ends with an Error.
 	Unproven bool
 
 	Name                   string // what the file should be called; usable as a file name on every system

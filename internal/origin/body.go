@@ -74,6 +74,11 @@ func (b *body) Read(p []byte) (int, error) {
 			Kind: Network, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode, Err: io.ErrUnexpectedEOF,
 			what: fmt.Sprintf("the answer ended %d bytes before its end", b.left), hint: "asking again goes on where this ended",
 		})
+	case b.left < 0 && !b.ended() && b.x.cut():
+		return n, b.end(&Error{
+			Kind: Network, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode, Err: io.ErrUnexpectedEOF,
+			what: "the secure connection was cut off, and nothing else says where the file ends", hint: "it is asked again; else try another address of the file",
+		})
 	case b.rest > 0:
 		return n, b.end(&Error{
 			Kind: Short, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode,

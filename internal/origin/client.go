@@ -148,8 +148,8 @@ func New(o Options) (*Client, error) {
 	}
 	if c.guard != nil && o.Proxy == "" {
 		c.outer = c.transport.Clone()
-		c.transport.DialContext = c.dialGuarded(false)
-		c.outer.DialContext = c.dialGuarded(true)
+		c.transport.DialContext = watchEnds(c.dialGuarded(false))
+		c.outer.DialContext = watchEnds(c.dialGuarded(true))
 	}
 	c.life, c.stop = context.WithCancelCause(context.Background())
 	return c, nil
@@ -206,6 +206,7 @@ func (c *Client) newTransport(o Options) (*http.Transport, error) {
 	if t.DialContext == nil {
 		t.DialContext = dialGently(net.Dialer{Timeout: c.connectTimeout, KeepAlive: 15 * time.Second})
 	}
+	t.DialContext = watchEnds(t.DialContext)
 	if o.Proxy != "" {
 		proxy, err := parseProxy(o.Proxy)
 		if err != nil {

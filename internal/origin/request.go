@@ -2,6 +2,7 @@ package origin
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
@@ -36,7 +37,8 @@ type exchange struct {
 	url  *url.URL       // who gave it
 	// outside, with a guard, says that the chain has come to the public internet.
 	outside atomic.Bool
-	hops    int // redirects on the way
+	secure  atomic.Pointer[tls.Conn] // that the answer came through; nil over plain HTTP
+	hops    int                      // redirects on the way
 }
 
 // ask sends a GET for r (the whole file where r is nil) and hands the answer to
@@ -245,11 +247,14 @@ func sendable(query string) string {
 func (x *exchange) roundTrip(u *url.URL, r *piece.Range) (*http.Response, error) {
 	c := x.client
 	ctx, transport := x.watch.trace(x.ctx, c.connectTimeout, c.timeout), c.transport
-	if c.outer != nil {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { x.look(i.Conn) }})
-		if x.outside.Load() {
-			transport = c.outer
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		x.note(i.Conn)
+		if c.outer != nil {
+			x.look(i.Conn)
 		}
+	}})
+	if c.outer != nil && x.outside.Load() {
+		transport = c.outer
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {

@@ -16,9 +16,10 @@ func (a *reply) cutAt(part int64, then func(*Conn)) {
 	a.then = then
 }
 
-func hang(c *Conn)  { c.Hang() }
-func leave(*Conn)   {}
-func reset(c *Conn) { c.Reset() }
+func hang(c *Conn)     { c.Hang() }
+func leave(*Conn)      {}
+func reset(c *Conn)    { c.Reset() }
+func farewell(c *Conn) { c.Close() } // over TLS with its alert
 
 // bodyCases: how the length and the form of a body are told.
 var bodyCases = []Case{
@@ -151,6 +152,28 @@ var bodyCases = []Case{
 			a.proto = "HTTP/1.0"
 			a.head = []string{"Content-Type: application/octet-stream"}
 			a.cutAt(60, leave)
+		}},
+	{Name: "tls-http10", What: "HTTP/1.0 200 without a length over TLS, closed with its alert", tls: "good",
+		change: func(_ *Origin, _ *Request, _ turn, a *reply) {
+			a.whole()
+			a.proto, a.then = "HTTP/1.0", farewell
+			a.head = []string{"Content-Type: application/octet-stream"}
+		}},
+	{Name: "tls-http10-cut", What: "HTTP/1.0 200 without a length over TLS that ends after 60 %, between two records and without an alert", tls: "good",
+		change: func(_ *Origin, _ *Request, _ turn, a *reply) {
+			a.whole()
+			a.proto = "HTTP/1.0"
+			a.head = []string{"Content-Type: application/octet-stream"}
+			a.cutAt(60, leave)
+		}},
+	{Name: "tls-http10-cut-once", What: "the same in the first answer, the others are whole and closed with an alert", tls: "good",
+		change: func(_ *Origin, _ *Request, t turn, a *reply) {
+			a.whole()
+			a.proto, a.then = "HTTP/1.0", farewell
+			a.head = []string{"Content-Type: application/octet-stream"}
+			if t.n == 0 {
+				a.cutAt(60, leave)
+			}
 		}},
 }
 
