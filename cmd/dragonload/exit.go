@@ -25,7 +25,7 @@ const (
 	exitCreate    exitCode = 16 // the file cannot be created
 	exitFileIO    exitCode = 17
 	exitResolve   exitCode = 19 // the origin's name is not known
-	exitBadAnswer exitCode = 22 // outside what HTTP allows
+	exitBadAnswer exitCode = 22 // outside what HTTP allows, or a manifest that cannot be used
 	exitForbidden exitCode = 24 // 401, 403, 407
 	exitUsage     exitCode = 28 // a bad option or argument
 	exitChecksum  exitCode = 32
@@ -79,6 +79,7 @@ var codes = []struct {
 	exit exitCode
 }{
 	{"bad-option", exitUsage},
+	{"bad-manifest", exitBadAnswer},
 	{"no-access", exitNoAccess},
 	{"stopped", exitStopped},
 	{"file", exitFileIO},

@@ -243,7 +243,7 @@ func readSource(word string) ([]source, error) {
 	var list []source
 	for _, f := range m.Files {
 		if len(f.URLs) == 0 {
-			return nil, usagef("%s names no http or https address of %s", safeText(word), safeText(f.Name))
+			return nil, failf(exitBadAnswer, "%s names no http or https address of %s", safeText(word), safeText(f.Name))
 		}
 		list = append(list, source{url: f.URLs[0], mirrors: f.URLs[1:], file: &f})
 	}

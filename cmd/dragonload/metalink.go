@@ -23,12 +23,12 @@ func isMetalink(name string) bool {
 }
 
 func readMetalink(path string) (*manifest.Metalink, error) {
-	return readManifest(path, manifest.ReadMetalink, manifest.ErrMetalink, exitUsage)
+	return readManifest(path, manifest.ReadMetalink, manifest.ErrMetalink)
 }
 
 // readManifest reads a file that holds a manifest; refused is the error of one that
-// cannot be used, which ends with code.
-func readManifest[M any](path string, read func(io.Reader) (*M, error), refused error, code exitCode) (*M, error) {
+// cannot be used.
+func readManifest[M any](path string, read func(io.Reader) (*M, error), refused error) (*M, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -40,7 +40,7 @@ func readManifest[M any](path string, read func(io.Reader) (*M, error), refused 
 	m, err := read(f)
 	switch {
 	case errors.Is(err, refused):
-		return nil, failf(code, "%s: %w", safeText(path), err)
+		return nil, failf(exitBadAnswer, "%s: %w", safeText(path), err)
 	case err != nil:
 		return nil, failf(exitFileIO, "read %s: %w", safeText(path), err)
 	}

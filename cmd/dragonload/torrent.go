@@ -21,7 +21,7 @@ func isTorrent(name string) bool {
 }
 
 func readTorrent(path string) (*manifest.Torrent, error) {
-	return readManifest(path, manifest.ReadTorrent, manifest.ErrTorrent, exitBadAnswer)
+	return readManifest(path, manifest.ReadTorrent, manifest.ErrTorrent)
 }
 
 func inspectTorrent(path string, out io.Writer) error {
