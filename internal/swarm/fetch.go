@@ -70,7 +70,7 @@ type originSide struct {
 	fruitless int     // streams in a row that broke off and got no further
 	barred    bool    // this node cannot get the file from the origin
 	answered  bool    // it has answered at least once
-	seconded  bool    // another look decides whether the version changed, see contradict
+	seconded  int     // looks that showed another version, see contradict
 	outage    outage
 }
 
@@ -200,13 +200,13 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 			n.act(CancelOrigin{Request: r.id})
 			return
 		}
-		if n.pinned && contradict(n.pin, ev.Pin) && (n.tracker.up || !o.seconded) {
+		if n.pinned && contradict(n.pin, ev.Pin) && (n.tracker.up || o.seconded < secondLooks) {
 			// It may be a lapse of a single answer: another look decides before what was
 			// fetched is given up, the pool's where there is one.
 			again := !n.tracker.up
 			n.bearWitness(r, ev, incarnation)
 			if again {
-				o.seconded = true
+				o.seconded++
 				n.probe()
 			}
 			return
@@ -216,7 +216,7 @@ func (n *Node) originAnswered(ev OriginAnswered) {
 			return
 		}
 	}
-	o.seconded = false
+	o.seconded = 0
 	n.tracker.asked = false
 	n.tracker.fresh = true
 	n.tracker.stream = ev.Stream

@@ -31,7 +31,7 @@ type pool struct {
 	prober    *member // is making the first request, or looks again after a conflict
 	probeBy   Instant
 	contested bool // a member has seen another version; prober is to decide
-	seconded  bool // a witness has seen it too; as it contradicts itself, another is to decide
+	seconded  int  // witnesses that have seen it too; where it contradicts itself, another is to decide
 	// refuted counts the contests in a row that came to nothing; before contestFrom there
 	// is no other, for each costs a request to the origin.
 	refuted     int

@@ -300,13 +300,13 @@ func (t *Tracker) probed(p *pool, m *member, msg Probed) {
 	}
 	same := p.pinned && p.pin == msg.Pin && p.incarnation == msg.Incarnation
 	switch {
-	case reprobe && !p.seconded && contradict(p.pin, msg.Pin):
+	case reprobe && p.seconded < secondLooks && contradict(p.pin, msg.Pin):
 		// The origin gives one name to two versions, so this may be a lapse of a single
 		// answer, and everything fetched so far would be lost to it.
 		m.witness = false
 		t.tell(p, m, p.pinnedMessage())
 		t.look(p, m)
-		p.seconded = true
+		p.seconded++
 		return
 	case same:
 		// A second prober agrees: whoever saw another version sees it alone. Or a new
@@ -452,7 +452,7 @@ func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
 		return
 	}
 	m.barredUntil = t.now.Add(conflictBar)
-	p.seconded = false
+	p.seconded = 0
 	for _, o := range p.order {
 		o.witness = false
 	}
@@ -469,6 +469,11 @@ func (t *Tracker) look(p *pool, m *member) {
 	}
 	t.startProbe(p, witness)
 }
+
+// secondLooks is how many more looks must show the same before an origin is believed that
+// contradicts itself. One that does so in every third answer, which is what caches that
+// are not of one mind do, is then believed once in 27 times.
+const secondLooks = 2
 
 // contradict reports whether two pins bear the same strong validator and still differ
 // (RFC 9110, 8.8.1: it changes whenever the bytes do).
