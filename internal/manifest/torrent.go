@@ -111,6 +111,35 @@ func (t *Torrent) Write(w io.Writer) error {
 	return err
 }
 
+// Bare returns the torrent without what the info hash does not vouch for: its web seeds
+// and who made it. Of it Write writes the info dictionary first, after "d4:info".
+func (t *Torrent) Bare() *Torrent {
+	bare := *t
+	bare.WebSeeds, bare.CreatedBy = nil, ""
+	return &bare
+}
+
+// InfoLength returns the length of the info dictionary in bytes.
+func (t *Torrent) InfoLength() int { return len(t.info) }
+
+// LayoutAll returns how the content of all files is cut: one file after the other.
+func (t *Torrent) LayoutAll() (piece.Layout, error) {
+	sizes := make([]int64, len(t.Files))
+	for i, f := range t.Files {
+		sizes[i] = f.Size
+	}
+	return piece.LayoutOf(t.PieceLength, sizes)
+}
+
+// Digests returns the digests of all pieces in their order.
+func (t *Torrent) Digests() []piece.Digest {
+	all := make([]piece.Digest, 0, t.PieceCount())
+	for _, f := range t.Files {
+		all = append(all, f.Pieces...)
+	}
+	return all
+}
+
 // ReadTorrent reads a metainfo file of version 2 or a hybrid one, and refuses, with
 // the reason, what contradicts itself, names files that harm or exceeds a bound.
 // Trackers and other programs' additions are passed over.

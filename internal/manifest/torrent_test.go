@@ -478,3 +478,68 @@ func checkBounds(t *testing.T, got *Torrent) {
 		t.Errorf("%d bytes in all, want %d", got.Size, size)
 	}
 }
+
+// What members send each other is made by the info hash alone, whatever stood around it.
+func TestBare_hasNothingThatTheInfoHashDoesNotVouchFor(t *testing.T) {
+	t.Parallel()
+	m := newMetainfo("d", someFiles())
+	plain := m.bytes()
+	got, err := ReadTorrent(bytes.NewReader(m.outside(map[string]any{"url-list": "http://one.example/", "created by": "somebody", "aaa": int64(1)}).bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := got.Bare().Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(text.Bytes(), plain) {
+		t.Errorf("got %q, want %q", text.Bytes(), plain)
+	}
+	info, found := bytes.CutPrefix(text.Bytes(), []byte("d4:info"))
+	if !found || sha256.Sum256(info[:got.InfoLength()]) != got.InfoHash() {
+		t.Error("the info dictionary is not where it should be")
+	}
+	if len(got.WebSeeds) != 1 || got.CreatedBy == "" {
+		t.Error("Bare has changed the torrent itself")
+	}
+}
+
+func TestTorrent_laysItsFilesOutOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	files := someFiles()
+	got, err := ReadTorrent(bytes.NewReader(newMetainfo("d", files).bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := got.LayoutAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests := got.Digests()
+	if layout.Count() != len(digests) || layout.Size != got.Size || layout.Files() != len(got.Files) {
+		t.Fatalf("%d pieces, %d digests, %d bytes, %d files", layout.Count(), len(digests), layout.Size, layout.Files())
+	}
+	for k, f := range got.Files {
+		bytesOf, pieces := layout.File(k)
+		for i := pieces.First; i < pieces.End(); i++ {
+			r := layout.Range(i)
+			if sum := layout.Sum(i, contentOf(t, files, f.Path)[r.Start-bytesOf.Start:r.End-bytesOf.Start]); sum != digests[i] {
+				t.Errorf("%s, piece %d: %v, want %v", f.Path, i, sum, digests[i])
+			}
+		}
+	}
+}
+
+func contentOf(t *testing.T, files tree, path string) []byte {
+	t.Helper()
+	for name := range strings.SplitSeq(path, "/") {
+		switch entry := files[name].(type) {
+		case []byte:
+			return entry
+		case tree:
+			files = entry
+		}
+	}
+	t.Fatalf("there is no %s", path)
+	return nil
+}

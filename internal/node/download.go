@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragonload/internal/manifest"
 	"dragonload/internal/origin"
 	"dragonload/internal/peer"
 	"dragonload/internal/piece"
@@ -66,8 +67,9 @@ type download struct {
 
 	node      *Node
 	spec      Spec
-	parsed    *url.URL // spec.URL
-	lent      *lent    // not nil: the pool is helped, and the file not wanted
+	parsed    *url.URL          // spec.URL
+	torrent   *manifest.Torrent // the manifest of what is downloaded; nil if that is a URL
+	lent      *lent             // not nil: the pool is helped, and the file not wanted
 	emit      func(Event)
 	log       *slog.Logger
 	started   time.Time

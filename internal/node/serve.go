@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -45,6 +46,24 @@ func (n *Node) Layout(roomID [32]byte, _ piece.NodeID, pool swarm.PoolID) (piece
 		}
 	}
 	return piece.Layout{}, peer.ErrNotHeld
+}
+
+// Manifest implements peer.Backend: a manifest is told to members of rooms in which this
+// node is in its pool.
+func (n *Node) Manifest(roomID [32]byte, from piece.NodeID, infoHash [32]byte) (peer.Manifest, error) {
+	r, ok := n.opts.Keyring.Get(roomID)
+	if !ok || n.opts.Keyring.Removed(roomID, from) {
+		return peer.Manifest{}, peer.ErrNotHeld
+	}
+	d := n.find(roomID, r.ManifestPool(infoHash))
+	if d == nil || d.torrent == nil {
+		return peer.Manifest{}, peer.ErrNotHeld
+	}
+	var data bytes.Buffer
+	if err := d.torrent.Bare().Write(&data); err != nil {
+		return peer.Manifest{}, err
+	}
+	return peer.Manifest{Data: data.Bytes(), Info: d.torrent.InfoLength()}, nil
 }
 
 func (d *download) admit(ctx context.Context, from piece.NodeID, pieces []piece.Index) (peer.Content, func(sent int64), error) {

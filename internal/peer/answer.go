@@ -21,7 +21,7 @@ const (
 	collectAtMost = 20 * time.Millisecond
 )
 
-// handle answers one request. Only GET of the two paths is known; what is refused is
+// handle answers one request. Only GET of the three paths is known; what is refused is
 // refused without a word about why.
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	m := r.Context().Value(memberKey{}).(*member)
@@ -34,8 +34,9 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest)
 		return
 	}
+	infoHash, manifest := parseManifestPath(r.URL.Path)
 	pool, pieces, ok := parsePath(r.URL.Path)
-	if !ok || r.URL.RawQuery != "" {
+	if !ok && !manifest || r.URL.RawQuery != "" {
 		refuse(w, http.StatusNotFound)
 		return
 	}
@@ -44,6 +45,10 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.answered(m.id)
+	if manifest {
+		s.sendManifest(w, r, m, infoHash)
+		return
+	}
 
 	var part piece.Range // of the file; empty if pieces are asked for
 	if pieces == nil {
@@ -109,6 +114,7 @@ type answer struct {
 	content Content
 
 	moved time.Time // when the write deadline was last moved
+	until time.Time // the deadline of all of it, which is not moved; zero if there is none
 	sent  int64     // bytes of the body
 }
 
@@ -247,6 +253,10 @@ func (a *answer) deadline() {
 		return
 	}
 	a.moved = now
+	at := now.Add(a.s.o.WriteTimeout)
+	if !a.until.IsZero() && a.until.Before(at) {
+		at = a.until
+	}
 	// It fails only on a connection that is closed, which the next write tells.
-	_ = a.control.SetWriteDeadline(now.Add(a.s.o.WriteTimeout))
+	_ = a.control.SetWriteDeadline(at)
 }

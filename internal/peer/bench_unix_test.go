@@ -33,6 +33,10 @@ func (p *prepared) Layout([32]byte, piece.NodeID, swarm.PoolID) (piece.Layout, e
 	return p.layout, nil
 }
 
+func (*prepared) Manifest([32]byte, piece.NodeID, [32]byte) (Manifest, error) {
+	return Manifest{}, ErrNotHeld
+}
+
 type preparedContent struct{ *prepared }
 
 func (p preparedContent) Layout() piece.Layout { return p.layout }

@@ -171,6 +171,19 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 		}
 		length += layout.Length(i)
 	}
+	f := &fetch{c: c, request: appendRequest(nil, pool, pieces)}
+	f.body = func(l *line, h head) (again bool, err error) {
+		if h.length != length {
+			return false, fmt.Errorf("%w: %d bytes instead of %d", ErrBroken, h.length, length)
+		}
+		return f.pieces(l, h, layout, pieces, got)
+	}
+	return c.ask(ctx, addr, id, f)
+}
+
+// ask sends one request and has its answer read, waiting for a connection while MaxConns
+// are in use.
+func (c *Client) ask(ctx context.Context, addr string, id piece.NodeID, f *fetch) error {
 	key := hostKey{addr: addr, id: id}
 	h, err := c.enter(key)
 	if err != nil {
@@ -189,7 +202,7 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 	}
 	defer func() { <-h.slots }()
 
-	f := &fetch{c: c, ctx: ctx, cut: cancel, layout: layout, pieces: pieces, length: length, got: got}
+	f.ctx, f.cut = ctx, cancel
 	c.mu.Lock()
 	h.under[f] = struct{}{}
 	c.mu.Unlock()
@@ -198,7 +211,6 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 		delete(h.under, f)
 		c.mu.Unlock()
 	}()
-	request := appendRequest(nil, pool, pieces)
 	for {
 		l := c.take(h)
 		kept := l != nil
@@ -208,7 +220,7 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 			}
 		}
 		var again bool
-		if again, err = f.run(l, request); again {
+		if again, err = f.run(l); again {
 			c.keep(h, l, f)
 		} else {
 			abort(l.conn)
@@ -396,16 +408,16 @@ type fetch struct {
 	c       *Client
 	ctx     context.Context         // fetch lives no longer
 	cut     context.CancelCauseFunc // ends ctx
-	layout  piece.Layout
-	pieces  []piece.Index
-	length  int64
-	got     func(piece.Index, []byte) error
-	refused bool // the error is got's
+	request []byte
+	refused bool // the error is that of who asked
+
+	// body reads the body of an answer that has one. Again is as run's.
+	body func(l *line, h head) (again bool, err error)
 }
 
 // run sends the request over l and reads the answer. Again reports whether l can take
 // another request.
-func (f *fetch) run(l *line, request []byte) (again bool, err error) {
+func (f *fetch) run(l *line) (again bool, err error) {
 	stop := context.AfterFunc(f.ctx, func() { abort(l.conn) })
 	defer func() {
 		if !stop() {
@@ -417,7 +429,7 @@ func (f *fetch) run(l *line, request []byte) (again bool, err error) {
 	if err := l.conn.SetWriteDeadline(l.moved.Add(l.timeout)); err != nil {
 		return false, broken(err)
 	}
-	if _, err := l.conn.Write(request); err != nil {
+	if _, err := l.conn.Write(f.request); err != nil {
 		return false, broken(err)
 	}
 	head, err := readHead(l.in)
@@ -435,23 +447,25 @@ func (f *fetch) run(l *line, request []byte) (again bool, err error) {
 		}
 		return false, fmt.Errorf("%w: it answers with status %d", ErrBroken, head.status)
 	}
-	if head.length != f.length {
-		return false, fmt.Errorf("%w: %d bytes instead of %d", ErrBroken, head.length, f.length)
-	}
-	buf := takeBuffer(min(f.layout.PieceLength, f.layout.Size))
+	return f.body(l, head)
+}
+
+// pieces reads the body of an answer to Client.Fetch.
+func (f *fetch) pieces(l *line, h head, layout piece.Layout, pieces []piece.Index, got func(piece.Index, []byte) error) (again bool, err error) {
+	buf := takeBuffer(min(layout.PieceLength, layout.Size))
 	defer giveBuffer(buf)
-	began, left := time.Now(), f.length
-	for k, i := range f.pieces {
-		data := (*buf)[:f.layout.Length(i)]
+	began, left := time.Now(), h.length
+	for k, i := range pieces {
+		data := (*buf)[:layout.Length(i)]
 		if err := f.fill(l, data, left); err != nil {
 			return false, err
 		}
 		left -= int64(len(data))
 		if left == 0 {
-			l.wake.measure(f.length, time.Since(began))
+			l.wake.measure(h.length, time.Since(began))
 		}
-		again = k == len(f.pieces)-1 && !head.close && l.in.Buffered() == 0
-		if err := f.got(i, data); err != nil {
+		again = k == len(pieces)-1 && !h.close && l.in.Buffered() == 0
+		if err := got(i, data); err != nil {
 			f.refused = true
 			return again, err
 		}

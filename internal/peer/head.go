@@ -21,7 +21,8 @@ const (
 type head struct {
 	status int
 	length int64
-	close  bool // the connection ends after this answer
+	info   int64 // of an answer with a manifest: where its info dictionary ends, counted from its start; else 0
+	close  bool  // the connection ends after this answer
 }
 
 // readHead reads the header of an HTTP/1.1 answer: a final status, and a body whose
@@ -63,6 +64,10 @@ func readHead(r *bufio.Reader) (head, error) {
 			}
 			if h.length, err = parseNumber(string(value), piece.MaxSize); err != nil {
 				return head{}, errors.New("the answer does not state its length")
+			}
+		case bytes.EqualFold(name, []byte(infoLength)):
+			if h.info, err = parseNumber(string(value), MaxManifest); err != nil {
+				return head{}, errors.New("the answer does not state the length of its info dictionary")
 			}
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			return head{}, errors.New("the answer has a transfer encoding")

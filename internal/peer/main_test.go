@@ -186,6 +186,8 @@ type file struct {
 	sums   []piece.Digest
 	admit  func(ctx context.Context, peer piece.NodeID, pieces []piece.Index) error // nil: at once
 
+	manifests map[[32]byte]Manifest
+
 	mu   sync.Mutex
 	open int
 	sent int64
@@ -256,6 +258,14 @@ func (b backend) Layout(room [32]byte, _ piece.NodeID, pool swarm.PoolID) (piece
 		return piece.Layout{}, ErrNotHeld
 	}
 	return b.file.layout, nil
+}
+
+func (b backend) Manifest(room [32]byte, _ piece.NodeID, infoHash [32]byte) (Manifest, error) {
+	m, ok := b.file.manifests[infoHash]
+	if !ok || room != testRoom {
+		return Manifest{}, ErrNotHeld
+	}
+	return m, nil
 }
 
 // serve runs a server of f on n until the test has ended.

@@ -12,7 +12,7 @@ import (
 	"dragonload/internal/swarm"
 )
 
-// What a request names: a pool, and either a list of pieces or, by its Range header,
+// What a request names: a manifest by its info hash, or a pool, and either a list of pieces or, by its Range header,
 // bytes of the file.
 
 // MaxPieces bounds the pieces of one request.
@@ -22,6 +22,8 @@ const (
 	pathPrefix  = "/v1/pools/"
 	pathPieces  = "/pieces/"
 	pathContent = "/content"
+
+	pathManifests = "/v1/manifests/"
 
 	// maxList is the length of the longest list of MaxPieces pieces.
 	maxList = MaxPieces * len("2097151,")
@@ -69,6 +71,17 @@ func parsePath(path string) (pool swarm.PoolID, pieces []piece.Index, ok bool) {
 	}
 	pieces, err := parseList(list)
 	return pool, pieces, err == nil
+}
+
+// parseManifestPath reads a path that asks for a manifest; the info hash has lower-case
+// digits.
+func parseManifestPath(path string) (infoHash [32]byte, ok bool) {
+	name, found := strings.CutPrefix(path, pathManifests)
+	if !found || len(name) != 2*len(infoHash) || name != strings.ToLower(name) {
+		return infoHash, false
+	}
+	_, err := hex.Decode(infoHash[:], []byte(name))
+	return infoHash, err == nil
 }
 
 var errList = errors.New("not a list of pieces")

@@ -29,6 +29,9 @@ type Backend interface {
 	// Layout returns how the pool's file is cut, so that bytes can be asked for.
 	// ErrNotHeld as for Admit.
 	Layout(room [32]byte, peer piece.NodeID, pool swarm.PoolID) (piece.Layout, error)
+
+	// Manifest returns the metainfo of a content by its info hash. ErrNotHeld as for Admit.
+	Manifest(room [32]byte, peer piece.NodeID, infoHash [32]byte) (Manifest, error)
 }
 
 // Content is what the pieces of one request are read from.
@@ -62,6 +65,7 @@ type ServerOptions struct {
 	MaxConns        int // open at once, in all; 512
 	MaxConnsPerPeer int // open at once, of one member; 16
 	MaxAskedPerPeer int // requests of one member under way at once; 8
+	MaxManifests    int // sent at once, at most one of them to each member; 4
 }
 
 func (o ServerOptions) withDefaults() ServerOptions {
@@ -79,7 +83,7 @@ func (o ServerOptions) withDefaults() ServerOptions {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&o.MaxConns, 512}, {&o.MaxConnsPerPeer, 16}, {&o.MaxAskedPerPeer, 8}} {
+	}{{&o.MaxConns, 512}, {&o.MaxConnsPerPeer, 16}, {&o.MaxAskedPerPeer, 8}, {&o.MaxManifests, 4}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -101,6 +105,7 @@ type Server struct {
 	mu    sync.Mutex
 	conns map[net.Conn]*member
 	count map[piece.NodeID]*load
+	lists int           // manifests under way
 	gone  chan struct{} // not nil while somebody waits for conns to become empty
 }
 
@@ -112,7 +117,10 @@ type member struct {
 }
 
 // load is what one member has open, over all its connections.
-type load struct{ conns, asked int }
+type load struct {
+	conns, asked int
+	list         bool // a manifest is sent to it
+}
 
 // NewServer returns a server of what b holds. It panics if o.Identify is nil.
 func NewServer(b Backend, o ServerOptions) *Server {

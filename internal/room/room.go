@@ -133,13 +133,22 @@ func (r *Room) Accept(chain []byte, now time.Time) (*Room, error) {
 //
 // It is HMAC-SHA-256 of the normalised URL, the key being SHA-256 of "dragonload
 // pool", the room's id and the authority's public key.
-func (r *Room) Pool(rawURL string) [32]byte {
+func (r *Room) Pool(rawURL string) [32]byte { return r.pool([]byte(normalURL(rawURL))) }
+
+// ManifestPool returns the name of the pool for the content of the manifest with this
+// info hash, as Pool does for a URL.
+func (r *Room) ManifestPool(infoHash [32]byte) [32]byte {
+	// No URL begins like this.
+	return r.pool(append([]byte("\x00manifest\x00"), infoHash[:]...))
+}
+
+func (r *Room) pool(of []byte) [32]byte {
 	h := sha256.New()
 	h.Write([]byte("dragonload pool"))
 	h.Write(r.ID[:])
 	h.Write(r.Authority.Cert.RawSubjectPublicKeyInfo)
 	mac := hmac.New(sha256.New, h.Sum(nil))
-	mac.Write([]byte(normalURL(rawURL)))
+	mac.Write(of)
 	return [32]byte(mac.Sum(nil))
 }
 

@@ -275,8 +275,13 @@ func TestPool_isTheSameForTheSameFile(t *testing.T) {
 	if creator.Pool("http://example.org:80") != creator.Pool("http://example.org/") {
 		t.Error("no path and / differ")
 	}
-	if create(t, f, "home").Pool(same[0]) == creator.Pool(same[0]) {
+	home := create(t, f, "home")
+	if home.Pool(same[0]) == creator.Pool(same[0]) {
 		t.Error("two rooms have the same pool")
+	}
+	if hash := [32]byte{1}; member.ManifestPool(hash) != creator.ManifestPool(hash) || home.ManifestPool(hash) == creator.ManifestPool(hash) ||
+		creator.ManifestPool(hash) == creator.ManifestPool([32]byte{2}) || creator.ManifestPool([32]byte{}) == creator.Pool("") {
+		t.Error("the pools of manifests are not each room's own")
 	}
 }
 
