@@ -32,6 +32,15 @@ type BuildOptions struct {
 	CreatedBy   string
 	Workers     int // that read and hash at once; as many as there are cores
 
+	// Enter is called with each folder before it is read, as its path in the torrent;
+	// the outermost is "".
+	Enter func(folder string)
+	// Leave is called with each file of a folder; one for which it says why is skipped.
+	Leave func(path string, info fs.FileInfo) (why string)
+	// Known is called with each file before any is hashed. One whose pieces' digests it
+	// returns is not read, unless Hybrid.
+	Known func(path string, info fs.FileInfo, pieceLength int64) []piece.Digest
+
 	// Progress is called with the bytes that are hashed of all, one call at a time.
 	Progress func(done, total int64)
 }
@@ -79,11 +88,13 @@ type source struct {
 	fsys     fs.FS
 	at       string // in the file system
 	path     string // in the torrent
+	info     fs.FileInfo
 	size     int64
 	modified time.Time
 	layout   piece.Layout
 	digests  []piece.Digest
-	first    int // piece in the torrent
+	known    bool // the digests are
+	first    int  // piece in the torrent
 
 	mu     sync.Mutex
 	handle fs.File // guarded by mu; open while some pieces are hashed and some not
@@ -128,6 +139,9 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if b.o.Enter != nil {
+		b.o.Enter(in)
+	}
 	entries, err := fs.ReadDir(b.fsys, at)
 	if err != nil {
 		return err
@@ -160,7 +174,7 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 		} else {
 			var info fs.FileInfo
 			if info, err = e.Info(); err == nil {
-				err = b.add(from, to, info)
+				err = b.offer(from, to, info)
 			}
 		}
 		if err != nil {
@@ -173,6 +187,17 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 	return nil
 }
 
+// offer adds a file of a folder, unless it is to be left.
+func (b *builder) offer(at, to string, info fs.FileInfo) error {
+	if b.o.Leave != nil {
+		if why := b.o.Leave(to, info); why != "" {
+			b.skipped = append(b.skipped, Skipped{to, why})
+			return nil
+		}
+	}
+	return b.add(at, to, info)
+}
+
 func (b *builder) add(at, to string, info fs.FileInfo) error {
 	if info.Size() > piece.MaxSize-b.total {
 		return fmt.Errorf("%s: all files are more than %d bytes", at, int64(piece.MaxSize))
@@ -181,7 +206,7 @@ func (b *builder) add(at, to string, info fs.FileInfo) error {
 		return fmt.Errorf("there are more than %d files", MaxTorrentFiles)
 	}
 	b.total += info.Size()
-	b.files = append(b.files, &source{fsys: b.fsys, at: at, path: to, size: info.Size(), modified: info.ModTime()})
+	b.files = append(b.files, &source{fsys: b.fsys, at: at, path: to, info: info, size: info.Size(), modified: info.ModTime()})
 	return nil
 }
 
@@ -199,7 +224,15 @@ func (b *builder) cut() error {
 			return fmt.Errorf("%s: %w", f.at, err)
 		}
 		f.left, f.first = f.layout.Count(), b.pieces
-		f.digests = make([]piece.Digest, f.left)
+		if b.o.Known != nil {
+			known := b.o.Known(f.path, f.info, b.length)
+			if len(known) == f.left && !b.o.Hybrid {
+				f.digests, f.known = known, f.left > 0
+			}
+		}
+		if !f.known {
+			f.digests = make([]piece.Digest, f.left)
+		}
 		if b.pieces += f.left; b.pieces > piece.MaxCount {
 			return fmt.Errorf("the files have more than %d pieces of %d bytes", piece.MaxCount, b.length)
 		}
@@ -253,6 +286,10 @@ func (b *builder) hashAll(ctx context.Context) error {
 
 func (b *builder) order(ctx context.Context, jobs chan<- job) {
 	for _, f := range b.files {
+		if f.known {
+			b.tell(f.size)
+			continue
+		}
 		for i := range f.layout.Count() {
 			select {
 			case jobs <- job{f, piece.Index(i)}:

@@ -314,3 +314,46 @@ func BenchmarkBuildTorrent_smallFiles(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)*10_000/b.Elapsed().Seconds(), "files/s")
 }
+
+func TestBuildTorrent_readsNoFileWhoseDigestsAreKnown(t *testing.T) {
+	fsys := fstest.MapFS{
+		"set/a":    {Data: bytes.Repeat([]byte("a"), 300_000)},
+		"set/b":    {Data: []byte("b")},
+		"set/none": {},
+	}
+	build := func(o BuildOptions) (*Torrent, []Skipped) {
+		t.Helper()
+		o.PieceLength = piece.MinLength
+		got, skipped, err := BuildTorrent(t.Context(), fsys, "set", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got, skipped
+	}
+	first, _ := build(BuildOptions{})
+	var done int64
+	var folders []string
+	fsys["set/a"] = &fstest.MapFile{Data: bytes.Repeat([]byte("x"), 300_000)}
+	again, _ := build(BuildOptions{
+		Progress: func(n, _ int64) { done = n },
+		Enter:    func(folder string) { folders = append(folders, folder) },
+		Known: func(path string, info fs.FileInfo, length int64) []piece.Digest {
+			if path == "a" && info.Size() == 300_000 && length == piece.MinLength {
+				return first.Files[0].Pieces
+			}
+			return nil
+		},
+	})
+	if again.InfoHash() != first.InfoHash() || done != first.Size || len(folders) != 1 {
+		t.Errorf("%x, %d bytes told, folders %q", again.InfoHash(), done, folders)
+	}
+	less, skipped := build(BuildOptions{Leave: func(path string, _ fs.FileInfo) string {
+		if path == "b" {
+			return "no"
+		}
+		return ""
+	}})
+	if len(less.Files) != 2 || len(skipped) != 1 || skipped[0] != (Skipped{"b", "no"}) {
+		t.Errorf("left out %v of %v", skipped, less.Files)
+	}
+}

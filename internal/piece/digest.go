@@ -98,16 +98,46 @@ func (l Layout) Root(digests []Digest) Digest {
 	if len(digests) != l.Count() || len(digests) == 0 {
 		panic(fmt.Sprintf("root of %d digests for %d pieces", len(digests), l.Count()))
 	}
-	// A missing piece is a full tree of missing leaves.
-	var pad Digest
-	for n := int64(LeafSize); n < l.PieceLength; n *= 2 {
-		pad = pair(pad, pad)
-	}
 	var t tree
 	for _, d := range digests {
 		t.push(d)
 	}
-	return t.root(roundUp(len(digests)), pad)
+	return t.root(roundUp(len(digests)), l.missing())
+}
+
+// Coarsen returns the digests of all pieces of a file, the only one of its layout, as
+// they are if it is cut into pieces of length, which are as long or longer, from those
+// of its own. It panics if the number of digests is not that of the pieces.
+func (l Layout) Coarsen(digests []Digest, length int64) []Digest {
+	if len(digests) != l.Count() || length < l.PieceLength || length%l.PieceLength != 0 {
+		panic(fmt.Sprintf("%d digests of pieces of %d bytes for pieces of %d", len(digests), l.PieceLength, length))
+	}
+	to := Layout{Size: l.Size, PieceLength: length}
+	switch {
+	case length == l.PieceLength || len(digests) < 2:
+		return digests
+	case to.Count() == 1:
+		return []Digest{l.Root(digests)}
+	}
+	pad, each := l.missing(), int(length/l.PieceLength)
+	joined := make([]Digest, 0, to.Count())
+	for at := 0; at < len(digests); at += each {
+		var t tree
+		for _, d := range digests[at:min(at+each, len(digests))] {
+			t.push(d)
+		}
+		joined = append(joined, t.root(each, pad))
+	}
+	return joined
+}
+
+// missing is the root of a piece that is not there: a full tree of missing leaves.
+func (l Layout) missing() Digest {
+	var pad Digest
+	for n := int64(LeafSize); n < l.PieceLength; n *= 2 {
+		pad = pair(pad, pad)
+	}
+	return pad
 }
 
 // Hasher computes the digest of one piece from its bytes as they come, in portions of

@@ -370,3 +370,27 @@ func BenchmarkSum(b *testing.B) {
 		l.Sum(0, data)
 	}
 }
+
+func TestLayout_Coarsen(t *testing.T) {
+	for _, size := range []int{0, 1, piece.LeafSize, piece.LeafSize + 1, 2 * piece.LeafSize, 5*piece.LeafSize - 1, 8 * piece.LeafSize, 13*piece.LeafSize + 7} {
+		data := make([]byte, size)
+		for k := range data {
+			data[k] = byte(k>>8 ^ k)
+		}
+		sums := func(length int64) []piece.Digest {
+			l := piece.Layout{Size: int64(size), PieceLength: length}
+			all := make([]piece.Digest, 0)
+			for i := range l.Count() {
+				r := l.Range(piece.Index(i))
+				all = append(all, l.Sum(piece.Index(i), data[r.Start:r.End]))
+			}
+			return all
+		}
+		fine := piece.Layout{Size: int64(size), PieceLength: piece.LeafSize}
+		for length := int64(piece.LeafSize); length <= 16*piece.LeafSize; length *= 2 {
+			if got, want := fine.Coarsen(sums(piece.LeafSize), length), sums(length); !slices.Equal(got, want) {
+				t.Errorf("%d bytes in pieces of %d: other digests than those of the bytes", size, length)
+			}
+		}
+	}
+}

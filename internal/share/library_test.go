@@ -1,0 +1,420 @@
+//go:build unix
+
+package share
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"dragonload/internal/manifest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bench is a library over files of a test.
+type bench struct {
+	*Library
+	t       *testing.T
+	dir     string
+	db      string
+	changed chan struct{}
+	stop    func()
+}
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, dir: t.TempDir(), db: filepath.Join(t.TempDir(), "shares.db")}
+	b.open()
+	t.Cleanup(func() { b.close() })
+	return b
+}
+
+func (b *bench) open() {
+	b.t.Helper()
+	b.changed = make(chan struct{}, 1000)
+	changed := b.changed
+	l, err := Open(Options{Path: b.db, Quiet: 20 * time.Millisecond, Changed: func() { changed <- struct{}{} }})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.Library, b.stop = l, func() {}
+}
+
+// run starts the keeper.
+func (b *bench) run() {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		b.Run(ctx)
+	}()
+	b.stop = func() { cancel(); <-over }
+}
+
+func (b *bench) close() {
+	b.stop()
+	if err := b.Library.Close(); err != nil {
+		b.t.Error(err)
+	}
+}
+
+func (b *bench) write(path, content string) string {
+	b.t.Helper()
+	at := filepath.Join(b.dir, filepath.FromSlash(path))
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(at, []byte(content), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	return at
+}
+
+func (b *bench) add(path string) Share {
+	b.t.Helper()
+	s, _, err := b.Add(b.t.Context(), Spec{Path: filepath.Join(b.dir, path), Room: "lab"}, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// await waits until the only share is as want says.
+func (b *bench) await(want func(Share) bool) Share {
+	b.t.Helper()
+	for {
+		if all := b.List(); len(all) == 1 && want(all[0]) {
+			return all[0]
+		}
+		select {
+		case <-b.changed:
+		case <-time.After(20 * time.Second):
+			b.t.Fatalf("nothing changed any more; there are %+v", b.List())
+		}
+	}
+}
+
+// age makes a file one that nobody has written to for long.
+func (b *bench) age(path string) {
+	b.t.Helper()
+	old := time.Now().Add(-24 * time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// poison changes a file's bytes but not what it is known by: who hashes it again shows.
+func poison(t *testing.T, path string) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte{'!'}, 0)
+	if err := errors.Join(err, f.Close(), os.Chtimes(path, time.Time{}, info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fileRoot is what the manifest says of a file.
+func (b *bench) fileRoot(s Share, path string) string {
+	b.t.Helper()
+	m, err := b.Torrent(s)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, f := range m.Files {
+		if f.Path == path {
+			return f.Root.String()
+		}
+	}
+	return ""
+}
+
+func TestLibrary_remembersAndDoesNotHashAgain(t *testing.T) {
+	b := newBench(t)
+	b.write("set/a", "first")
+	file := b.write("set/in/b", "second")
+	before := b.add("set")
+	if before.Files != 2 || before.Size != 11 || before.Spec.Name != "set" {
+		t.Fatalf("shared %+v", before)
+	}
+	b.close()
+	poison(t, file)
+
+	b.open()
+	if all := b.List(); len(all) != 1 || all[0].State != Checking {
+		t.Fatalf("after the start there are %+v", all)
+	}
+	b.run()
+	after := b.await(func(s Share) bool { return s.State == Offered })
+	if after.Manifest != before.Manifest || after.Added.Unix() != before.Added.Unix() {
+		t.Errorf("it was %v and is %v after a restart", before.Manifest, after.Manifest)
+	}
+	if _, ok := b.Offered(before.Manifest, "lab"); !ok {
+		t.Error("it is not found by its manifest")
+	}
+	if _, ok := b.Offered(before.Manifest, "other"); ok {
+		t.Error("it is offered to a room for which it is not")
+	}
+}
+
+func TestLibrary_hashesWhatChangedWhileItWasAway(t *testing.T) {
+	b := newBench(t)
+	kept, changed := b.write("set/kept", "stays"), b.write("set/changed", "before")
+	before := b.add("set")
+	root := b.fileRoot(before, "kept")
+	b.close()
+	poison(t, kept)
+	if err := os.Remove(changed); err != nil {
+		t.Fatal(err)
+	}
+	b.write("set/changed", "after it all")
+
+	b.open()
+	b.run()
+	after := b.await(func(s Share) bool { return s.State == Offered && s.Manifest != before.Manifest })
+	if got := b.fileRoot(after, "kept"); got != root {
+		t.Error("a file that had not changed was read again")
+	}
+	if b.fileRoot(after, "changed") == b.fileRoot(before, "changed") && after.Size == before.Size {
+		t.Error("a file that had changed was not")
+	}
+}
+
+func TestLibrary_noticesWhatHappens(t *testing.T) {
+	b := newBench(t)
+	b.write("set/a", "first")
+	b.run()
+	s := b.add("set")
+	next := func(what string, files int) {
+		t.Helper()
+		old := s.Manifest
+		s = b.await(func(s Share) bool { return s.Manifest != old && s.State == Offered })
+		if s.Files != files {
+			t.Errorf("after %s there are %d files, not %d", what, s.Files, files)
+		}
+	}
+	b.write("set/b", "second")
+	next("an addition", 2)
+	b.write("set/deep/er/c", "third")
+	next("an addition in new folders", 3)
+	b.write("set/deep/er/d", "fourth")
+	next("an addition in a folder that was new", 4)
+	b.write("set/a", "first, but longer")
+	next("a change", 4)
+	if err := os.RemoveAll(filepath.Join(b.dir, "set", "deep")); err != nil {
+		t.Fatal(err)
+	}
+	next("a removal", 2)
+	old := s.Manifest
+	if err := os.Rename(filepath.Join(b.dir, "set"), filepath.Join(b.dir, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	b.await(func(s Share) bool { return s.State == Missing })
+	if _, ok := b.Offered(old, "lab"); ok {
+		t.Error("what is not there is offered")
+	}
+	if err := os.Rename(filepath.Join(b.dir, "gone"), filepath.Join(b.dir, "set")); err != nil {
+		t.Fatal(err)
+	}
+	if s = b.await(func(s Share) bool { return s.State == Offered }); s.Manifest != old {
+		t.Error("what came back is another")
+	}
+}
+
+func TestLibrary_hashesAFileOfTwoSharesOnce(t *testing.T) {
+	b := newBench(t)
+	file := b.write("one/film", strings.Repeat("film", 100_000))
+	one := b.add("one/film")
+	root := b.fileRoot(one, "film")
+	if err := os.MkdirAll(filepath.Join(b.dir, "two"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(file, filepath.Join(b.dir, "two", "same")); err != nil {
+		t.Skip("no hard links here:", err)
+	}
+	b.write("two/other", "other")
+	poison(t, file)
+	if two := b.add("two"); b.fileRoot(two, "same") != root {
+		t.Error("it was read again")
+	}
+	// And what has another name now.
+	if err := os.Rename(file, filepath.Join(b.dir, "two", "renamed")); err != nil {
+		t.Fatal(err)
+	}
+	if two := b.add("two"); b.fileRoot(two, "renamed") != root {
+		t.Error("it was read again when it had another name")
+	}
+}
+
+func TestLibrary_removes(t *testing.T) {
+	b := newBench(t)
+	b.write("a", "content")
+	s := b.add("a")
+	if got := b.Match(s.Manifest.String()[:8]); len(got) != 1 {
+		t.Errorf("an id finds %d shares", len(got))
+	}
+	if got := b.Match(filepath.Join(b.dir, "a")); len(got) != 1 {
+		t.Errorf("a path finds %d shares", len(got))
+	}
+	if _, err := b.Remove(s.Number); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Remove(s.Number); !errors.Is(err, ErrNoShare) {
+		t.Errorf("to remove it twice is %v", err)
+	}
+	if _, ok := b.Offered(s.Manifest, "lab"); ok || len(b.List()) > 0 {
+		t.Error("it is there still")
+	}
+	b.close()
+	b.open()
+	if len(b.List()) > 0 {
+		t.Error("it came back")
+	}
+	if len(b.watcher.folders) > 0 {
+		t.Errorf("still watched: %v", b.watcher.folders)
+	}
+}
+
+func TestLibrary_refuses(t *testing.T) {
+	b := newBench(t)
+	b.write("bad/a:b", "colon")
+	if err := os.MkdirAll(filepath.Join(b.dir, "empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(b.dir, "pipe"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		path string
+		is   error
+	}{{"none", fs.ErrNotExist}, {"bad", manifest.ErrName}, {"empty", nil}, {"pipe", nil}} {
+		_, _, err := b.Add(t.Context(), Spec{Path: filepath.Join(b.dir, c.path), Room: "lab"}, nil)
+		if err == nil || c.is != nil && !errors.Is(err, c.is) {
+			t.Errorf("%s: %v", c.path, err)
+		}
+	}
+	if len(b.List()) > 0 || len(b.watcher.folders) > 0 {
+		t.Errorf("something was kept of it: %v, %v", b.List(), b.watcher.folders)
+	}
+}
+
+func TestLibrary_leavesOutWhatCannotBeRead(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	b := newBench(t)
+	b.write("set/a", "first")
+	if err := os.Chmod(b.write("set/secret", "mine"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s, skipped, err := b.Add(t.Context(), Spec{Path: filepath.Join(b.dir, "set"), Room: "lab"}, nil)
+	if err != nil || s.Files != 1 || len(skipped) != 1 || skipped[0].Path != "secret" {
+		t.Errorf("%+v, left out %v: %v", s, skipped, err)
+	}
+}
+
+func TestLibrary_givesUpWatchingAndSaysSo(t *testing.T) {
+	b := newBench(t)
+	var said strings.Builder
+	b.watcher.log = slog.New(slog.NewTextHandler(&said, nil))
+	b.watcher.add = func(string) error { return syscall.ENOSPC }
+	b.write("set/a", "first")
+	b.write("set/b/c", "second")
+	s := b.add("set")
+	if n := strings.Count(said.String(), "max_user_watches"); n != 1 {
+		t.Errorf("said %d times: %s", n, said.String())
+	}
+	e := b.entry(s.Number)
+	b.again(e, 0)
+	if wait := time.Until(e.next); wait > b.o.Rescan/5 {
+		t.Errorf("it is looked at in %v", wait)
+	}
+	b.again(e, time.Hour)
+	if wait := time.Until(e.next); wait < 19*time.Hour {
+		t.Errorf("what took an hour is looked at again in %v", wait)
+	}
+	b.age(b.write("set/d", "third"))
+	b.look(t.Context(), e)
+	if now := b.List()[0]; now.Manifest == s.Manifest {
+		t.Error("looking does not find what is new")
+	}
+}
+
+func TestLibrary_leavesOutWhatIsBeingWritten(t *testing.T) {
+	b := newBench(t)
+	b.age(b.write("set/a", "first"))
+	s := b.add("set")
+	b.o.Quiet = time.Hour
+	b.age(b.write("set/b", "second"))
+	b.write("set/c", "unfinished")
+	e := b.entry(s.Number)
+	b.look(t.Context(), e)
+	now := b.List()[0]
+	if now.Files != 2 || b.fileRoot(now, "c") != "" {
+		t.Errorf("%d files are offered while one is written", now.Files)
+	}
+	if e.touched.IsZero() {
+		t.Error("it is not looked at again soon")
+	}
+	if err := os.Remove(filepath.Join(b.dir, "set", "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(b.dir, "set", "b")); err != nil {
+		t.Fatal(err)
+	}
+	b.look(t.Context(), e)
+	if now := b.List()[0]; now.State != Offered || e.touched.IsZero() {
+		t.Errorf("while its only file is written it is %v", now.State)
+	}
+}
+
+func TestLibrary_refusesASecondProcess(t *testing.T) {
+	b := newBench(t)
+	if _, err := Open(Options{Path: b.db}); !errors.Is(err, ErrLocked) {
+		t.Errorf("to open it twice is %v", err)
+	}
+}
+
+func TestLibrary_putsADamagedFileAside(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "shares.db")
+	if err := os.WriteFile(db, []byte(strings.Repeat("no database ", 2000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(Options{Path: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := os.Stat(db + ".damaged"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSurvey_isReadAsItWasWritten(t *testing.T) {
+	s := &survey{files: []seen{{"a/b", identity{1, 2, 3, -4}}, {"c", identity{}}}, folders: []string{"d", "e/f"}}
+	data := s.encode()
+	got, err := decodeSurvey(data)
+	if err != nil || len(got.files) != 2 || got.files[0] != s.files[0] || got.files[1] != s.files[1] || len(got.folders) != 2 {
+		t.Fatalf("%+v: %v", got, err)
+	}
+	for n := range data {
+		if _, err := decodeSurvey(data[:n]); err == nil {
+			t.Errorf("%d of %d bytes are taken", n, len(data))
+		}
+	}
+}

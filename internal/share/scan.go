@@ -1,0 +1,166 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"dragonload/internal/manifest"
+	"dragonload/internal/piece"
+)
+
+// scan is one look at what a share consists of.
+type scan struct {
+	library *Library
+	number  uint64 // of the share; 0 for one that is new
+	spec    Spec
+	// Files that changed after this are still being written, and left out; zero: none is.
+	quiet time.Time
+
+	busy   bool // some were left out
+	survey survey
+	found  map[string]identity
+}
+
+// openShared returns a file system that holds the share's path and the name of it there. It
+// reads nothing that is elsewhere, whatever links there are.
+func openShared(at string) (root *os.Root, name string, err error) {
+	info, err := os.Stat(at)
+	if err != nil {
+		return nil, "", err
+	}
+	folder, name := at, "."
+	if !info.IsDir() {
+		folder, name = filepath.Split(at)
+	}
+	root, err = os.OpenRoot(folder)
+	return root, name, err
+}
+
+// build makes the manifest.
+func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*manifest.Torrent, []manifest.Skipped, error) {
+	s.library.watcher.parent(s.number, s.spec.Path)
+	root, name, err := openShared(s.spec.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = root.Close() }() // was only read
+	memory := &memory{library: s.library, loaded: make(map[uint64]*remembered)}
+	s.found, s.survey, s.busy = make(map[string]identity), survey{}, false
+	t, skipped, err := manifest.BuildTorrent(ctx, root.FS(), name, manifest.BuildOptions{
+		Name: s.spec.Name, Private: s.spec.Private, WebSeeds: s.spec.webSeeds(name == "."),
+		CreatedBy: s.library.o.CreatedBy, Workers: s.library.o.Workers, Progress: progress,
+		Enter: func(folder string) {
+			s.library.watcher.watch(s.number, filepath.Join(s.spec.Path, filepath.FromSlash(folder)), "")
+		},
+		Leave: func(file string, info fs.FileInfo) string { return s.leave(root, file, info) },
+		Known: func(file string, info fs.FileInfo, length int64) []piece.Digest {
+			id := identityOf(info)
+			s.found[file] = id
+			return memory.digests(s.number, file, id, length)
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range t.Files {
+		s.survey.files = append(s.survey.files, seen{f.Path, s.found[f.Path]})
+	}
+	s.survey.folders = t.Folders
+	return t, skipped, nil
+}
+
+// leave says why a file of a folder is left out for now.
+func (s *scan) leave(root *os.Root, file string, info fs.FileInfo) string {
+	if !s.quiet.IsZero() && info.ModTime().After(s.quiet) {
+		s.busy = true
+		return "it is still being written"
+	}
+	if id := identityOf(info); id.inode != 0 {
+		if _, _, known := s.library.owner(id); known {
+			return "" // it could be read once, and if that is no longer so building says it
+		}
+	}
+	f, err := root.Open(filepath.FromSlash(file))
+	if err == nil {
+		// Opening is not all: a folder of another system may fail at the first byte.
+		if _, err = f.Read(make([]byte, 1)); errors.Is(err, io.EOF) {
+			err = nil
+		}
+		f.Close()
+	}
+	if err != nil {
+		return "it cannot be read: " + plain(err)
+	}
+	return ""
+}
+
+// plain is an error without the path, which stands beside it.
+func plain(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err.Error()
+	}
+	return err.Error()
+}
+
+// unchanged reports whether what is on disk is still what a survey says. It reads no
+// file.
+func unchanged(ctx context.Context, at string, old *survey) (bool, error) {
+	root, name, err := openShared(at)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = root.Close() }() // was only read
+	now := new(survey)
+	if name != "." {
+		info, err := fs.Stat(root.FS(), name)
+		if err != nil || !info.Mode().IsRegular() || len(old.files) != 1 || len(old.folders) > 0 {
+			return false, err
+		}
+		return old.files[0].identity == identityOf(info), nil
+	}
+	if err := now.look(ctx, root.FS(), "."); err != nil {
+		return false, err
+	}
+	return slices.Equal(now.files, old.files) && slices.Equal(now.folders, old.folders), nil
+}
+
+// look adds what is in a folder, in the manifest's order.
+func (s *survey) look(ctx context.Context, fsys fs.FS, at string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(fsys, at)
+	if err != nil {
+		return err
+	}
+	held := 0
+	for _, e := range entries {
+		to := path.Join(at, e.Name())
+		switch {
+		case e.IsDir():
+			held++
+			err = s.look(ctx, fsys, to)
+		case e.Type() == 0:
+			held++
+			var info fs.FileInfo
+			if info, err = e.Info(); err == nil {
+				s.files = append(s.files, seen{to, identityOf(info)})
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if held == 0 && at != "." {
+		s.folders = append(s.folders, at)
+	}
+	return nil
+}
