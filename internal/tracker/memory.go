@@ -14,6 +14,8 @@ import (
 // Memory is a State that lasts as long as the process, for tests and for trackers of
 // rooms that do.
 type Memory struct {
+	*Soft
+
 	mu    sync.Mutex
 	rooms map[[32]byte]*memoryRoom
 }
@@ -28,7 +30,14 @@ type memoryRoom struct {
 var _ State = (*Memory)(nil)
 
 // NewMemory returns a State in which no room has been spoken of.
-func NewMemory() *Memory { return &Memory{rooms: make(map[[32]byte]*memoryRoom)} }
+func NewMemory() *Memory { return NewMemoryAt(time.Now) }
+
+// NewMemoryAt is NewMemory with another clock.
+func NewMemoryAt(now func() time.Time) *Memory {
+	m := &Memory{rooms: make(map[[32]byte]*memoryRoom)}
+	m.Soft = NewSoft(now, m.Removed)
+	return m
+}
 
 // at returns a room, for use under mu.
 func (m *Memory) at(id [32]byte) *memoryRoom {
@@ -119,6 +128,12 @@ func (m *Memory) SetRemovals(ctx context.Context, list *room.Removals) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	m.keep(list)
+	m.ShutOut(list)
+	return nil
+}
+
+func (m *Memory) keep(list *room.Removals) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.at(list.Room)
@@ -130,7 +145,6 @@ func (m *Memory) SetRemovals(ctx context.Context, list *room.Removals) error {
 	if list.Epoch > r.removals.Number() {
 		r.removals = list
 	}
-	return nil
 }
 
 // Removals implements State.

@@ -9,5 +9,5 @@ import (
 
 func TestMemory_passesTheSuite(t *testing.T) {
 	t.Parallel()
-	statetest.Run(t, false, func(*testing.T, string) tracker.State { return tracker.NewMemory() })
+	statetest.Run(t, false, func(_ *testing.T, _ string, c *statetest.Clock) tracker.State { return tracker.NewMemoryAt(c.Now) })
 }

@@ -1,6 +1,6 @@
 // Package boltstate keeps a tracker's durable facts in one bbolt file: the State of
 // every node and of a single standing tracker. Every change is synced before it is
-// acknowledged.
+// acknowledged. The catalogue is not in the file: it lives in memory.
 //
 // Layout: a bucket "meta" with the key "format"; a bucket "rooms" with one bucket for
 // each room, named by its id, and in that
@@ -51,6 +51,7 @@ var (
 
 // State is a tracker.State in a file.
 type State struct {
+	*tracker.Soft
 	db *bbolt.DB
 }
 
@@ -58,7 +59,10 @@ var _ tracker.State = (*State)(nil)
 
 // Open opens the file, making it with mode 0600 at first use. tracker.ErrLocked if
 // another process has it.
-func Open(path string) (*State, error) {
+func Open(path string) (*State, error) { return OpenAt(path, time.Now) }
+
+// OpenAt is Open with another clock for what is soft.
+func OpenAt(path string, now func() time.Time) (*State, error) {
 	_, err := os.Stat(path)
 	isNew := errors.Is(err, os.ErrNotExist)
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
@@ -69,6 +73,7 @@ func Open(path string) (*State, error) {
 		return nil, fmt.Errorf("open the tracker's state %s: %w", path, err)
 	}
 	s := &State{db: db}
+	s.Soft = tracker.NewSoft(now, s.Removed)
 	err = db.Update(func(tx *bbolt.Tx) error {
 		if err := checkFormat(tx); err != nil {
 			return err
@@ -298,7 +303,7 @@ func (s *State) SetName(ctx context.Context, id [32]byte, key piece.NodeID, name
 
 // SetRemovals implements tracker.State.
 func (s *State) SetRemovals(ctx context.Context, list *room.Removals) error {
-	return s.change(ctx, list.Room, func(r, members *bbolt.Bucket) error {
+	err := s.change(ctx, list.Room, func(r, members *bbolt.Bucket) error {
 		for _, one := range list.List {
 			m, _, err := find(r, one.Key)
 			if err != nil {
@@ -317,6 +322,10 @@ func (s *State) SetRemovals(ctx context.Context, list *room.Removals) error {
 		}
 		return r.Put(removalsKey, list.Encode())
 	})
+	if err == nil {
+		s.ShutOut(list)
+	}
+	return err
 }
 
 // Removals implements tracker.State.

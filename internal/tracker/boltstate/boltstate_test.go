@@ -33,7 +33,13 @@ func open(t *testing.T, place string) tracker.State {
 
 func TestState_passesTheSuite(t *testing.T) {
 	t.Parallel()
-	statetest.Run(t, true, open)
+	statetest.Run(t, true, func(t *testing.T, place string, c *statetest.Clock) tracker.State {
+		s, err := boltstate.OpenAt(filepath.Join(place, "tracker.db"), c.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
 }
 
 // A copy of the file taken while it is open is what a kill -9 leaves.

@@ -23,16 +23,53 @@ var (
 
 func key(n int) piece.NodeID { return piece.NodeID{byte(n), byte(n >> 8), 9} }
 
+// Clock is the time by which a State's leases end. It stands still but for Pass.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+
+	// Passed, if not nil, is called by Pass with the time afterwards: a State whose leases
+	// are kept elsewhere ends there those that have ended by then.
+	Passed func(now time.Time)
+}
+
+// Now returns the time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Pass lets time pass.
+func (c *Clock) Pass(d time.Duration) {
+	c.mu.Lock()
+	c.now = c.now.Add(d)
+	now := c.now
+	c.mu.Unlock()
+	if c.Passed != nil {
+		c.Passed(now)
+	}
+}
+
+// Open returns the State at a place.
+type Open func(t *testing.T, place string, clock *Clock) tracker.State
+
 // Run runs the suite. open is called for each test with a place of its own and
 // returns the State at that place; called again after a Close, it returns a State that
 // knows all that the first one has acknowledged. A State that lasts no longer than its
 // process has durable false and is opened only once.
-func Run(t *testing.T, durable bool, open func(t *testing.T, place string) tracker.State) {
-	start := func(t *testing.T) (tracker.State, context.Context) {
-		s := open(t, t.TempDir())
+func Run(t *testing.T, durable bool, open Open) {
+	begin := func(t *testing.T) (tracker.State, *Clock) {
+		clock := &Clock{now: time.Now()}
+		s := open(t, t.TempDir(), clock)
 		t.Cleanup(func() { shut(t, s) })
+		return s, clock
+	}
+	start := func(t *testing.T) (tracker.State, context.Context) {
+		s, _ := begin(t)
 		return s, t.Context()
 	}
+	runCatalogue(t, begin)
 
 	t.Run("inviteIsCountedByItsUses", func(t *testing.T) {
 		s, ctx := start(t)
@@ -247,7 +284,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 
 	t.Run("everythingOutlivesClose", func(t *testing.T) {
 		place := t.TempDir()
-		s := open(t, place)
+		s := open(t, place, &Clock{now: time.Now()})
 		use(t, s, 1, 2, nil)
 		use(t, s, 2, 2, nil)
 		name(t, s, 1, "one")
@@ -256,7 +293,7 @@ func Run(t *testing.T, durable bool, open func(t *testing.T, place string) track
 		before := members(t, s, lab)
 		shut(t, s)
 
-		s = open(t, place)
+		s = open(t, place, &Clock{now: time.Now()})
 		defer shut(t, s)
 		if after := members(t, s, lab); fmt.Sprint(after) != fmt.Sprint(before) {
 			t.Errorf("members\nbefore %v\n after %v", before, after)
