@@ -69,7 +69,7 @@ func codeOf(err error) exitCode {
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	}
-	return exitOther
+	return exitCode(node.AsError(err).Exit)
 }
 
 // codes are the stable words for failures that no download has told; docs/messages.md

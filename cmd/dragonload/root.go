@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"dragonload/internal/node"
 )
 
 const longHelp = `dragonload downloads one URL with a room of machines together: each machine
@@ -22,6 +24,9 @@ them while they arrive.
 
 // execute carries out one command line.
 func execute(ctx context.Context, args []string, std streams) error {
+	if err := node.EnoughFiles(); err != nil {
+		return err
+	}
 	if err := laterCommand(args); err != nil {
 		return err
 	}

@@ -88,6 +88,7 @@ type download struct {
 	cancel   context.CancelFunc
 	over     chan struct{} // closed when everything has ended
 	isSaved  atomic.Bool
+	wasShort atomic.Bool              // a connection had to wait for a place
 	latest   atomic.Pointer[Progress] // as last emitted, for Status
 	work     sync.WaitGroup           // every goroutine of the download
 	copied   chan error               // what came of copying to standard output
@@ -155,7 +156,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	o := origin.Options{
 		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, Cookies: spec.Cookies,
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
-		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log,
+		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log, WrapDial: n.handles.origin.bound,
 	}
 	if n.opts.Network != nil {
 		o.DialContext = n.network.Dial
@@ -211,7 +212,7 @@ func redact(s string) string {
 // prepare opens the file if its name is known already, and makes the machine.
 func (d *download) prepare(ctx context.Context) error {
 	opts := swarm.NodeOptions{
-		MaxConnections: d.spec.MaxConnections,
+		MaxConnections: d.node.handles.originConnections(d.spec.MaxConnections),
 		Fetches:        true,
 		Wants:          d.lent == nil,
 		GiveUpAfter:    d.spec.GiveUpAfter,

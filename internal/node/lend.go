@@ -373,7 +373,8 @@ func (t *lent) clientOptions(d *download) origin.Options {
 	allow := append([]origin.Allowed(nil), o.Allow[""]...)
 	return origin.Options{
 		URL: d.spec.URL, Proxy: o.Proxy, MaxConnections: lentConnections, Limiter: t.l.limiter, Log: d.log,
-		Guard: &origin.Guard{Allow: append(allow, o.Allow[t.room]...), Member: t.l.isMember, Proxied: o.Proxy != ""},
+		WrapDial: d.node.handles.origin.bound,
+		Guard:    &origin.Guard{Allow: append(allow, o.Allow[t.room]...), Member: t.l.isMember, Proxied: o.Proxy != ""},
 	}
 }
 

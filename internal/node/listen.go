@@ -18,7 +18,7 @@ func (n *Node) accept(listener net.Listener) {
 	if n.opts.Tracker != nil {
 		protos = append(protos, room.ALPNControl, room.ALPNJoin)
 	}
-	split := room.Split(listener, n.opts.Keyring.ServerTLS(protos...), room.SplitOptions{Wrap: peer.Coalesce, Log: n.log}, protos...)
+	split := room.Split(listener, n.opts.Keyring.ServerTLS(protos...), room.SplitOptions{Wrap: peer.Coalesce, Log: n.log, MaxConns: n.handles.in}, protos...)
 	n.work.Go(func() {
 		<-n.life.Done()
 		if err := split.Close(); err != nil {

@@ -110,7 +110,7 @@ func (m *membership) connect(addrs []string) error {
 			if err != nil {
 				return err
 			}
-			if found, err = rpc.NewTracker(addr, cfg, m.node.network.Dial); err != nil {
+			if found, err = rpc.NewTracker(addr, cfg, m.node.handles.control.bound(m.node.network.Dial)); err != nil {
 				return err
 			}
 			found.OnRemovals(func(list *room.Removals) {
@@ -178,7 +178,7 @@ func (m *membership) openSuccessor(ctx context.Context, to swarm.PeerAddr, pool 
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := rpc.NewTracker(addr, cfg, nil)
+	t, err := rpc.NewTracker(addr, cfg, m.node.handles.control.bound(m.node.network.Dial))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -196,7 +196,11 @@ func (m *membership) dial(ctx context.Context, alpn, addr string, id piece.NodeI
 	if err != nil {
 		return nil, err
 	}
-	raw, err := m.node.network.Dial(ctx, "tcp", addr)
+	places := m.node.handles.control
+	if alpn == room.ALPNData {
+		places = m.node.handles.data
+	}
+	raw, err := places.bound(m.node.network.Dial)(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,9 @@ type Options struct {
 
 	// Network is the system's if it is nil.
 	Network Network
+	// OpenFiles is how many files and connections this process may have open; 0: as the
+	// system says.
+	OpenFiles int
 
 	UploadLimit int64      // bytes per second to all members together; 0: no limit
 	Stdout      io.Writer  // for downloads with Output "-"
@@ -88,6 +91,7 @@ type Node struct {
 	journal *store.Journal
 	buffers *buffers
 	network Network
+	handles *handles
 	moment  func() moment // looks at the clocks
 
 	life  context.Context // ends with Run
@@ -142,6 +146,10 @@ func New(o Options) (*Node, error) {
 	if n.network == nil {
 		n.network = systemNetwork{}
 	}
+	if o.OpenFiles == 0 {
+		o.OpenFiles = openLimit()
+	}
+	n.handles = newHandles(o.OpenFiles, n.shortOfHandles)
 	n.life, n.stop = context.WithCancel(context.Background())
 	if o.Keyring != nil && o.Rooms != nil {
 		o.Keyring.Watch(n.shutOut)
@@ -201,7 +209,7 @@ func (n *Node) begin() error {
 	if !n.opts.Local {
 		return nil
 	}
-	local, err := rpc.ListenLocal(n.opts.StateDir, localNode{n}, n.log)
+	local, err := rpc.ListenLocal(n.opts.StateDir, localNode{n}, n.handles.local, n.log)
 	if err != nil {
 		return err
 	}

@@ -73,6 +73,9 @@ func AsError(err error) *Error {
 			return problem(row.code, row.exit, err)
 		}
 	}
+	if isNoHandle(err) {
+		return noHandleProblem(err)
+	}
 	if store.IsDiskFull(err) { // the disk of the state, say
 		return problem("disk-full", ExitDiskFull, fmt.Errorf("the disk is full: %w; make room and run the same command again", err))
 	}

@@ -60,6 +60,8 @@ type Options struct {
 
 	// DialContext replaces the dialling of connections; nil means the net package's.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+	// WrapDial is put around the dialling, DialContext's or any other; nil for none.
+	WrapDial func(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Client fetches one URL. Its methods may be called from many goroutines at a time.
@@ -148,8 +150,8 @@ func New(o Options) (*Client, error) {
 	}
 	if c.guard != nil && o.Proxy == "" {
 		c.outer = c.transport.Clone()
-		c.transport.DialContext = watchEnds(c.dialGuarded(false))
-		c.outer.DialContext = watchEnds(c.dialGuarded(true))
+		c.transport.DialContext = o.wrap(c.dialGuarded(false))
+		c.outer.DialContext = o.wrap(c.dialGuarded(true))
 	}
 	c.life, c.stop = context.WithCancelCause(context.Background())
 	return c, nil
@@ -206,7 +208,7 @@ func (c *Client) newTransport(o Options) (*http.Transport, error) {
 	if t.DialContext == nil {
 		t.DialContext = dialGently(net.Dialer{Timeout: c.connectTimeout, KeepAlive: 15 * time.Second})
 	}
-	t.DialContext = watchEnds(t.DialContext)
+	t.DialContext = o.wrap(t.DialContext)
 	if o.Proxy != "" {
 		proxy, err := parseProxy(o.Proxy)
 		if err != nil {

@@ -22,6 +22,14 @@ func watchEnds(dial dialFunc) dialFunc {
 	}
 }
 
+// wrap puts around dial what every connection gets.
+func (o *Options) wrap(dial dialFunc) dialFunc {
+	if o.WrapDial != nil {
+		dial = o.WrapDial(dial)
+	}
+	return watchEnds(dial)
+}
+
 // endConn remembers that its reader has come to its end. Package crypto/tls tells a
 // connection that was closed by its alert (close_notify) and one that just ended between
 // two records alike, for the sake of servers that send none. But it reads nothing after

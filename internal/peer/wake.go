@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"crypto/tls"
 	"net"
 	"syscall"
 	"time"
@@ -30,8 +29,8 @@ type wake struct {
 }
 
 func newWake(c net.Conn) wake {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
+	for layered, ok := c.(interface{ NetConn() net.Conn }); ok; layered, ok = c.(interface{ NetConn() net.Conn }) {
+		c = layered.NetConn()
 	}
 	if tcp, ok := c.(*net.TCPConn); ok && canWakeLate {
 		if raw, err := tcp.SyscallConn(); err == nil {

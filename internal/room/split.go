@@ -30,6 +30,9 @@ type SplitOptions struct {
 	// MaxJoins and MaxJoinsPerAddress bound how many connections of nodes that are not
 	// members yet may be open at once: 128 and 64.
 	MaxJoins, MaxJoinsPerAddress int
+	// MaxConns bounds how many connections may be open at once, from their handshake to
+	// their end; 0 is no bound. Beyond, a new one is closed at once.
+	MaxConns int
 }
 
 func (o SplitOptions) withDefaults() SplitOptions {
@@ -64,6 +67,7 @@ type Splitter struct {
 	wg     sync.WaitGroup
 
 	handshakes, joins *gate
+	open              *gate // all of them
 }
 
 // Split starts splitting a listener (of plain connections) by protos. It owns the
@@ -75,6 +79,7 @@ func Split(l net.Listener, cfg *tls.Config, o SplitOptions, protos ...string) *S
 		outlets:    make(map[string]*outlet),
 		handshakes: newGate(o.MaxHandshakes, o.MaxPerAddress),
 		joins:      newGate(o.MaxJoins, o.MaxJoinsPerAddress),
+		open:       newGate(o.MaxConns, o.MaxConns),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, proto := range protos {
@@ -148,9 +153,17 @@ func (s *Splitter) begin(conn net.Conn) {
 		s.o.Log.Debug("connection refused: too many handshakes", "from", from)
 		return
 	}
+	counted := &countedConn{Conn: conn}
+	if !s.open.enter(from) {
+		s.handshakes.leave(from)
+		conn.Close()
+		s.o.Log.Warn("connection refused: too many are open", "from", from, "open", s.o.MaxConns)
+		return
+	}
+	counted.onClose(func() { s.open.leave(from) })
 	s.wg.Go(func() {
 		defer s.handshakes.leave(from)
-		if err := s.serve(&countedConn{Conn: conn}, from); err != nil {
+		if err := s.serve(counted, from); err != nil {
 			s.o.Log.Debug("connection closed", "from", from, "error", err)
 		}
 	})
@@ -247,7 +260,7 @@ type countedConn struct {
 	net.Conn
 	mu     sync.Mutex
 	gone   bool
-	closed func()
+	closed []func()
 }
 
 // NetConn returns the connection itself, for who needs the socket.
@@ -258,7 +271,7 @@ func (c *countedConn) onClose(f func()) {
 	c.mu.Lock()
 	gone := c.gone
 	if !gone {
-		c.closed = f
+		c.closed = append(c.closed, f)
 	}
 	c.mu.Unlock()
 	if gone {
@@ -268,16 +281,17 @@ func (c *countedConn) onClose(f func()) {
 
 func (c *countedConn) Close() error {
 	c.mu.Lock()
-	f := c.closed
+	told := c.closed
 	c.gone, c.closed = true, nil
 	c.mu.Unlock()
-	if f != nil {
+	err := c.Conn.Close()
+	for _, f := range told {
 		f()
 	}
-	return c.Conn.Close()
+	return err
 }
 
-// gate bounds how many are inside, in all and from one source.
+// gate bounds how many are inside, in all and from one source; limits of 0 are none.
 type gate struct {
 	limit, perSource int
 
@@ -293,7 +307,7 @@ func newGate(limit, perSource int) *gate {
 func (g *gate) enter(source netip.Addr) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.inside >= g.limit || g.from[source] >= g.perSource {
+	if g.limit > 0 && (g.inside >= g.limit || g.from[source] >= g.perSource) {
 		return false
 	}
 	g.inside++

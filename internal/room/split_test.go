@@ -208,6 +208,25 @@ func TestSplit_boundsOpenJoins(t *testing.T) {
 	open[1].Close()
 }
 
+func TestSplit_boundsOpenConnections(t *testing.T) {
+	t.Parallel()
+	lab := create(t, place(t), "lab")
+	s, addr := splitter(t, lab, SplitOptions{MaxConns: 2})
+	data := func() net.Conn {
+		dial(t, addr, lab.ClientTLS(ALPNData, piece.NodeID{}))
+		c, err := s.Listener(ALPNData).Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	first, second := data(), data()
+	defer second.Close()
+	closed(t, "third connection", raw(t, addr, nil))
+	first.Close()
+	data().Close()
+}
+
 // wrapped stands for the layer that the data plane puts under TLS.
 type wrapped struct{ net.Conn }
 

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// maxLocalConns bounds the programs that talk to one node at a time.
+	// maxLocalConns bounds the programs that talk to one node at a time, whatever its own
+	// bound is.
 	maxLocalConns = 256
 	// maxWaitingEvents bounds the events that wait for a caller which does not read.
 	// Progress takes no place, since a later one replaces it.
@@ -55,6 +56,7 @@ type LocalServer struct {
 	listener net.Listener
 	node     LocalNode
 	log      *slog.Logger
+	conns    int // open at once
 
 	// calls counts the requests that are being answered; none is let in once stopping
 	// is set, so that Serve can wait for the others.
@@ -64,9 +66,9 @@ type LocalServer struct {
 }
 
 // ListenLocal opens the port and writes node.json into the state folder, in place of
-// what a node that was killed left there. The caller holds the state folder's lock, and
-// calls Serve next.
-func ListenLocal(stateDir string, n LocalNode, log *slog.Logger) (*LocalServer, error) {
+// what a node that was killed left there. At most so many connections are open at once,
+// further ones wait. The caller holds the state folder's lock, and calls Serve next.
+func ListenLocal(stateDir string, n LocalNode, conns int, log *slog.Logger) (*LocalServer, error) {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("open local API: %w", err)
@@ -77,6 +79,7 @@ func ListenLocal(stateDir string, n LocalNode, log *slog.Logger) (*LocalServer, 
 		listener: listener,
 		node:     n,
 		log:      log,
+		conns:    min(conns, maxLocalConns),
 	}
 	if err := s.local.write(stateDir); err != nil {
 		listener.Close()
@@ -121,7 +124,7 @@ func (s *LocalServer) Serve(ctx context.Context) error {
 			_ = server.Close() // of the listener, which Shutdown has closed
 		}
 	})
-	err := server.Serve(netutil.LimitListener(s.listener, maxLocalConns))
+	err := server.Serve(netutil.LimitListener(s.listener, s.conns))
 	if unhook() {
 		// It is not ctx that ended the server.
 		err = errors.Join(err, server.Close(), s.local.remove(s.stateDir))

@@ -84,7 +84,7 @@ func TestLocal_removeMemberCarriesWhoIsMeant(t *testing.T) {
 func serveLocal(t *testing.T, n LocalNode) (dir string, stop func()) {
 	t.Helper()
 	dir = t.TempDir()
-	s, err := ListenLocal(dir, n, slog.New(slog.DiscardHandler))
+	s, err := ListenLocal(dir, n, maxLocalConns, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
