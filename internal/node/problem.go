@@ -181,6 +181,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnTrackerMoved:     "the tracker is away; %s takes its place for this download",
 	swarm.WarnQueued:           "queued, about %s: the tracker takes so many newcomers in one after the other",
 	swarm.WarnTrackerBack:      "the room's tracker answers again",
+	swarm.WarnOtherContent:     "the room's tracker takes this content for another one, so it is of no use for it; the download goes on with the members that have it, and tries the tracker again",
 	swarm.WarnChanged:          "the file changed at the origin; what came of the older version is dropped and the new one is fetched",
 	swarm.WarnBegunAnew:        "the origin's stream broke off, and the origin names nothing by which a next one could be known to be of the same version; what came of it is dropped and the file is fetched anew",
 	swarm.WarnWrongBytes:       "member %s sent bytes that do not match their digest; they were dropped and are fetched elsewhere",

@@ -80,6 +80,19 @@ func (l Layout) FileOf(i Index) int {
 	return l.files.of(i)
 }
 
+// Longest returns the length of the longest piece: less than PieceLength where all files
+// are shorter, 0 where there is none.
+func (l Layout) Longest() int64 {
+	if l.files == nil || l.files.blind > 0 {
+		return min(l.PieceLength, l.Size)
+	}
+	longest := int64(0)
+	for k := 1; k < len(l.files.starts) && longest < l.PieceLength; k++ {
+		longest = max(longest, min(l.files.starts[k]-l.files.starts[k-1], l.PieceLength))
+	}
+	return longest
+}
+
 // fileSize returns the size of the file that piece i belongs to.
 func (l Layout) fileSize(i Index) int64 {
 	if l.files == nil || l.files.blind > 0 {

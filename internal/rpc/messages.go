@@ -28,6 +28,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 		if m.Pinned {
 			x.Pin, x.Incarnation, x.Fresh = encodePin(m.Pin), m.Incarnation, m.Fresh
 			x.Pieces, x.Have = uint32(m.Have.Len()), m.Have.Bytes()
+			x.Wanted = m.Wanted.Bytes()
 		}
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Announce{Announce: x}}
 	case swarm.Probed:
@@ -124,7 +125,7 @@ func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
 	}
 	count := piece.MaxCount
 	if x.GetPin() == nil {
-		if x.GetPieces() != 0 || len(x.GetHave()) != 0 || x.GetFresh() || x.GetIncarnation() != 0 {
+		if x.GetPieces() != 0 || len(x.GetHave()) != 0 || len(x.GetWanted()) != 0 || x.GetFresh() || x.GetIncarnation() != 0 {
 			return m, errors.New("pieces without a pin")
 		}
 	} else {
@@ -143,6 +144,14 @@ func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
 		}
 		if m.Have, err = piece.ParseBitfield(x.GetHave(), int(x.GetPieces())); err != nil {
 			return m, err
+		}
+		if len(x.GetWanted()) > 0 {
+			if m.Pin.Kind != piece.Manifest {
+				return m, errors.New("a selection of pieces without a manifest")
+			}
+			if m.Wanted, err = piece.ParseBitfield(x.GetWanted(), count); err != nil {
+				return m, err
+			}
 		}
 	}
 	m.Leased, err = decodeExtents(x.GetLeased(), count)

@@ -35,6 +35,14 @@ var (
 
 // drawPin draws pins with few enough pieces for a test.
 func drawPin(t *rapid.T) piece.Pin {
+	if rapid.IntRange(0, 4).Draw(t, "manifest") == 0 {
+		sizes := rapid.SliceOfN(rapid.Int64Range(0, 10<<20), 0, 100).Draw(t, "sizes")
+		l, err := piece.LayoutOf(1<<20, sizes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return piece.ManifestPin(drawID.Draw(t, "info hash"), l)
+	}
 	p := piece.Pin{Size: rapid.Int64Range(-1, 100<<30).Draw(t, "size")}
 	if p.Kind = piece.ValidatorKind(rapid.IntRange(0, int(piece.Mirror)).Draw(t, "kind")); p.Kind != piece.NoValidator {
 		p.Validator = string(rapid.SliceOfN(rapid.Byte(), 1, piece.MaxValidator).Draw(t, "validator"))
@@ -82,6 +90,9 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 				for i := e.First; i < e.End(); i++ {
 					m.Have.Set(i)
 				}
+			}
+			if m.Pin.Kind == piece.Manifest && count > 0 && rapid.Bool().Draw(t, "selects") {
+				m.Wanted = m.Have.Clone()
 			}
 		}
 		m.Leased = drawExtents(t, count)

@@ -13,7 +13,7 @@ func (n *Node) accused(p *neighbour, a *Accuse) {
 	t := &n.trust
 	said, ok1 := a.Accused.of(a.Piece)
 	read, ok2 := a.Accuser.of(a.Piece)
-	if !n.pinned || a.Accused.Generation != n.generation() || a.Accuser.Generation != n.generation() ||
+	if !n.pinned || n.vouched() || a.Accused.Generation != n.generation() || a.Accuser.Generation != n.generation() ||
 		int(a.Piece) >= n.have.Len() || !ok1 || !ok2 || said == read || said.IsZero() || read.IsZero() ||
 		!p.mayAccuse(n.now) {
 		return

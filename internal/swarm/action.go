@@ -56,6 +56,8 @@ type (
 		Anew        bool
 	}
 	// FetchOrigin asks the origin for the pieces of one extent in one request.
+	// With a Manifest of several files it may go over the end of one, and only what matches
+	// the manifest is stored.
 	// OriginStored follows for each piece, OriginEnded ends it. A piece may be stored
 	// already: then it is read to be compared, and what the origin has takes its place.
 	FetchOrigin struct {
@@ -134,6 +136,7 @@ func (Quit) action()          {}
 // Basis is what a finished file rests on, as far as the Node knows; the driver, which
 // knows about checksums and the origin's digest, may know better.
 type Basis struct {
+	Checksum  bool // every piece matches its digest in a manifest; the rest says nothing then
 	OwnOnly   bool // every byte was read by this member itself from one pinned version
 	Confirmed int  // members that state every piece alike; 0: nobody has counted
 	Audited   int  // leaves compared with the origin and found equal
@@ -150,6 +153,7 @@ const (
 	WarnTrackerMoved     WarnCode = "tracker-moved"       // Peer, maybe this node, takes its place
 	WarnQueued           WarnCode = "queued"              // the tracker takes this member in after about For
 	WarnTrackerBack      WarnCode = "tracker-back"        // it is there again
+	WarnOtherContent     WarnCode = "other-content"       // the tracker says that the pool is of other bytes than the manifest's
 	WarnChanged          WarnCode = "origin-changed"      // the file changed at the origin and is fetched anew
 	WarnBegunAnew        WarnCode = "begun-anew"          // the origin's stream broke, and nothing says that the next one is of the same version
 	WarnWrongBytes       WarnCode = "wrong-bytes"         // Peer sent bytes that do not match; fetched elsewhere

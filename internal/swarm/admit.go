@@ -34,9 +34,10 @@ type admission struct {
 
 // admit reports whether a member may come in now; if not it is told when. Members that
 // come back with a running download of this pool are always let in: they work, and
-// what they hold is needed.
+// what they hold is needed. Who has a manifest and nothing of its content is a newcomer.
 func (t *Tracker) admit(p *pool, id piece.NodeID, a Announce) bool {
-	if a.Pinned && a.Fresh && (!p.pinned || a.Pin == p.pin && a.Incarnation == p.incarnation) || p.members[id] != nil {
+	ofManifest := a.Pinned && a.Pin.Kind == piece.Manifest
+	if !(ofManifest && a.newcomer()) && a.Pinned && a.Fresh && (!p.pinned || a.Pin == p.pin && a.Incarnation == p.incarnation) || p.members[id] != nil {
 		return true
 	}
 	q := &t.admission

@@ -59,7 +59,7 @@ func (n *Node) InPool() int {
 
 // silence is what the user is told when nothing has come for a while.
 func (n *Node) silence() WarnCode {
-	if n.pinned && len(n.swap.order) > 0 && n.InPool() == n.have.Count() {
+	if n.pinned && len(n.swap.order) > 0 && n.nowhere() {
 		return WarnPartNowhere
 	}
 	return WarnNothingForAWhile

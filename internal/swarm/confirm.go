@@ -62,7 +62,7 @@ func (n *Node) mayReread() bool { return n.rereads() && (!n.finishing || n.finis
 
 // wanted reports whether piece i is to come from the origin, if it is leased.
 func (n *Node) wanted(i piece.Index) bool {
-	return !n.have.Has(i) || n.rereads() && !n.own.Has(i)
+	return n.lacks(i) || n.rereads() && !n.own.Has(i)
 }
 
 // settledHere returns the pieces that need not come from the origin any more.
@@ -191,6 +191,9 @@ func (n *Node) readForOthers(i piece.Index, d piece.Digest) {
 
 // toldReaders takes in how many members the tracker has read each piece.
 func (n *Node) toldReaders(msg Readers) {
+	if n.vouched() {
+		return
+	}
 	c := &n.confirm
 	c.readers, c.fetchers = min(msg.Wanted, maxConfirm), msg.There
 	if !n.pinned {

@@ -67,7 +67,8 @@ type (
 	OriginEnded struct {
 		Request Request
 		Failure Failure
-		Changed *piece.Pin    // the origin answered with another version; or with the very one, but whole
+		Changed *piece.Pin    // the origin answered with another version; or with the very one, but whole; nil with a Manifest
+		Wrong   []piece.Index // with a Manifest: pieces whose bytes did not match their digest
 		Busy    bool          // 429, 503 or a reset: fewer connections may help
 		Brought bool          // though it failed, a good part of what was asked for came
 		Wait    time.Duration // Retry-After, 0 if there was none
@@ -109,6 +110,11 @@ type (
 	// Unreadable: a stored piece can no longer be read as it was written.
 	Unreadable struct{ Piece piece.Index }
 
+	// PiecesLost: pieces are no longer held: what was shared has changed. They are served
+	// no more, and neighbours and tracker are told. A node whose files have their names
+	// already does not fetch them again.
+	PiecesLost struct{ Extents []piece.Extent }
+
 	// Misread: what was stored of a piece turned out not to be the origin's bytes. It
 	// is read again, and to read otherwise then is no contradiction.
 	Misread struct{ Piece piece.Index }
@@ -141,6 +147,7 @@ func (Asked) event()          {}
 func (Served) event()         {}
 func (Audited) event()        {}
 func (Unreadable) event()     {}
+func (PiecesLost) event()     {}
 func (Misread) event()        {}
 func (Finished) event()       {}
 func (Woke) event()           {}

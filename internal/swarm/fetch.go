@@ -72,6 +72,7 @@ type originSide struct {
 	answered  bool    // it has answered at least once
 	seconded  int     // looks that showed another version, see contradict
 	outage    outage
+	wrong     int // pieces that did not match the manifest
 }
 
 type originRequest struct {
@@ -120,7 +121,7 @@ func (n *Node) originRequest(id Request) *originRequest {
 
 // probe asks the origin what the file is.
 func (n *Node) probe() {
-	if !n.opts.Fetches || n.origin.barred || n.probing() || !n.opts.Wants {
+	if !n.opts.Fetches || n.origin.barred || n.probing() || !n.opts.Wants || n.vouched() {
 		return
 	}
 	r := &originRequest{id: n.request(), since: n.now, probe: true}
@@ -311,6 +312,9 @@ func (n *Node) originEnded(ev OriginEnded) {
 	o.line.stop(n.now)
 	if r.probe {
 		n.tracker.streaming = false
+	}
+	if n.vouched() {
+		n.judgeSeed(&ev)
 	}
 	if ev.Busy && ev.Wait == 0 {
 		n.fewerConnections()
@@ -544,7 +548,7 @@ func (n *Node) connections() int {
 	if rate == 0 || len(n.swap.order) == 0 {
 		return o.allowed
 	}
-	took := time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), rate))
+	took := time.Duration(mulDiv(n.meanLength(), int64(time.Second), rate))
 	if took >= longPiece && n.timeLeft() <= 2*took*time.Duration(o.allowed) {
 		return 1
 	}
@@ -558,15 +562,26 @@ func (n *Node) requestPieces() uint32 {
 	if rate := o.line.rate(n.now); rate > 0 {
 		bytes = min(mulDiv(rate, int64(requestTime), int64(time.Second)), maxRequest)
 	}
-	pieces := (bytes + n.layout.PieceLength/2) / n.layout.PieceLength
 	// What is left is spread over the connections, so that they end together.
-	pieces = min(pieces, int64((o.leases.Count()+o.allowed-1)/o.allowed))
-	return uint32(max(pieces, 1))
+	most := uint32(max((o.leases.Count()+o.allowed-1)/o.allowed, 1))
+	if o.leases.Count() == 0 {
+		return most
+	}
+	first := o.leases.Runs()[0]
+	pieces := uint32(0)
+	for ; pieces < min(most, first.Count); pieces++ {
+		length := n.layout.Length(first.First + pieces)
+		if pieces > 0 && bytes < length/2 {
+			break
+		}
+		bytes -= length
+	}
+	return pieces
 }
 
 // buffers is how many more pieces may be in memory.
 func (n *Node) buffers() int {
-	limit := max(int(maxBuffered/n.layout.PieceLength), 3)
+	limit := max(int(maxBuffered/max(n.longest, 1)), 3)
 	return limit - len(n.origin.requests) - n.swap.requests
 }
 

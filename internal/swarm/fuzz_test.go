@@ -37,12 +37,40 @@ func (s *tape) pin() piece.Pin {
 	if s.byte() >= 16 {
 		return piece.Pin{Size: 10 << 20, Kind: piece.StrongETag, Validator: "1"}
 	}
+	if s.byte() >= 128 {
+		return manifestOf(s.below(4)).Pin
+	}
 	sizes := []int64{0, 1, 64 << 10, 200_000, 10 << 20, 10<<20 + 1, 300 << 20, piece.UnknownSize}
 	p := piece.Pin{Size: sizes[s.below(len(sizes))]}
 	if k := s.below(3); k > 0 {
 		p.Kind, p.Validator = piece.StrongETag, string(rune('0'+k))
 	}
 	return p
+}
+
+// manifestOf makes one of a few manifests: of no file, of many small ones, of small and
+// large ones, of one.
+func manifestOf(k int) *swarm.Manifest {
+	var sizes []int64
+	switch k {
+	case 1:
+		for i := range 300 {
+			sizes = append(sizes, int64(i)*37%5000)
+		}
+	case 2:
+		sizes = []int64{1, 0, 3 << 20, 70_000, 0, 20 << 20}
+	case 3:
+		sizes = []int64{10 << 20}
+	}
+	l, err := piece.LayoutOf(64<<10, sizes)
+	if err != nil {
+		panic(err)
+	}
+	m := &swarm.Manifest{Layout: l, Pin: piece.ManifestPin([32]byte{byte(k)}, l)}
+	for i := range l.Count() {
+		m.Digests = append(m.Digests, piece.Digest{1, byte(i), byte(i >> 8)})
+	}
+	return m
 }
 
 func (s *tape) incarnation() uint64 {
@@ -183,6 +211,9 @@ func (s *tape) toTracker() swarm.ToTracker {
 				count = m.Pin.Layout().Count()
 			}
 			m.Have = s.bits(count)
+			if m.Pin.Kind == piece.Manifest && s.flag() {
+				m.Wanted = s.bits(count)
+			}
 		}
 		return m
 	case 2:
@@ -218,6 +249,8 @@ type worker struct {
 	serves []swarm.Request
 	pinned piece.Pin
 	ended  bool
+
+	manifest *swarm.Manifest
 }
 
 func (w *worker) step(ev swarm.Event) {
@@ -228,6 +261,9 @@ func (w *worker) step(ev swarm.Event) {
 		}
 		switch a := a.(type) {
 		case swarm.ProbeOrigin:
+			if w.manifest != nil {
+				w.t.Fatal("probes the origin of a manifest")
+			}
 			w.probes = append(w.probes, a.Request)
 		case swarm.FetchOrigin:
 			w.origin = append(w.origin, a.Request)
@@ -258,6 +294,9 @@ func (w *worker) step(ev swarm.Event) {
 			delete(w.asked, a.Request)
 		case swarm.SetGeneration:
 			w.pinned = a.Pin
+			if w.manifest != nil && a.Pin != w.manifest.Pin {
+				w.t.Fatalf("goes over from a manifest to %v", a.Pin)
+			}
 		case swarm.Quit:
 			w.ended = true
 		}
@@ -324,6 +363,8 @@ func (w *worker) play(s *tape) {
 			ended := swarm.OriginEnded{Request: req, Failure: s.failure(), Wait: s.wait()}
 			if pin := s.pin(); s.flag() {
 				ended.Changed = &pin
+			} else if s.flag() {
+				ended.Wrong = []piece.Index{s.index()}
 			}
 			w.step(ended)
 		}
@@ -350,6 +391,12 @@ func (w *worker) play(s *tape) {
 		if s.flag() {
 			w.step(swarm.Misread{Piece: s.index()})
 		}
+		if s.below(8) == 0 {
+			w.step(swarm.PiecesLost{Extents: s.extents()})
+		}
+		if s.below(16) == 0 {
+			w.step(swarm.Finished{})
+		}
 		w.now = w.now.Add(time.Millisecond << s.below(14))
 		w.step(nil)
 	}
@@ -367,8 +414,17 @@ func FuzzNode(f *testing.F) {
 func fuzzNode(t *testing.T, input []byte) {
 	s := &tape{rest: input[:min(len(input), maxFuzzed)]}
 	opts := swarm.NodeOptions{Self: id("M"), Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), KeepServing: s.flag(), Hosts: true, Linger: time.Minute}
+	if m := manifestOf(s.below(4)); s.flag() {
+		opts.Manifest = m
+		if wanted := s.bits(m.Layout.Count()); s.flag() {
+			opts.Wanted = &wanted
+		}
+		if s.flag() {
+			opts.Resume = &swarm.Resume{Pin: m.Pin, Have: s.bits(m.Layout.Count())}
+		}
+	}
 	w := &worker{
-		t: t, node: swarm.NewNode(opts, rand.New(rand.NewPCG(1, 2))), now: swarm.Instant(time.Second),
+		t: t, manifest: opts.Manifest, node: swarm.NewNode(opts, rand.New(rand.NewPCG(1, 2))), now: swarm.Instant(time.Second),
 		asked: make(map[swarm.Request][]piece.Index),
 	}
 	for len(s.rest) > 0 && !w.ended {

@@ -70,7 +70,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 	}
 	var extents []piece.Extent
 	for want > 0 {
-		e, ok := p.free.TakeFirst(uint32(want))
+		e, ok := p.takeFree(m, uint32(want))
 		if !ok {
 			break
 		}
@@ -97,7 +97,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		p.setUnasked(m, m.unasked+added)
 		t.tell(p, m, Lease{Extents: extents})
 	}
-	if want > 0 && p.free.Count() == 0 {
+	if want > 0 && (p.free.Count() == 0 || m.wanted != nil) {
 		p.starve(m)
 		t.steal(p, m)
 	}
@@ -128,7 +128,7 @@ func (t *Tracker) feed(p *pool) {
 
 // quota is how many pieces m should have leased now, those on their way included.
 func (p *pool) quota(m *member) int {
-	length := p.layout.PieceLength
+	length := p.pieceLength()
 	if m.rate == 0 {
 		// The first lease is also a measurement; in a small file it must leave
 		// something for the others.
@@ -198,7 +198,7 @@ const minSteal = 50 * time.Millisecond
 
 // workTime is how long n pieces take at a rate.
 func (p *pool) workTime(n int, rate int64) time.Duration {
-	return time.Duration(min(mulDiv(int64(n)*p.layout.PieceLength, int64(time.Second), max(rate, 1)), int64(time.Hour)))
+	return time.Duration(min(mulDiv(int64(n)*p.pieceLength(), int64(time.Second), max(rate, 1)), int64(time.Hour)))
 }
 
 // dropStalled takes the leases of a member that has brought nothing for long, while
@@ -249,7 +249,7 @@ func (t *Tracker) relieve(p *pool, m *member) {
 	want := reliefPieces << (2 * min(max(p.relieved-1, 0), 8))
 	var mine piece.Extents
 	for i, ok := m.have.NextUnset(0); ok && mine.Count() < want; i, ok = m.have.NextUnset(i + 1) {
-		if p.copies[i] > 0 && !p.relief.Has(i) {
+		if p.copies[i] > 0 && !p.relief.Has(i) && (m.wanted == nil || m.wanted.Has(i)) {
 			mine.Add(piece.Extent{First: i, Count: 1})
 		}
 	}

@@ -28,7 +28,7 @@ type lending struct {
 // helpWelcome reports whether a helper could do something here: ranges of a pinned
 // version can be had, and some are still to come.
 func (p *pool) helpWelcome() bool {
-	return p.pinned && !p.stream && p.pin.Combinable() && p.lendable > 0 && !p.complete && !p.gaveUp && p.fetchable() > 0
+	return p.pinned && !p.ofManifest() && !p.stream && p.pin.Combinable() && p.lendable > 0 && !p.complete && !p.gaveUp && p.fetchable() > 0
 }
 
 // seekHelp tells the driver whether helpers are welcome, and asks a member for the URL

@@ -30,8 +30,9 @@ type (
 		Stream      bool           // the origin is read as one stream: Leased are what is still to come of it, if this node reads it
 		Queued      bool           // was told ComeBack, and is back
 		Fetches     bool           // may be leased extents of the origin
-		Wants       bool           // wants the whole file; false for helpers
+		Wants       bool           // wants the file; false for helpers
 		Lendable    bool           // would answer AskSource
+		Wanted      piece.Bitfield // with a manifest: the pieces this node wants; of length 0: all
 		Confirm     int            // members that must have read each piece, for this one; 0 and 1: it does not matter who
 	}
 
@@ -53,7 +54,7 @@ type (
 		Moved     int64          // bytes from the origin since the last report
 		Unasked   uint32         // leased pieces not yet asked of the origin
 		Streaming bool           // the probe is being answered by one stream whose length is not known yet
-		Whole     bool           // the file is complete here
+		Whole     bool           // all that is wanted is here
 		WantPeers bool           // has too few neighbours
 		Stuck     bool           // gets nothing, though others are said to hold what it lacks
 
@@ -187,7 +188,7 @@ type (
 
 	// Holds states everything that the sender holds of a generation. It is the first
 	// message in each direction once the sender knows the generation, and starts
-	// over if the generation changes.
+	// over if the generation changes. It is sent again when something is no longer held.
 	Holds struct {
 		Generation piece.Digest
 		Have       piece.Bitfield

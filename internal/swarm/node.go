@@ -27,8 +27,17 @@ type NodeOptions struct {
 	// bring something, at most 8.
 	MaxConnections int
 
-	// Resume is what an earlier run left, nil if nothing.
+	// Resume is what an earlier run left, nil if nothing. With a Manifest a node that shares
+	// what it has resumes with all of it.
 	Resume *Resume
+
+	// Manifest names the content from the beginning; nil for the file behind a URL. Fetches
+	// then means that there are web seeds. See manifest.go.
+	Manifest *Manifest
+
+	// Wanted are the pieces of a Manifest that this node wants; nil: all. It is done once it
+	// holds them, and serves whatever it holds.
+	Wanted *piece.Bitfield
 
 	// Run tells this run of the node from all earlier ones, in what it states.
 	Run uint64
@@ -77,9 +86,12 @@ type Node struct {
 	pin         piece.Pin
 	incarnation uint64
 	layout      piece.Layout
-	changes     int // times that the generation was replaced
+	longest     int64 // bytes in the longest piece
+	changes     int   // times that the generation was replaced
 
 	have    piece.Bitfield
+	left    int            // pieces that are wanted and not held
+	bytes   int64          // in these
 	own     piece.Bitfield // of these, read from the origin by this node itself
 	digests []piece.Digest // known ones, else zero
 	stater  []int32        // 1 + index in statements of what vouches for a digest
@@ -94,6 +106,7 @@ type Node struct {
 	confirm   confirmSide
 
 	fresh        piece.Extents // stored, not yet told to the neighbours
+	less         bool          // something is no longer held, which they do not know yet
 	flushAt      Instant
 	relayAt      Instant       // when to pass claims on
 	unreported   piece.Extents // stored, not yet told to the tracker
@@ -123,6 +136,12 @@ func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
 	if opts.GiveUpAfter == 0 {
 		opts.GiveUpAfter = 10 * time.Minute
 	}
+	if opts.Manifest != nil {
+		opts.Manifest.check(opts.Wanted)
+		opts.Confirm, opts.Source = 0, ""
+	} else {
+		opts.Wanted = nil
+	}
 	n := &Node{opts: opts, rng: rng, flushAt: never, relayAt: never, checkAt: 0}
 	n.received.window = time.Second
 	n.origin.init(opts.MaxConnections)
@@ -145,6 +164,9 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.checkAt = now.Add(checkInterval)
 	}
 	n.now, n.out = now, out
+	if n.opts.Manifest != nil && !n.pinned {
+		n.beginManifest()
+	}
 	switch ev := ev.(type) {
 	case TrackerUp, TrackerMissed, TrackerDown, TrackerSaid:
 		n.trackerEvent(ev)
@@ -174,6 +196,9 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.audited(ev)
 	case Unreadable:
 		n.drop(ev.Piece)
+		n.tellLess()
+	case PiecesLost:
+		n.piecesLost(ev.Extents)
 	case Misread:
 		n.misread(ev.Piece)
 	case Finished:
@@ -228,8 +253,8 @@ func (n *Node) run() {
 func (n *Node) tell(m ToTracker)         { n.act(TellTracker{Message: m}) }
 func (n *Node) warn(code WarnCode)       { n.act(Warn{Code: code}) }
 func (n *Node) request() Request         { n.next++; return n.next }
-func (n *Node) missing() int             { return n.have.Len() - n.have.Count() }
-func (n *Node) whole() bool              { return n.pinned && n.have.All() }
+func (n *Node) missing() int             { return n.left }
+func (n *Node) whole() bool              { return n.pinned && n.left == 0 }
 func (n *Node) generation() piece.Digest { return n.pin.Generation(n.incarnation) }
 
 func (n *Node) act(a Action) {
@@ -281,15 +306,16 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 		}
 	}
 	n.pinned, n.pin, n.incarnation = true, pin, incarnation
-	n.layout = pin.Layout()
+	n.layout = n.layoutOf(pin)
+	n.longest = n.layout.Longest()
 	count := n.layout.Count()
 	n.have, n.own = piece.NewBitfield(count), piece.NewBitfield(count)
-	n.digests = make([]piece.Digest, count)
+	n.digests = n.knownDigests(count)
 	n.stater = make([]int32, count)
 	n.avail = make([]uint16, count)
 	n.asking = make([]uint8, count)
 	n.fresh, n.unreported, n.lost = piece.Extents{}, piece.Extents{}, piece.Extents{}
-	n.doubted, n.rescues = piece.Extents{}, 0
+	n.doubted, n.rescues, n.less = piece.Extents{}, 0, false
 	n.swap.heard = [2]piece.Extents{}
 	n.flushAt = never
 	n.begunAnew()
@@ -302,7 +328,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	n.confirm.begin(n, count)
 
 	if r := n.opts.Resume; r != nil && !anew {
-		if r.Pin == pin && r.Incarnation == incarnation && r.Have.Len() == count && len(r.Digests) == count {
+		if r.Pin == pin && r.Incarnation == incarnation && r.Have.Len() == count && (len(r.Digests) == count || n.vouched()) {
 			n.takeResumed(r)
 		} else {
 			anew = true
@@ -313,6 +339,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 			}
 		}
 	}
+	n.recountLeft()
 	n.act(SetGeneration{Pin: pin, Incarnation: incarnation, Anew: anew})
 	for _, p := range n.swap.order {
 		had := p.has
@@ -336,9 +363,15 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 const maxChanges = 4
 
 func (n *Node) takeResumed(r *Resume) {
-	n.have, n.own = r.Have.Clone(), r.Origin.Clone()
+	n.have = r.Have.Clone()
 	for e := range n.have.Extents {
 		n.unreported.Add(e)
+	}
+	if n.vouched() {
+		return
+	}
+	n.own = r.Origin.Clone()
+	for e := range n.have.Extents {
 		for i := e.First; i < e.End(); i++ {
 			n.digests[i] = r.Digests[i]
 			if n.own.Has(i) {
@@ -364,18 +397,22 @@ func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
 		}
 		return
 	}
+	if n.vouched() {
+		fromOrigin = false // it matched the manifest, wherever it came from
+	}
 	if !n.have.Set(i) {
 		if fromOrigin {
 			n.storedAgain(i, d)
 		}
 		return
 	}
+	n.countLeft(i, -1)
 	if fromOrigin {
 		n.readHere(i, d)
 		if n.ended || !n.have.Has(i) {
 			return
 		}
-	} else {
+	} else if !n.vouched() {
 		n.trust.fromPeers++
 		n.digests[i] = d
 	}
@@ -417,6 +454,10 @@ func (n *Node) misread(i piece.Index) {
 	if !n.pinned || int(i) >= n.have.Len() || n.finished {
 		return
 	}
+	if n.vouched() {
+		n.drop(i)
+		return
+	}
 	if n.trust.void == nil {
 		n.trust.void = make(map[piece.Index]bool)
 	}
@@ -445,6 +486,7 @@ func (n *Node) drop(i piece.Index) {
 		return
 	}
 	n.own.Unset(i)
+	n.countLeft(i, 1)
 	n.tally(i)
 	one := piece.Extent{First: i, Count: 1}
 	n.fresh.Remove(one)
@@ -453,12 +495,14 @@ func (n *Node) drop(i piece.Index) {
 	n.tracker.reportAt = n.now
 	n.act(Forget{Piece: i})
 	for _, p := range n.swap.order {
-		if p.has.Has(i) {
+		if p.has.Has(i) && n.lacks(i) {
 			p.wants = append(p.wants, i)
 			n.dirty(p)
 		}
 	}
-	n.finishing = false
+	if !n.whole() {
+		n.finishing = false
+	}
 }
 
 // Stored pieces are told in batches: while much is left to come from the origin a batch
@@ -488,14 +532,20 @@ func (n *Node) timeLeft() time.Duration {
 	if rate == 0 {
 		return 0
 	}
-	left := int64(n.missing()) * n.layout.PieceLength
-	return time.Duration(min(mulDiv(left, int64(time.Second), rate), int64(time.Hour)))
+	return time.Duration(min(mulDiv(n.bytes, int64(time.Second), rate), int64(time.Hour)))
 }
 
 // flush tells the neighbours what was stored since the last time, with statements of
 // what this node vouches for.
 func (n *Node) flush() {
 	n.flushAt = never
+	if n.less {
+		n.less = false
+		n.fresh.Clear()
+		for _, p := range n.swap.order {
+			n.act(TellPeer{Peer: p.id, Message: Holds{Generation: n.generation(), Have: n.have.Clone()}})
+		}
+	}
 	for _, s := range n.takeStatements() {
 		for _, p := range n.swap.order {
 			if !p.has.All() || p.has.Len() == 0 || n.rereads() {
@@ -518,7 +568,7 @@ func (n *Node) flush() {
 // progressed notes that bytes have come.
 func (n *Node) progressed(bytes int64) {
 	n.lastProgress = n.now
-	if n.unstored += bytes; n.pinned && n.unstored > 2*maxConnections*n.layout.PieceLength {
+	if n.unstored += bytes; n.pinned && n.unstored > 2*maxConnections*n.longest {
 		return // more than any pieces under way: the same bytes come again and again
 	}
 	n.trickle += bytes
@@ -581,7 +631,7 @@ const idleWarning = 30 * time.Second
 
 // finishIfDone completes the file once everything is stored and audited.
 func (n *Node) finishIfDone() {
-	if !n.whole() || n.finishing || !n.opts.Wants {
+	if !n.whole() || n.finishing || n.finished || !n.opts.Wants {
 		return
 	}
 	if n.wholeAt == 0 {
@@ -607,6 +657,9 @@ func (n *Node) finishIfDone() {
 // basis is what the file rests on. Audits say nothing where the origin gives different
 // bytes to different members.
 func (n *Node) basis() Basis {
+	if n.vouched() {
+		return Basis{Checksum: true}
+	}
 	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal, Confirmed: n.confirm.need}
 	if n.trust.inconsistent {
 		b.Audited = n.trust.rechecked

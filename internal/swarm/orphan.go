@@ -66,8 +66,9 @@ const (
 	// its claim has ended.
 	heardTime = 3 * time.Second
 
-	// claimTime is how far ahead a node claims.
-	claimTime = 500 * time.Millisecond
+	// claimTime is how far ahead a node claims, at most maxSelfLeased pieces at once.
+	claimTime     = 500 * time.Millisecond
+	maxSelfLeased = 1024
 )
 
 // lostTracker tells the neighbours what this node is about to fetch.
@@ -176,6 +177,8 @@ func (n *Node) checkOrphan() {
 			t.asked = true
 			n.probe()
 		}
+	case n.vouched() && (!t.everUp && away < unpinnedTime || n.now < t.queuedTo):
+		// There may be a tracker yet, which knows who has what.
 	case away >= orphanTime+t.patience && (len(n.swap.order) > 0 || away >= isolatedTime || !n.swap.everMet):
 		n.selfLease(away >= orphanTime+t.patience+rivalTime)
 	}
@@ -189,10 +192,11 @@ func (n *Node) selfLease(others bool) {
 	if rate := o.line.rate(n.now); rate > 0 {
 		ahead = mulDiv(rate, int64(claimTime), int64(time.Second))
 	}
-	want := int(ahead/n.layout.PieceLength) + 1 - o.leases.Count()
-	if want <= 0 {
+	ahead -= n.bytesOf(&o.leases)
+	if ahead < 0 {
 		return
 	}
+	want := maxSelfLeased
 	before := o.leases.Count()
 	busy := n.taken()
 	start := piece.Index(n.rng.IntN(n.have.Len()))
@@ -200,13 +204,14 @@ func (n *Node) selfLease(others bool) {
 		if !mine && !others {
 			break
 		}
-		for k := 0; k < n.have.Len() && want > 0; k++ {
+		for k := 0; k < n.have.Len() && ahead >= 0 && want > 0; k++ {
 			i := (start + piece.Index(k)) % piece.Index(n.have.Len())
-			if n.have.Has(i) || n.avail[i] > 0 || busy.Has(i) || mine && !n.highestRank(i) {
+			if !n.lacks(i) || n.avail[i] > 0 || busy.Has(i) || mine && !n.highestRank(i) {
 				continue
 			}
 			busy.Set(i)
 			o.leases.Add(piece.Extent{First: i, Count: 1})
+			ahead -= n.layout.Length(i)
 			want--
 		}
 	}
@@ -302,7 +307,7 @@ func (n *Node) rescueDue() bool {
 // thought to. What nobody holds is on its way to somebody, over a slow line it may be,
 // unless it has been for longer than patience.
 func (n *Node) rescuable(i piece.Index, patience time.Duration) bool {
-	if n.have.Has(i) || n.asking[i] > 0 {
+	if !n.lacks(i) || n.asking[i] > 0 {
 		return false
 	}
 	return n.avail[i] > 0 || n.doubted.Has(i) || n.now.Sub(n.lastStored) >= patience
@@ -347,7 +352,7 @@ func (n *Node) rescue() {
 // what does not move at all.
 func (n *Node) hanging() (count int) {
 	limit := hangingTime*time.Duration(max(len(n.swap.order)/hangingPeers, 1)) +
-		time.Duration(mulDiv(n.layout.PieceLength, int64(time.Second), hangingRate))
+		time.Duration(mulDiv(n.longest, int64(time.Second), hangingRate))
 	for _, p := range n.swap.order {
 		if p.brought {
 			continue
@@ -367,7 +372,7 @@ func (n *Node) mute(p *neighbour) bool { return p.muteSince > 0 && n.now.Sub(p.m
 // withheld reports whether nothing comes, though others are said to hold what is missing
 // here: some have sent nothing when asked, or wrong bytes.
 func (n *Node) withheld() bool {
-	if !n.canRead() || n.whole() || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.origin.holdUntil {
+	if !n.canRead() || n.whole() || n.finished || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.origin.holdUntil {
 		return false
 	}
 	hanging := n.hanging()
@@ -381,7 +386,7 @@ func (n *Node) withheld() bool {
 	if !suspect {
 		return false
 	}
-	for i, ok := n.have.NextUnset(0); ok; i, ok = n.have.NextUnset(i + 1) {
+	for i, ok := n.nextLacking(0); ok; i, ok = n.nextLacking(i + 1) {
 		if n.avail[i] > 0 || n.doubted.Has(i) {
 			return true
 		}

@@ -64,9 +64,11 @@ type pool struct {
 
 	lending
 	readers
-	relief     piece.Extents // held pieces that were leased all the same lately
-	reliefOver Instant       // until when they are not again
-	relieved   int           // times that this was so
+	wanting
+	hopelessFrom Instant       // since when what is missing nobody can fetch; 0: that is not so
+	relief       piece.Extents // held pieces that were leased all the same lately
+	reliefOver   Instant       // until when they are not again
+	relieved     int           // times that this was so
 
 	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking
@@ -90,7 +92,8 @@ type member struct {
 	heardAt    Instant
 
 	have    piece.Bitfield
-	resumed *Announce // what it holds from an earlier run, until the pool is pinned
+	wanted  *piece.Bitfield // pieces of a manifest; nil: all
+	resumed *Announce       // what it holds from an earlier run, until the pool is pinned
 
 	leased      piece.Extents // and not yet stored
 	unasked     int           // of these, not yet asked of the origin when last heard
@@ -164,6 +167,7 @@ func (p *pool) leave(m *member) {
 	p.setFetches(m, false)
 	p.setWhole(m, false)
 	p.busy.remove(m)
+	p.wantedBy(m, false)
 	if m.wants {
 		p.wants--
 	}
@@ -218,6 +222,7 @@ func (p *pool) pinTo(pin piece.Pin, incarnation uint64, stream bool) {
 	}
 	p.pinned, p.pin, p.incarnation = true, pin, incarnation
 	p.layout = pin.Layout()
+	p.wanting = wanting{}
 	p.copies = make([]uint32, p.layout.Count())
 	p.lent = make([]uint32, p.layout.Count())
 	p.held = 0
@@ -246,7 +251,7 @@ func (p *pool) takeHave(m *member, a Announce) {
 	for e := range a.Have.Extents {
 		p.store(m, []piece.Extent{e})
 	}
-	p.setWhole(m, m.have.All() && m.confirm <= 1)
+	p.setWhole(m, m.holdsWanted() && m.confirm <= 1)
 }
 
 // store notes pieces that a member now holds and reports whether one of them had been
@@ -261,7 +266,7 @@ func (p *pool) store(m *member, extents []piece.Extent) (leased bool) {
 				continue
 			}
 			if p.copies[i]++; p.copies[i] == 1 {
-				p.held++
+				p.holding(i, 1)
 			}
 		}
 		p.free.Remove(e)
@@ -288,7 +293,7 @@ func (p *pool) lose(m *member, extents []piece.Extent, now Instant) {
 			switch {
 			case m.have.Unset(i):
 				if p.copies[i]--; p.copies[i] == 0 {
-					p.held--
+					p.holding(i, -1)
 					gone.Add(one)
 				}
 			case m.leased.Has(i):
@@ -310,7 +315,7 @@ func (p *pool) dropHave(m *member) (gone piece.Extents) {
 	for e := range m.have.Extents {
 		for i := e.First; i < e.End(); i++ {
 			if p.copies[i]--; p.copies[i] == 0 {
-				p.held--
+				p.holding(i, -1)
 				gone.Add(piece.Extent{First: i, Count: 1})
 			}
 		}
@@ -414,9 +419,6 @@ func (p *pool) streamBroke() {
 		}
 	}
 }
-
-// fetchable returns how many pieces nobody is known to hold.
-func (p *pool) fetchable() int { return p.layout.Count() - p.held }
 
 // needsProbe reports whether somebody should ask the origin what the file is: for the
 // first time, for another stream, or because a member has seen another version.

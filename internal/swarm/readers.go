@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -168,6 +169,9 @@ func (p *pool) secondCopies(m *member, want int, now Instant) (extents []piece.E
 
 // mayTake reports whether m may read something of what v is leased.
 func (p *pool) mayTake(m, v *member) bool {
+	if m.wanted != nil {
+		return slices.ContainsFunc(v.leased.Runs(), m.wantsOf)
+	}
 	if p.perPiece <= 1 || m.reads.Len() == 0 {
 		return true
 	}

@@ -173,7 +173,23 @@ func each(extents []piece.Extent) (out []piece.Index) {
 	return out
 }
 
+// layout is that of the files of a manifest, whose pieces have 64 KiB.
+func (a *args) layout() piece.Layout {
+	var sizes []int64
+	for _, size := range strings.Split(a.keys["files"], ",") {
+		sizes = append(sizes, a.bytes(size))
+	}
+	l, err := piece.LayoutOf(64<<10, sizes)
+	if err != nil {
+		a.t.Fatalf("%q: %v", a.line, err)
+	}
+	return l
+}
+
 func (a *args) pin() piece.Pin {
+	if a.keys["files"] != "" {
+		return piece.ManifestPin([32]byte{0xab}, a.layout())
+	}
 	p := piece.Pin{Size: a.bytes(a.keys["size"])}
 	if tag := a.keys["etag"]; tag != "" {
 		p.Kind, p.Validator = piece.StrongETag, tag
@@ -181,9 +197,11 @@ func (a *args) pin() piece.Pin {
 	return p
 }
 
-func (a *args) have(pin piece.Pin) piece.Bitfield {
+func (a *args) have(pin piece.Pin) piece.Bitfield { return a.set(pin, a.keys["have"]) }
+
+func (a *args) set(pin piece.Pin, pieces string) piece.Bitfield {
 	b := piece.NewBitfield(pin.Layout().Count())
-	for _, i := range each(a.extents(a.keys["have"])) {
+	for _, i := range each(a.extents(pieces)) {
 		b.Set(i)
 	}
 	return b
@@ -266,6 +284,13 @@ func (p *trackerPlayer) play(line string) (out []string) {
 	case "announce":
 		m := swarm.Announce{Addr: name(member) + ":4100", Fetches: !a.has("helpless"), Wants: !a.has("helper")}
 		m.Confirm = int(a.bytes("0" + a.keys["confirm"]))
+		if a.keys["files"] != "" {
+			m.Pinned, m.Fresh, m.Pin = true, true, a.pin()
+			m.Have, m.Leased = a.have(m.Pin), a.extents(a.keys["leased"])
+			if wanted, ok := a.keys["wanted"]; ok {
+				m.Wanted = a.set(m.Pin, wanted)
+			}
+		}
 		if a.keys["size"] != "" {
 			m.Pinned, m.Fresh, m.Pin = true, a.has("fresh"), a.pin()
 			m.Have, m.Leased = a.have(m.Pin), a.extents(a.keys["leased"])
@@ -370,6 +395,21 @@ func (p *nodePlayer) play(line string) (out []string) {
 		p.opts.Resume = r
 		return nil
 	}
+	if verb == "manifest" {
+		m := &swarm.Manifest{Pin: a.pin(), Layout: a.layout()}
+		for i := range piece.Index(m.Layout.Count()) {
+			m.Digests = append(m.Digests, digestOf(i))
+		}
+		p.opts.Manifest, p.opts.Fetches, p.opts.KeepServing = m, a.has("seeded"), a.has("serves")
+		if a.keys["have"] != "" {
+			p.opts.Resume = &swarm.Resume{Pin: m.Pin, Have: a.have(m.Pin)}
+		}
+		if wanted, ok := a.keys["wanted"]; ok {
+			b := a.set(m.Pin, wanted)
+			p.opts.Wanted = &b
+		}
+		return nil
+	}
 	if verb == "confirm" {
 		p.opts.Confirm = int(a.bytes(a.word()))
 		return nil
@@ -402,6 +442,8 @@ func (p *nodePlayer) play(line string) (out []string) {
 			ev.Result = swarm.AuditDiffers
 		}
 		step(ev)
+	case "lost":
+		step(swarm.PiecesLost{Extents: a.extents(a.word())})
 	case "unreadable":
 		step(swarm.Unreadable{Piece: piece.Index(a.bytes(a.word()))})
 	case "finished":
@@ -481,7 +523,7 @@ func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 	case "moved":
 		step(swarm.OriginMoved{Request: req, Bytes: a.bytes(a.word())})
 	case "ended":
-		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait")}
+		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait"), Wrong: each(a.extents(a.keys["wrong"]))}
 		if a.keys["etag"] != "" {
 			pin := a.pin()
 			ev.Changed = &pin
@@ -604,6 +646,9 @@ func showAction(act swarm.Action) string {
 	case swarm.Forget:
 		return fmt.Sprintf("forget piece %d", act.Piece)
 	case swarm.Finish:
+		if act.Basis.Checksum {
+			return "finish: as the manifest says"
+		}
 		s := fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
 		if act.Basis.Confirmed > 0 {
 			s += fmt.Sprintf(", stated alike by %d", act.Basis.Confirmed)
@@ -631,6 +676,9 @@ func showToTracker(m swarm.ToTracker) string {
 		}
 		if m.Pinned {
 			s += fmt.Sprintf(" %v, fresh %v, have %s, leased %s", m.Pin, m.Fresh, bits(&m.Have), runs(m.Leased))
+		}
+		if m.Wanted.Len() > 0 {
+			s += ", wants " + bits(&m.Wanted)
 		}
 		return s
 	case swarm.Probed:

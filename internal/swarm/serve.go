@@ -34,7 +34,11 @@ func (n *Node) asked(ev Asked) {
 		n.act(Refuse{Request: ev.Request})
 		return
 	}
-	n.swap.asked = append(n.swap.asked, &askedFor{id: ev.Request, peer: ev.Peer, pieces: ev.Pieces})
+	a := &askedFor{id: ev.Request, peer: ev.Peer, pieces: ev.Pieces}
+	for _, i := range ev.Pieces {
+		a.bytes += n.layout.Length(i)
+	}
+	n.swap.asked = append(n.swap.asked, a)
 }
 
 func (n *Node) holdsAll(pieces []piece.Index) bool {
@@ -84,7 +88,7 @@ func (n *Node) served(ev Served) {
 }
 
 func (n *Node) isSlow(a *askedFor) bool {
-	return n.now.Sub(a.since) >= slowServe && a.overtaken >= overtakenBy*int64(len(a.pieces))*n.layout.PieceLength
+	return n.now.Sub(a.since) >= slowServe && a.overtaken >= overtakenBy*a.bytes
 }
 
 // serveNext lets waiting requests go ahead.
@@ -168,7 +172,7 @@ func (n *Node) isQuick(id piece.NodeID) bool {
 // servingLimit returns how many requests are served at a time, the slow ones not counted,
 // and with them. It keeps the pieces in memory bounded where they are long.
 func (n *Node) servingLimit() (limit, most int) {
-	memory := max(int(maxBuffered/2/n.layout.PieceLength), 2)
+	memory := max(int(maxBuffered/2/max(n.longest, 1)), 2)
 	return min(maxServing, memory), min(maxServing+maxSlow, memory)
 }
 

@@ -91,6 +91,9 @@ func (n *Node) announce() {
 		Lendable: n.opts.Source != "",
 		Confirm:  n.opts.Confirm,
 	}
+	if w := n.opts.Wanted; w != nil {
+		a.Wanted = w.Clone()
+	}
 	switch r := n.opts.Resume; {
 	case n.pinned:
 		a.Pinned, a.Fresh = true, n.tracker.fresh
@@ -139,7 +142,7 @@ func (n *Node) trackerSaid(msg ToNode) {
 		t.interval = min(max(msg.Interval, 50*time.Millisecond), time.Second)
 		t.reportAt = min(t.reportAt, n.now.Add(t.interval))
 	case Probe:
-		if !n.opts.Wants {
+		if !n.opts.Wants || n.vouched() {
 			n.tell(Returned{Failure: Passing})
 			break
 		}
@@ -172,7 +175,8 @@ func (n *Node) trackerSaid(msg ToNode) {
 			n.tell(Source{URL: n.opts.Source})
 		}
 	case GiveUp:
-		if !n.whole() {
+		// What a manifest names may come from a neighbour too.
+		if !n.whole() && (!n.vouched() || n.someNowhere()) {
 			n.fail(FailOrigin)
 		}
 	}
@@ -180,6 +184,16 @@ func (n *Node) trackerSaid(msg ToNode) {
 
 func (n *Node) pinnedBy(msg Pinned) {
 	if msg.Pin.Size < 0 || msg.Pin.Validate() != nil {
+		return
+	}
+	if n.vouched() {
+		if msg.Pin != n.pin || msg.Incarnation != 0 || msg.Stream {
+			n.refuseTracker()
+		}
+		return
+	}
+	if msg.Pin.Kind == piece.Manifest {
+		n.refuseTracker() // without the manifest it could not even be cut into pieces
 		return
 	}
 	n.tracker.fresh = true
@@ -208,7 +222,7 @@ func (n *Node) reportIfDue() {
 	if !t.up || n.ended {
 		return
 	}
-	low := n.pinned && n.lowOnWork() && n.unreported.Count()+n.confirm.unreported.Count() > 0
+	low := n.pinned && n.unreported.Count()+n.confirm.unreported.Count() > 0 && n.lowOnWork()
 	if n.now < t.reportAt && !(low && n.now >= t.lastAt.Add(minReport)) {
 		if low {
 			t.reportAt = min(t.reportAt, t.lastAt.Add(minReport))
@@ -225,7 +239,7 @@ func (n *Node) reportIfDue() {
 		Moved:     n.origin.moved,
 		Unasked:   uint32(n.origin.leases.Count()),
 		Streaming: t.streaming,
-		Whole:     n.whole() && !n.unsure(),
+		Whole:     n.done(),
 		WantPeers: n.wantPeers(),
 		Stuck:     n.withheld(),
 
@@ -241,9 +255,9 @@ func (n *Node) reportIfDue() {
 // lowOnWork reports whether the leased pieces will soon all be asked for.
 func (n *Node) lowOnWork() bool {
 	o := &n.origin
-	if o.barred || n.whole() && !n.mayReread() {
+	if !n.opts.Fetches || o.barred || n.whole() && !n.mayReread() {
 		return false
 	}
 	rate := o.line.rate(n.now)
-	return int64(o.leases.Count())*n.layout.PieceLength < mulDiv(rate, int64(requestTime), int64(time.Second))+1
+	return n.bytesOf(&o.leases) < mulDiv(rate, int64(requestTime), int64(time.Second))+1
 }

@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,11 +26,16 @@ const (
 	// connection of its own.
 	peerRequests = 2
 
-	// scanLimit bounds the candidates that are looked at to choose a batch.
+	// scanLimit candidates at most are looked at to choose a batch.
 	scanLimit = 192
 
-	// maxPieces bounds the pieces of one request (the wire format's limit is 256).
-	maxPieces = 64
+	// maxPieces bounds the pieces of one request (the wire format's limit).
+	maxPieces = 256
+
+	// scanBytes is how much more than one batch candidates are to hold where they are short,
+	// and maxScan what bounds them then.
+	scanBytes = 4 * maxBatch
+	maxScan   = 1024
 
 	// A piece is asked for twice when it has been under way for endgameTime and for
 	// much longer than the other holder would need.
@@ -71,6 +77,7 @@ type swapSide struct {
 	// begun before the last such time, or none was under way. For each slowServe since then
 	// there is a place more.
 	servedAt Instant
+	found    []candidate // of the last choice, kept for its memory
 	known    map[piece.NodeID]*acquaintance
 	wrong    map[piece.Index]piece.NodeID // who sent wrong bytes of a piece, the first of them
 	strays   []Request                    // under way to members that are no neighbours any more
@@ -111,6 +118,7 @@ type neighbour struct {
 	wants       []piece.Index // pieces it has that this node had not when it heard so
 	isDirty     bool
 	requests    []*peerRequest
+	busyFor     time.Duration // when it was last to be asked
 	line        meter
 	unsure      piece.Extents  // pieces that it did not send when asked
 	asked       piece.Bitfield // pieces whose statement was asked for lately
@@ -136,6 +144,7 @@ type peerRequest struct {
 	id      Request
 	peer    *neighbour
 	pieces  []piece.Index // not stored yet
+	bytes   int64         // in these
 	since   Instant       // when the last piece came
 	doubled bool          // for pieces that another neighbour was asked for before
 }
@@ -145,6 +154,7 @@ type askedFor struct {
 	id     Request
 	peer   piece.NodeID
 	pieces []piece.Index
+	bytes  int64 // in these
 
 	active    bool    // it is served
 	since     Instant // when that began
@@ -248,7 +258,7 @@ func (p *neighbour) forget(count int) {
 	p.relayed.Clear()
 	p.unsure.Clear()
 	for _, r := range p.requests {
-		r.pieces = nil
+		r.pieces, r.bytes = nil, 0
 	}
 }
 
@@ -296,7 +306,7 @@ func (n *Node) unask(r *peerRequest) {
 		n.asking[i]--
 		n.wake(i)
 	}
-	r.pieces = nil
+	r.pieces, r.bytes = nil, 0
 }
 
 // wake lets the holders of a piece be asked for it.
@@ -331,7 +341,7 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		default:
 			// This node may be about to go over to the same generation.
 			p.said = &msg
-			n.takeHolds(p, Holds{Have: piece.NewBitfield(n.have.Len())})
+			n.holdsNothing(p)
 		}
 	case Haves:
 		if !n.pinned || p.said != nil {
@@ -398,10 +408,26 @@ func (n *Node) addToSaid(p *neighbour, extents []piece.Extent) {
 	}
 }
 
+// takeHolds takes in all that a neighbour holds of this node's generation.
 func (n *Node) takeHolds(p *neighbour, msg Holds) {
 	if msg.Have.Len() != n.have.Len() {
 		return
 	}
+	for e := range p.has.Extents {
+		for i := e.First; i < e.End(); i++ {
+			if !msg.Have.Has(i) {
+				n.unhold(p, i)
+			}
+		}
+	}
+	p.unsure.Clear()
+	for e := range msg.Have.Extents {
+		n.holds(p, e)
+	}
+}
+
+// holdsNothing forgets all that a neighbour holds: it is of another generation.
+func (n *Node) holdsNothing(p *neighbour) {
 	for e := range p.has.Extents {
 		for i := e.First; i < e.End(); i++ {
 			n.avail[i]--
@@ -411,9 +437,6 @@ func (n *Node) takeHolds(p *neighbour, msg Holds) {
 		n.unask(r)
 	}
 	p.forget(n.have.Len())
-	for e := range msg.Have.Extents {
-		n.holds(p, e)
-	}
 }
 
 // holds notes that a neighbour holds the pieces of e.
@@ -426,7 +449,7 @@ func (n *Node) holds(p *neighbour, e piece.Extent) {
 			continue
 		}
 		n.avail[i]++
-		if !n.have.Has(i) {
+		if n.lacks(i) {
 			p.wants = append(p.wants, i)
 		}
 	}
@@ -444,13 +467,27 @@ func (n *Node) fetchFromPeers() {
 	for _, p := range waiting {
 		p.isDirty = false
 	}
-	if n.whole() || !n.opts.Wants {
+	if n.whole() || !n.opts.Wants || n.finished && n.vouched() {
 		return
 	}
+	// Everybody is asked for something before anybody is asked for more, and first who has
+	// least to send already.
 	for _, p := range waiting {
-		for n.ask(p) {
-		}
+		p.busyFor = n.busyFor(p)
 	}
+	slices.SortStableFunc(waiting, func(a, b *neighbour) int { return cmp.Compare(a.busyFor, b.busyFor) })
+	for len(waiting) > 0 {
+		waiting = slices.DeleteFunc(waiting, func(p *neighbour) bool { return !n.ask(p) })
+	}
+}
+
+// busyFor is how long what p was asked for takes at the speed that it has shown.
+func (n *Node) busyFor(p *neighbour) time.Duration {
+	bytes := int64(0)
+	for _, r := range p.requests {
+		bytes += r.bytes
+	}
+	return time.Duration(min(mulDiv(bytes, int64(time.Second), max(p.line.rate(n.now), minBatch)), int64(time.Hour)))
 }
 
 // ask sends one request to p and reports whether it did.
@@ -461,15 +498,14 @@ func (n *Node) ask(p *neighbour) bool {
 	rate := p.line.rate(n.now)
 	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), minBatch), peerRequests*maxBatch)
 	for _, r := range p.requests {
-		budget -= int64(len(r.pieces)) * n.layout.PieceLength
+		budget -= r.bytes
 	}
 	batch := min(max(budget/peerRequests, minBatch), maxBatch)
-	if len(p.requests) > 0 && budget < min(batch, n.layout.PieceLength) {
+	if len(p.requests) > 0 && budget < min(batch, n.longest) {
 		return false
 	}
-	limit := int(min(max(batch/n.layout.PieceLength, 1), maxPieces))
-	pieces := n.choose(p, limit)
-	if len(pieces) == 0 || len(p.requests) > 0 && len(pieces) < limit {
+	pieces, full := n.choose(p, batch)
+	if len(pieces) == 0 || len(p.requests) > 0 && !full {
 		// A second request is for keeping a neighbour busy that has much to send. Where
 		// its pieces trickle in, they wait for the first to end and go together, which
 		// saves requests and a connection.
@@ -485,6 +521,7 @@ func (n *Node) order(p *neighbour, pieces []piece.Index) {
 	digests := make([]piece.Digest, len(pieces))
 	for k, i := range pieces {
 		digests[k] = n.digests[i]
+		r.bytes += n.layout.Length(i)
 		if n.asking[i]++; n.asking[i] > 1 {
 			r.doubled = true
 		}
@@ -495,29 +532,34 @@ func (n *Node) order(p *neighbour, pieces []piece.Index) {
 	n.act(FetchPeer{Request: r.id, Peer: p.id, Pieces: slices.Clone(pieces), Digests: digests})
 }
 
-// choose picks up to limit pieces to ask of p: those that the fewest neighbours hold,
-// ties broken by chance. It forgets wants that are satisfied on the way, and asks for
-// digests that are missing.
-func (n *Node) choose(p *neighbour, limit int) []piece.Index {
-	type candidate struct {
-		piece piece.Index
-		key   uint32
-	}
-	var best []candidate
+// candidate is a piece that may be asked for; the one with the least key is first.
+type candidate struct {
+	piece piece.Index
+	key   uint32
+}
+
+// choose picks pieces to ask of p, up to batch bytes and one at least: those that the
+// fewest neighbours hold, ties broken by chance; full says that there were enough. It
+// forgets wants that are satisfied on the way, and asks for digests that are missing.
+func (n *Node) choose(p *neighbour, batch int64) (pieces []piece.Index, full bool) {
+	found, bytes := n.swap.found[:0], int64(0)
 	var unstated piece.Extents
 	unsaid := false
-	seen := min(len(p.wants), scanLimit)
 	if len(p.wants) == 0 {
 		p.muteSince = 0
-		return nil
+		return nil, false
 	}
 	at := n.rng.IntN(len(p.wants))
-	for ; seen > 0 && len(p.wants) > 0; seen-- {
+	most := min(len(p.wants), scanLimit)
+	if n.meanLength() < piece.MinLength {
+		most = min(len(p.wants), maxScan)
+	}
+	for seen := 0; seen < most && len(p.wants) > 0 && (seen < scanLimit || bytes < scanBytes); seen++ {
 		if at >= len(p.wants) {
 			at = 0
 		}
 		i := p.wants[at]
-		if n.have.Has(i) || !p.has.Has(i) {
+		if !n.lacks(i) || !p.has.Has(i) {
 			last := len(p.wants) - 1
 			p.wants[at] = p.wants[last]
 			p.wants = p.wants[:last]
@@ -531,21 +573,12 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 			}
 			continue
 		}
-		if n.asking[i] > 0 || n.underWay(i) || slices.ContainsFunc(best, func(c candidate) bool { return c.piece == i }) {
-			continue // the last of the list may have moved to a place not yet passed
-		}
-		c := candidate{i, uint32(n.avail[i])<<16 | n.rng.Uint32()&0xffff}
-		pos := len(best)
-		for pos > 0 && best[pos-1].key > c.key {
-			pos--
-		}
-		if pos < limit {
-			if len(best) == limit {
-				best = best[:limit-1]
-			}
-			best = slices.Insert(best, pos, c)
+		if n.asking[i] == 0 && !n.underWay(i) {
+			found = append(found, candidate{i, uint32(n.avail[i])<<16 | n.rng.Uint32()&0xffff})
+			bytes += n.layout.Length(i)
 		}
 	}
+	n.swap.found = found
 	switch {
 	case !unsaid:
 		p.muteSince = 0
@@ -555,12 +588,23 @@ func (n *Node) choose(p *neighbour, limit int) []piece.Index {
 	if unstated.Count() > 0 {
 		n.act(TellPeer{Peer: p.id, Message: AskStatements{Extents: slices.Clone(unstated.Runs())}})
 	}
-	pieces := make([]piece.Index, len(best))
-	for k, c := range best {
-		pieces[k] = c.piece
+	return n.rarest(found, batch)
+}
+
+// rarest takes the first of the candidates.
+func (n *Node) rarest(found []candidate, batch int64) (pieces []piece.Index, full bool) {
+	// A piece may be among them twice: while the wants were looked at some changed places.
+	slices.SortFunc(found, func(a, b candidate) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.piece, b.piece)) })
+	for _, c := range found {
+		length := n.layout.Length(c.piece)
+		if full = len(pieces) == maxPieces || len(pieces) > 0 && length > batch; full {
+			break
+		}
+		pieces = append(pieces, c.piece)
+		batch -= length
 	}
 	slices.Sort(pieces)
-	return pieces
+	return slices.Compact(pieces), full || len(pieces) > 0 && batch < n.meanLength()
 }
 
 // underWay reports whether piece i is being read from the origin here, and not slowly.
@@ -605,6 +649,7 @@ func (n *Node) peerStored(ev PeerStored) {
 	n.asking[ev.Piece]--
 	r.since = n.now
 	length := n.layout.Length(ev.Piece)
+	r.bytes -= length
 	p.line.add(n.now, length)
 	p.failures, p.silences = 0, 0
 	if !n.have.Has(ev.Piece) {
@@ -666,7 +711,9 @@ func (n *Node) peerEnded(ev PeerEnded) {
 			}
 			p.wrong++
 			n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
-			n.doubtDigest(i, p.id)
+			if !n.vouched() {
+				n.doubtDigest(i, p.id)
+			}
 		}
 	}
 	if p.wrong >= maxWrong && !n.trust.inconsistent {
@@ -742,7 +789,7 @@ func (n *Node) forgive() {
 func (n *Node) unhold(p *neighbour, i piece.Index) {
 	if p.has.Len() == n.have.Len() && p.has.Unset(i) {
 		n.avail[i]--
-		if !n.have.Has(i) {
+		if n.lacks(i) {
 			n.doubted.Add(piece.Extent{First: i, Count: 1})
 		}
 	}
@@ -792,7 +839,7 @@ func (n *Node) checkPeers() {
 // wantPeers reports whether the tracker should name more members; it says so at most
 // once in a seekTime.
 func (n *Node) wantPeers() bool {
-	if n.whole() || len(n.swap.order) >= fewNeighbours || n.now < n.swap.askAt {
+	if n.whole() || n.finished || n.now < n.swap.askAt || len(n.swap.order) >= fewNeighbours && !n.starved() {
 		return false
 	}
 	n.swap.askAt = n.now.Add(seekTime)
@@ -811,11 +858,7 @@ func (n *Node) endgame() {
 			// as they bring them.
 			once := slices.DeleteFunc(slices.Clone(r.pieces), func(i piece.Index) bool { return n.asking[i] != 1 || n.digests[i].IsZero() })
 			if p := n.idleHolder(slow, once); p != nil {
-				for _, i := range once {
-					if p.has.Has(i) && !n.have.Has(i) {
-						n.askTwice(p, i)
-					}
-				}
+				n.askTwice(p, slices.DeleteFunc(once, func(i piece.Index) bool { return !p.has.Has(i) || n.have.Has(i) }))
 			}
 		}
 	}
@@ -836,11 +879,18 @@ func (n *Node) idleHolder(slow *neighbour, pieces []piece.Index) *neighbour {
 	return nil
 }
 
-func (n *Node) askTwice(p *neighbour, i piece.Index) {
-	if len(p.requests) >= peerRequests || n.buffers() <= 0 {
-		return
+// askTwice asks p for the first of pieces: one in a request, or a few where they are short.
+func (n *Node) askTwice(p *neighbour, pieces []piece.Index) {
+	for len(pieces) > 0 && len(p.requests) < peerRequests && n.buffers() > 0 {
+		few, bytes := 1, n.layout.Length(pieces[0])
+		for ; few < min(len(pieces), maxPieces); few++ {
+			if bytes += n.layout.Length(pieces[few]); bytes > piece.MinLength {
+				break
+			}
+		}
+		n.order(p, pieces[:few:few])
+		pieces = pieces[few:]
 	}
-	n.order(p, []piece.Index{i})
 }
 
 // yieldTo gives up pieces that a neighbour claims as well and that were not asked for

@@ -147,6 +147,14 @@ func (t *Tracker) said(ev MemberSaid) {
 			p = newPool(ev.Pool)
 			t.pools[ev.Pool] = p
 		}
+		if !p.belongs(a) {
+			t.out = append(t.out, CutMember{Pool: ev.Pool, Member: ev.Member})
+			if m := p.members[ev.Member]; m != nil {
+				t.depart(p, m)
+			}
+			t.settle(p)
+			return
+		}
 		t.announced(p, ev.Member, a)
 		t.settle(p)
 		return
@@ -160,7 +168,9 @@ func (t *Tracker) said(ev MemberSaid) {
 	p.heard(m, t.now)
 	switch msg := ev.Message.(type) {
 	case Probed:
-		t.probed(p, m, msg)
+		if !p.ofManifest() { // which is what it is, whatever anybody has seen
+			t.probed(p, m, msg)
+		}
 	case Report:
 		t.reported(p, m, msg)
 	case Returned:
@@ -195,6 +205,9 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		return
 	}
 	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, confirm: a.Confirm, progressAt: t.now}
+	if a.Wanted.Len() > 0 && a.Pin.Kind == piece.Manifest {
+		m.wanted = &a.Wanted
+	}
 	p.join(m, t.now)
 	p.wish(m.confirm, t.now)
 	t.tell(p, m, Welcome{Number: p.lastNumber, Interval: p.interval()})
@@ -217,12 +230,13 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	switch {
 	case p.pinned:
 		t.tell(p, m, p.pinnedMessage())
+		p.wantedBy(m, true)
 		if a.Pinned && a.Pin == p.pin && a.Incarnation == p.incarnation {
 			p.takeHave(m, a)
 			p.adopt(m, a.Leased)
 		}
 		t.topUp(p, m)
-	case a.Pinned && a.Fresh && a.Pin.Size >= 0:
+	case a.Pinned && (a.Fresh || a.Pin.Kind == piece.Manifest) && a.Pin.Size >= 0:
 		if !t.fits(p, a.Pin) {
 			t.cut(p, m)
 			return
@@ -231,11 +245,17 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		// within an interval; until then what they fetch and hold is not known, so
 		// nothing is leased.
 		t.pin(p, a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
-		p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
-		p.meetsUntil = t.now.Add(settleTime)
+		p.wantedBy(m, true)
+		if !p.ofManifest() || !a.newcomer() {
+			p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
+			p.meetsUntil = t.now.Add(settleTime)
+		}
 		p.takeHave(m, a)
 		p.adopt(m, a.Leased)
 		t.tellAll(p, p.pinnedMessage())
+		if p.ofManifest() {
+			t.topUp(p, m) // there is no probe to wait for
+		}
 	case a.Pinned && a.Pin.Size >= 0:
 		m.resumed = &a
 	}
@@ -267,6 +287,9 @@ func (t *Tracker) handout(p *pool, m *member) []PeerAddr {
 			add(p.order[k])
 		}
 	}
+	if k, ok := t.holders(p, m, drawn); ok {
+		add(p.order[k])
+	}
 	return peers
 }
 
@@ -281,7 +304,7 @@ func contains(s []int, x int) bool {
 
 // probed takes the answer of a probe, which fixes the generation if none is fixed.
 func (t *Tracker) probed(p *pool, m *member, msg Probed) {
-	if msg.Pin.Size < 0 || msg.Pin.Validate() != nil {
+	if msg.Pin.Size < 0 || msg.Pin.Validate() != nil || msg.Pin.Kind == piece.Manifest {
 		return
 	}
 	layout := msg.Pin.Layout()
@@ -440,7 +463,7 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 // asked for parts. Somebody else is asked to look, if there is somebody; what is seen
 // then counts.
 func (t *Tracker) conflict(p *pool, m *member, c Conflict) {
-	if !p.pinned || p.contested || p.stream {
+	if !p.pinned || p.contested || p.stream || p.ofManifest() {
 		return // one stream is of one version, whatever others have met before it
 	}
 	if !m.wants {
@@ -600,7 +623,7 @@ func (t *Tracker) settle(p *pool) {
 	t.feed(p)
 	t.tellReaders(p, nil)
 	t.seekHelp(p)
-	if p.hopeless() && !p.gaveUp && t.now >= p.meetsUntil {
+	if t.despair(p) {
 		p.gaveUp = true
 		t.tellAll(p, GiveUp{})
 	}
@@ -625,6 +648,9 @@ func (t *Tracker) nextWake(p *pool) Instant {
 	if p.prober == nil && p.needsProbe() {
 		// Nobody may probe now; look again when the first may.
 		wake = min(wake, max(p.holdUntil, t.now.Add(retryTime)))
+	}
+	if p.hopelessFrom > 0 && !p.gaveUp && p.ofManifest() {
+		wake = min(wake, max(p.hopelessFrom.Add(despairTime), p.meetsUntil))
 	}
 	if p.pinned && len(p.hungry) > 0 {
 		// Somebody idles: when the pause is over there may be work, and a stalled

@@ -128,7 +128,7 @@ func (n *Node) record(s *Statement) {
 // otherwise begins a dispute.
 func (n *Node) takeStatement(s *Statement) {
 	t := &n.trust
-	if !n.pinned || s.Generation != n.generation() || len(s.Pieces) != len(s.Digests) || len(s.Pieces) > MaxStated ||
+	if !n.pinned || n.vouched() || s.Generation != n.generation() || len(s.Pieces) != len(s.Digests) || len(s.Pieces) > MaxStated ||
 		t.banned[s.By] || len(t.statements) >= maxStatements {
 		return
 	}
@@ -187,7 +187,7 @@ func (n *Node) doubtUnvouched(s *Statement) {
 
 // tellStatements answers AskStatements.
 func (n *Node) tellStatements(p *neighbour, extents []piece.Extent) {
-	if !n.pinned {
+	if !n.pinned || n.vouched() {
 		return
 	}
 	if len(n.trust.stating) > 0 {
@@ -219,7 +219,7 @@ func (n *Node) tellStatements(p *neighbour, extents []piece.Extent) {
 func (t *trustSide) plan(n *Node) {
 	t.audits, t.auditSize = nil, 0
 	count := n.have.Len()
-	if !n.pin.Combinable() || n.tracker.stream || count == 0 || !n.opts.Fetches {
+	if !n.pin.Combinable() || n.tracker.stream || count == 0 || !n.opts.Fetches || n.vouched() {
 		return
 	}
 	budget := n.auditBudget()

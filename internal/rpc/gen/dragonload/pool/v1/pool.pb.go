@@ -752,7 +752,7 @@ type Announce struct {
 	Leased *Extents `protobuf:"bytes,7,opt,name=leased,proto3" json:"leased,omitempty"`
 	// The member may be leased extents of the origin.
 	Fetches bool `protobuf:"varint,8,opt,name=fetches,proto3" json:"fetches,omitempty"`
-	// The member wants the whole file; false for helpers.
+	// The member wants the file; false for helpers.
 	Wants bool `protobuf:"varint,9,opt,name=wants,proto3" json:"wants,omitempty"`
 	// The origin is read as one stream; leased are the pieces still to come of it, if
 	// this member reads it.
@@ -763,7 +763,10 @@ type Announce struct {
 	Queued bool `protobuf:"varint,18,opt,name=queued,proto3" json:"queued,omitempty"`
 	// Members that must have read each piece from the origin and state it alike, for this
 	// one; 0 and 1: one of them. At most 8.
-	Confirm       uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	Confirm uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// With the pin of a manifest: the pieces that this member wants, written like have;
+	// empty: all.
+	Wanted        []byte `protobuf:"bytes,41,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -887,6 +890,13 @@ func (x *Announce) GetConfirm() uint32 {
 		return x.Confirm
 	}
 	return 0
+}
+
+func (x *Announce) GetWanted() []byte {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
 }
 
 // Probed answers Probe: what the origin's first answer said.
@@ -2211,7 +2221,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\fpiece_length\x18\x04 \x01(\x03R\vpieceLength\x12\x16\n" +
 	"\x06pieces\x18\x05 \x01(\rR\x06pieces\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xf8\x02\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\x90\x03\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -2226,7 +2236,8 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	" \x01(\bR\x06stream\x12\x1a\n" +
 	"\blendable\x18\x10 \x01(\bR\blendable\x12\x16\n" +
 	"\x06queued\x18\x12 \x01(\bR\x06queued\x12\x18\n" +
-	"\aconfirm\x18( \x01(\rR\aconfirm\"\xa2\x01\n" +
+	"\aconfirm\x18( \x01(\rR\aconfirm\x12\x16\n" +
+	"\x06wanted\x18) \x01(\fR\x06wanted\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
