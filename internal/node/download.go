@@ -54,6 +54,7 @@ type download struct {
 	copying   bool // to standard output
 	saved     *Saved
 	checking  bool
+	mismatch  *Error // the file is not what its digest says; nil unless that was found
 	failure   *Error // set once: why the download ends without the file
 	quit      bool   // the machine has ended
 	harm      harm

@@ -89,6 +89,12 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		if errors.Is(err, errBlamed) {
 			return // what differed is being fetched again
 		}
+		var doubt *doubtError
+		if errors.As(err, &doubt) {
+			d.mismatch = AsError(doubt.err)
+			d.step(swarm.Mismatched{})
+			return
+		}
 		if err != nil {
 			d.fail(err)
 			d.drain()
@@ -126,6 +132,12 @@ func (d *download) closeIdleOrigins() {
 // brought other bytes.
 var errBlamed = errors.New("a mirror brought other bytes")
 
+// doubtError: the file is not what its digest says, and members brought parts of it that
+// were not compared with the origin. err is what the user is told if they cannot be.
+type doubtError struct{ err error }
+
+func (e *doubtError) Error() string { return e.err.Error() }
+
 func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis) (*Saved, error) {
 	sums, err := g.file.Sums(ctx)
 	if err != nil {
@@ -135,11 +147,16 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 	if err := addSHA512(ctx, g, said, &sums); err != nil {
 		return nil, storeProblem(err)
 	}
-	checked, err := d.check(g, basis, said, sums)
-	if err != nil && !d.stdout() && d.blame(ctx, g) {
+	checked, settled, err := d.check(g, basis, said, sums)
+	switch {
+	case err == nil:
+	case d.stdout():
+		return nil, err
+	case d.blame(ctx, g):
 		return nil, errBlamed
-	}
-	if err != nil {
+	case !settled:
+		return nil, &doubtError{err}
+	default:
 		return nil, err
 	}
 	if d.stdout() {
@@ -201,7 +218,8 @@ func addSHA512(ctx context.Context, g *generation, whole digests, sums *store.Fi
 
 // check compares the file with what was said about it and returns what it rests on:
 // the first that holds of checksum, origin-digest, origin, confirmed-K, audited, unproven.
-func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums store.Finished) (string, error) {
+// Where it differs, settled says that its parts are the origin's all the same.
+func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums store.Finished) (checked string, settled bool, err error) {
 	d.originMu.Lock()
 	unproven := d.said.unproven
 	d.originMu.Unlock()
@@ -211,7 +229,8 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		sum, got  []byte
 	}{{"sha-256", whole.sha256, sums.SHA256[:]}, {"sha-512", whole.sha512, sums.Sums[crypto.SHA512]}}
 
-	checked := "unproven"
+	compared := basis.Compared || basis.Checksum
+	checked = "unproven"
 	sources, same := d.addresses.sources(g)
 	switch {
 	case basis.OwnOnly && !unproven && sources <= 1:
@@ -226,9 +245,9 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 			continue
 		}
 		if !bytes.Equal(r.sum, r.got) {
-			return "", &Error{Problem: Problem{Code: "origin-digest", Exit: ExitBadAnswer,
-				Message: fmt.Sprintf("the origin says that the file's %s is %x, its bytes have %x; they are kept in %s; ask who runs the origin, or pass --restart to fetch them anew",
-					r.algorithm, r.sum, r.got, d.keptIn())}}
+			return "", compared, &Error{Problem: Problem{Code: "origin-digest", Exit: ExitBadAnswer,
+				Message: fmt.Sprintf("the origin says that the file's %s is %x, its bytes have %x%s; they are kept in %s; ask who runs the origin, or pass --restart to fetch them anew",
+					r.algorithm, r.sum, r.got, d.uncompared(compared), d.keptIn())}}
 		}
 		checked = "origin-digest"
 	}
@@ -238,19 +257,37 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		if kind.hash == crypto.SHA256 {
 			got = sums.SHA256[:]
 		}
-		if hex.EncodeToString(got) != c.Hex && d.stdout() {
-			return "", &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum,
-				Message: fmt.Sprintf("%s differs: expected %s, what went to standard output has %x; throw it away; "+
-					"to take it all the same run again with --checksum %s=%x", c.Algorithm, c.Hex, got, c.Algorithm, got)}}
-		}
 		if hex.EncodeToString(got) != c.Hex {
-			return "", &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum,
-				Message: fmt.Sprintf("%s differs: expected %s, the file that came has %x; nothing was saved under the final name, what came is kept in %s; "+
-					"to take it all the same run again with --checksum %s=%x, to fetch it anew with --restart", c.Algorithm, c.Hex, got, d.keptIn(), c.Algorithm, got)}}
+			agree := checked == "origin-digest" || compared
+			return "", agree, d.wrongChecksum(c, got, agree && sources <= 1)
 		}
 		if kind.strong {
 			checked = "checksum"
 		}
 	}
-	return checked, nil
+	return checked, true, nil
+}
+
+// wrongChecksum is what the user is told of a file that is not what c says; agree says
+// that every part of it is the origin's.
+func (d *download) wrongChecksum(c Checksum, got []byte, agree bool) *Error {
+	differs := fmt.Sprintf("%s differs: expected %s, the file that came has %x%s", c.Algorithm, c.Hex, got, d.uncompared(agree))
+	if agree {
+		differs = fmt.Sprintf("all parts agree with the origin, but %s is %x and you gave %s", c.Algorithm, got, c.Hex)
+	}
+	kept := fmt.Sprintf("nothing was saved under the final name, what came is kept in %s; "+
+		"to take it all the same run again with --checksum %s=%x, to fetch it anew with --restart", d.keptIn(), c.Algorithm, got)
+	if d.stdout() {
+		kept = fmt.Sprintf("what went to standard output is that: throw it away; to take it all the same run again with --checksum %s=%x", c.Algorithm, got)
+	}
+	return &Error{Problem: Problem{Code: "checksum", Exit: ExitChecksum, Message: differs + "; " + kept}}
+}
+
+// uncompared tells of a file in doubt that members brought parts of it, unless each was
+// compared with the origin.
+func (d *download) uncompared(agree bool) string {
+	if agree || d.room == nil {
+		return ""
+	}
+	return ", and not all the parts that members brought were compared with the origin"
 }

@@ -80,10 +80,17 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 		handle(out, r)
 		return
 	}
+	serveFile(out, r, etag, data)
+}
+
+// file is what a handler set for the site answers with where it serves the file as is.
+func (s *site) file(w http.ResponseWriter, r *http.Request) { serveFile(w, r, s.etag, s.data) }
+
+func serveFile(w http.ResponseWriter, r *http.Request, etag string, data []byte) {
 	if etag != "" {
 		w.Header().Set("ETag", etag)
 	}
-	http.ServeContent(out, r, "image.iso", time.Time{}, bytes.NewReader(data))
+	http.ServeContent(w, r, "image.iso", time.Time{}, bytes.NewReader(data))
 }
 
 // countingWriter counts, and slows, what an origin sends.

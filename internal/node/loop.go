@@ -252,6 +252,8 @@ func (d *download) carryOut(action swarm.Action) {
 		case d.failure != nil:
 		case a.Code == swarm.FailSilence && d.pausedFor != nil:
 			d.failure = storeProblem(d.pausedFor)
+		case a.Code == swarm.FailMismatch && d.mismatch != nil:
+			d.failure = d.mismatch
 		default:
 			d.failure = failProblem(a.Code, last, d.kept(), d.spec.GiveUpAfter)
 		}

@@ -193,6 +193,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
 	swarm.WarnOriginAway:       "the origin has been unavailable for a while; it is asked again by itself, and what came is kept",
 	swarm.WarnPartNowhere:      "what is missing is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it",
+	swarm.WarnDoubted:          "the finished file is not what its digest says; the parts that other members brought are compared with the origin, and wrong ones are replaced",
 	swarm.WarnConfirmShort:     "fewer members than --confirm asks for can fetch the file now; what can be fetched is, and then the download waits for more members until --give-up-after",
 	swarm.WarnNothingForAWhile: "no byte has come for a while; the download keeps trying and what came is kept",
 }

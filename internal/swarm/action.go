@@ -92,8 +92,8 @@ type (
 	// Forget drops a stored piece.
 	Forget struct{ Piece piece.Index }
 
-	// Finish completes the file: every piece is stored. Finished follows, unless
-	// the driver ends the download with an error of its own.
+	// Finish completes the file: every piece is stored. Finished or Mismatched follows,
+	// unless the driver ends the download with an error of its own.
 	Finish struct{ Basis Basis }
 
 	// Warn tells the user something; Code is stable, Peer and For are set where they
@@ -138,6 +138,7 @@ func (Quit) action()          {}
 type Basis struct {
 	Checksum  bool // every piece matches its digest in a manifest; the rest says nothing then
 	OwnOnly   bool // every byte was read by this member itself from one pinned version
+	Compared  bool // after Mismatched: every byte was, or by two others that state the same
 	Confirmed int  // members that state every piece alike; 0: nobody has counted
 	Audited   int  // leaves compared with the origin and found equal
 }
@@ -165,6 +166,7 @@ const (
 	WarnOneStream        WarnCode = "one-stream"          // the origin cannot be read in ranges
 	WarnOriginAway       WarnCode = "origin-unavailable"  // it has served nothing for a while
 	WarnPartNowhere      WarnCode = "part-nowhere"        // what is missing nobody of the pool has, and the origin does not give it
+	WarnDoubted          WarnCode = "parts-doubted"       // the file is not what its digest says: what others brought is compared with the origin
 	WarnConfirmShort     WarnCode = "confirm-short"       // fewer members can read than must state each piece
 	WarnNothingForAWhile WarnCode = "no-progress"         // no byte has come for a while
 
@@ -174,5 +176,8 @@ const (
 	FailInconsistent FailCode = "inconsistent"
 	// FailUnconfirmed: the file is whole, but not enough members state its pieces.
 	FailUnconfirmed FailCode = "unconfirmed"
-	FailSilence     FailCode = "silence" // no new byte within the time set by --give-up-after
+	// FailMismatch: the file is not what its digest says, and the origin cannot be asked
+	// which parts are wrong.
+	FailMismatch FailCode = "mismatch"
+	FailSilence  FailCode = "silence" // no new byte within the time set by --give-up-after
 )

@@ -55,7 +55,9 @@ func (c *confirmSide) begin(n *Node, count int) {
 }
 
 // rereads reports whether pieces are read here that others have brought.
-func (n *Node) rereads() bool { return n.confirm.readers > 1 || n.confirm.need > 1 }
+func (n *Node) rereads() bool {
+	return n.confirm.readers > 1 || n.confirm.need > 1 || n.trust.mismatched
+}
 
 // mayReread reports whether that may be done now: not while the file gets its name.
 func (n *Node) mayReread() bool { return n.rereads() && (!n.finishing || n.finished) }

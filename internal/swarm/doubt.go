@@ -17,6 +17,7 @@ func (n *Node) distrust(liar piece.NodeID) {
 	}
 	t.distrusted[liar] = true
 	n.forgive()
+	t.forgetSeconds(liar)
 	n.act(Warn{Code: WarnWrongStatement, Peer: liar})
 	defer n.tallyAll()
 	if n.finishing || n.finished {
@@ -38,12 +39,14 @@ func (n *Node) distrust(liar piece.NodeID) {
 // disbelieve forgets what others have said about a piece.
 func (n *Node) disbelieve(i piece.Index) {
 	n.stater[i] = 0
+	delete(n.trust.seconds, i)
 	if n.own.Has(i) {
 		return
 	}
 	n.digests[i] = piece.Digest{}
 	n.tally(i)
 	if n.have.Has(i) {
+		n.trust.mended = true
 		n.drop(i)
 	}
 	t := &n.trust

@@ -122,6 +122,10 @@ type (
 	// Finished ends Finish: the file has its final name.
 	Finished struct{}
 
+	// Mismatched ends Finish too: the file is not what the digest of the whole of it says,
+	// and its Basis was neither Checksum nor Compared.
+	Mismatched struct{}
+
 	// Woke: the machine has slept. The driver makes all connections anew; it hands this
 	// over before what comes of that.
 	Woke struct{}
@@ -150,6 +154,7 @@ func (Unreadable) event()     {}
 func (PiecesLost) event()     {}
 func (Misread) event()        {}
 func (Finished) event()       {}
+func (Mismatched) event()     {}
 func (Woke) event()           {}
 func (Stopping) event()       {}
 

@@ -397,6 +397,9 @@ func (w *worker) play(s *tape) {
 		if s.below(16) == 0 {
 			w.step(swarm.Finished{})
 		}
+		if s.below(8) == 0 {
+			w.step(swarm.Mismatched{})
+		}
 		w.now = w.now.Add(time.Millisecond << s.below(14))
 		w.step(nil)
 	}

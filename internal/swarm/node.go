@@ -202,7 +202,9 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 	case Misread:
 		n.misread(ev.Piece)
 	case Finished:
-		n.finished = true
+		n.finished, n.trust.mismatched = true, false
+	case Mismatched:
+		n.mismatched()
 	case Woke:
 		n.woke()
 	case Stopping:
@@ -437,6 +439,7 @@ func (n *Node) readHere(i piece.Index, d piece.Digest) {
 	known, disputed := n.digests[i], n.trust.disputeOf(i) != nil
 	n.digests[i] = d
 	if !known.IsZero() && known != d {
+		n.trust.mended = true
 		n.contradicted(i, false)
 	}
 	n.stater[i] = 0
@@ -592,7 +595,7 @@ func (n *Node) check() {
 	if n.checkHelper(); n.ended {
 		return
 	}
-	if n.whole() && !n.unsure() {
+	if n.whole() && (n.finishing || !n.unsure() && !n.trust.mismatched && len(n.trust.recheck) == 0) {
 		return
 	}
 	n.checkOutage()
@@ -603,11 +606,7 @@ func (n *Node) check() {
 		return
 	}
 	if silent {
-		if n.whole() {
-			n.fail(FailUnconfirmed)
-			return
-		}
-		n.fail(FailSilence)
+		n.fail(n.givenUp())
 		return
 	}
 	if idle >= idleWarning && !n.warnedIdle {
@@ -626,6 +625,19 @@ func (n *Node) check() {
 	n.auditNext()
 }
 
+// givenUp says why a node ends to which nothing has come for long.
+func (n *Node) givenUp() FailCode {
+	switch {
+	case !n.whole():
+		return FailSilence
+	case n.unsure():
+		return FailUnconfirmed
+	case n.trust.mismatched:
+		return FailMismatch
+	}
+	return FailInconsistent
+}
+
 // idleWarning is when the user is told that nothing comes.
 const idleWarning = 30 * time.Second
 
@@ -640,7 +652,7 @@ func (n *Node) finishIfDone() {
 		n.tracker.reportAt = n.now
 		n.reportIfDue()
 	}
-	if n.rechecking() || n.confirming() {
+	if n.rechecking() || n.confirming() || n.comparing() {
 		return
 	}
 	if n.trust.waiting(n) {
@@ -661,6 +673,7 @@ func (n *Node) basis() Basis {
 		return Basis{Checksum: true}
 	}
 	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal, Confirmed: n.confirm.need}
+	b.Compared = b.OwnOnly || n.trust.mismatched && n.allCompared()
 	if n.trust.inconsistent {
 		b.Audited = n.trust.rechecked
 	}

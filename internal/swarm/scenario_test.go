@@ -446,6 +446,8 @@ func (p *nodePlayer) play(line string) (out []string) {
 		step(swarm.PiecesLost{Extents: a.extents(a.word())})
 	case "unreadable":
 		step(swarm.Unreadable{Piece: piece.Index(a.bytes(a.word()))})
+	case "mismatched":
+		step(swarm.Mismatched{})
 	case "finished":
 		step(swarm.Finished{})
 	case "woke":
@@ -650,6 +652,9 @@ func showAction(act swarm.Action) string {
 			return "finish: as the manifest says"
 		}
 		s := fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
+		if act.Basis.Compared && !act.Basis.OwnOnly {
+			s += ", all compared"
+		}
 		if act.Basis.Confirmed > 0 {
 			s += fmt.Sprintf(", stated alike by %d", act.Basis.Confirmed)
 		}

@@ -40,15 +40,19 @@ type trustSide struct {
 	accused    map[piece.NodeID]bool // by this node, to its neighbours
 
 	disputes      []*dispute
-	readings      int                  // made for disputes
-	wavers        int                  // times that an audit and a reading differed
-	inconsistent  bool                 // members read different bytes
-	void          map[piece.Index]bool // what this node stated of them was misread
-	ownOnly       bool                 // nobody's word is taken any more
-	planned       bool                 // recheck was chosen
-	rechecked     int                  // and found equal
-	recheck       []piece.Index        // own pieces to be read again before the file is whole
-	doubtful      piece.Extents        // rested on the word of a liar; to be read from the origin
+	readings      int                          // made for disputes
+	wavers        int                          // times that an audit and a reading differed
+	inconsistent  bool                         // members read different bytes
+	void          map[piece.Index]bool         // what this node stated of them was misread
+	ownOnly       bool                         // nobody's word is taken any more
+	planned       bool                         // recheck was chosen
+	rechecked     int                          // and found equal
+	recheck       []piece.Index                // own pieces to be read again before the file is whole
+	mismatched    bool                         // the whole file was not what its digest says
+	mended        bool                         // of what it held then something has been replaced
+	seconds       map[piece.Index]piece.NodeID // who has stated a piece as another had before
+	secondedAt    Instant                      // when the last such word came
+	doubtful      piece.Extents                // rested on the word of a liar; to be read from the origin
 	doubtfulSince Instant
 
 	fromPeers int     // pieces got from neighbours
@@ -156,6 +160,7 @@ func (n *Node) takeStatement(s *Statement) {
 			news = true
 		}
 	}
+	n.noteSeconds(s)
 	if !news {
 		return
 	}
