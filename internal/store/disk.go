@@ -26,6 +26,9 @@ type Disk interface {
 	RenameExclusive(from, to string) error // fs.ErrExist if there is something
 	SyncFolder(folder string) error        // makes the names in it durable
 
+	// Folder opens a folder, for what is to stay below it.
+	Folder(path string) (Folder, error)
+
 	// Free returns how many bytes may still be written in folder, if that is known.
 	Free(folder string) (int64, bool)
 

@@ -13,10 +13,12 @@ import (
 	"dragonload/internal/piece"
 )
 
-// File is one download on disk. Its methods may be called concurrently.
+// File is one download on disk: of one file (Journal.Open) or of a content of several
+// (Journal.OpenTree). Its methods may be called concurrently.
 type File struct {
 	journal *Journal
 	o       Options
+	tree    *tree       // of several files; else nil
 	folder  fs.FileInfo // of the partial file, when Open looked
 	left    *leftover   // what Open found; nil once Begin has used it or thrown it away
 
@@ -45,6 +47,7 @@ func (f *File) Resumed() (Resume, bool) {
 		Have: l.claims.have.Clone(), Origin: l.claims.origin.Clone(),
 		Digests: append([]piece.Digest(nil), l.claims.digests...),
 		Unclean: l.unclean, Dropped: l.dropped, Rebuilt: l.rebuilt, Again: l.again,
+		Layout: l.rec.layout,
 	}, true
 }
 
@@ -66,6 +69,12 @@ func (f *File) Begin(pin piece.Pin, incarnation uint64, anew bool) error {
 	}
 	if f.closed {
 		return f.closedError("begin")
+	}
+	if f.tree != nil {
+		return f.beginTree(pin, anew)
+	}
+	if pin.Layout().Count() != (piece.Layout{Size: pin.Size, PieceLength: pin.Layout().PieceLength}).Count() {
+		return fmt.Errorf("begin %s: %v is of several files", f.o.Target, pin)
 	}
 	same := func(r *record) bool { return r.pin == pin && r.incarnation == incarnation && r.layout == pin.Layout() }
 	if f.p != nil && !anew && same(&f.p.rec) {
@@ -267,7 +276,7 @@ func (f *File) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 		buf = buf[:n]
 	}
 	if p.wasChecked(i) {
-		if _, err := p.data.ReadAt(buf, p.layout.Range(i).Start); err != nil {
+		if n, err := p.data.ReadAt(buf, p.layout.Range(i).Start); n < len(buf) {
 			return nil, fmt.Errorf("read %s: piece %d: %w: %w", f.o.Target, i, ErrDamaged, err)
 		}
 		return buf, nil
@@ -351,7 +360,7 @@ func (f *File) Close() error {
 	if p.finished {
 		return p.data.Close()
 	}
-	if p.empty() {
+	if p.empty() && (p.tree == nil || !p.tree.anyNamed()) {
 		return f.drop(p)
 	}
 	err := p.flush()
@@ -373,6 +382,9 @@ func (f *File) Discard() error {
 	f.ops.Lock()
 	defer f.ops.Unlock()
 	left := f.left
+	if f.tree != nil && f.p == nil && !f.closed {
+		return f.discardTree()
+	}
 	p, ok := f.shut()
 	if !ok {
 		return nil
@@ -400,8 +412,11 @@ func (f *File) drop(p *partial) error {
 		err = f.journal.remove(f.o.Target)
 	}
 	same := p.samePart()
+	if same && p.tree != nil {
+		err = errors.Join(err, p.tree.remove(true))
+	}
 	p.data.Close()
-	if same {
+	if same && p.tree == nil {
 		if e := f.journal.disk.Remove(f.o.Part); err == nil {
 			err = e
 		}
@@ -430,7 +445,10 @@ func (f *File) shut() (p *partial, ok bool) {
 		p.end()
 		return p, true
 	}
-	if f.left != nil && f.left.data != nil {
+	switch {
+	case f.tree != nil:
+		_ = f.tree.Close()
+	case f.left != nil && f.left.data != nil:
 		f.left.data.Close()
 	}
 	f.left = nil

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto"
 	"encoding/binary"
 	"errors"
@@ -23,6 +24,14 @@ type Kept struct {
 	SHA256      [32]byte
 	Sums        []Sum    // other digests that were computed, by their names
 	From        []string // addresses that it was fetched from, the best first; no user-info
+
+	// Pin is that of the manifest that the bytes are of, if there was one; else zero. Tree
+	// says that they are several files, in the folder Path: there is no SHA256 of them, and
+	// Modified is that of the folder. KeptFiles tells of the files.
+	Pin  piece.Pin
+	Tree bool
+
+	stamps []Stamp // for put
 }
 
 // Sum is a digest of a whole file.
@@ -31,20 +40,26 @@ type Sum struct {
 	Sum       []byte
 }
 
-// The journal has two more buckets, whose values end in their CRC-32C as the others do.
+// The journal has three more buckets, whose values end in their CRC-32C as the others do.
 //
 //	"finished 1"        by absolute path: version (1 byte, 1); number, size, time of
 //	                    change (nanoseconds since 1970), end of the download (seconds
 //	                    since 1970), piece length (8 bytes each); SHA-256 (32 bytes);
 //	                    how many other digests (1 byte), each two strings, its
 //	                    algorithm and its bytes; how many addresses (1 byte), each a
-//	                    string
+//	                    string; of the bytes of a manifest the version is 2, and behind
+//	                    all this are its info hash in hexadecimal digits (a string), the
+//	                    number of pieces (4 bytes), and 1 for several files (1 byte)
+//	"finished files 1"  of several files, by absolute path of the folder: the number as
+//	                    in "finished 1"; for each file, in the manifest's order, its size,
+//	                    -1 if it is not there, and its time of change (8 bytes each)
 //	"finished slots 1"  by number modulo MaxKept (4 bytes): the path (without a CRC)
 //
 // Numbers are given in their order from 1. Who takes a slot removes what had it before,
 // unless that has got a later number meanwhile.
 var (
 	keptBucket  = []byte("finished 1")
+	filesBucket = []byte("finished files 1")
 	slotsBucket = []byte("finished slots 1")
 )
 
@@ -53,6 +68,7 @@ const (
 	MaxKept = 10_000
 
 	keptVersion  = 1
+	keptManifest = 2
 	maxKeptPath  = 4 << 10
 	maxKeptFrom  = 32
 	maxKeptBytes = 8 << 10 // of all addresses of one
@@ -62,12 +78,18 @@ const (
 // is gone again, or its path too long.
 func (f *File) keep(done Finished, from []string) *Kept {
 	info, err := f.journal.disk.Lstat(f.o.Target)
-	if err != nil || !info.Mode().IsRegular() || len(f.o.Target) > maxKeptPath {
+	if err != nil || len(f.o.Target) > maxKeptPath || f.tree == nil && !info.Mode().IsRegular() || f.tree != nil && !info.IsDir() {
 		return nil
 	}
 	k := &Kept{
-		Path: f.o.Target, Size: info.Size(), Modified: info.ModTime(), Finished: time.Now(),
+		Path: f.o.Target, Size: f.p.layout.Size, Modified: info.ModTime(), Finished: time.Now(),
 		PieceLength: f.p.layout.PieceLength, SHA256: done.SHA256,
+	}
+	if f.p.rec.pin.Kind == piece.Manifest {
+		k.Pin = f.p.rec.pin
+	}
+	if f.tree != nil {
+		k.Tree, k.stamps = true, f.tree.stamps()
 	}
 	for _, kind := range sumNames {
 		if sum := done.Sums[kind.hash]; len(sum) > 0 {
@@ -90,6 +112,9 @@ var sumNames = []struct {
 
 func (k *Kept) encode(number uint64) []byte {
 	b := []byte{keptVersion}
+	if k.Pin.Kind == piece.Manifest {
+		b[0] = keptManifest
+	}
 	for _, n := range []uint64{number, uint64(k.Size), uint64(k.Modified.UnixNano()), uint64(k.Finished.Unix()), uint64(k.PieceLength)} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
@@ -103,6 +128,11 @@ func (k *Kept) encode(number uint64) []byte {
 	for _, u := range k.From {
 		b = appendText(b, u)
 	}
+	if k.Pin.Kind == piece.Manifest {
+		b = appendText(b, k.Pin.Validator)
+		b = binary.BigEndian.AppendUint32(b, k.Pin.Pieces)
+		b = append(b, flag(k.Tree))
+	}
 	return seal(b)
 }
 
@@ -112,8 +142,9 @@ func decodeKept(path string, value []byte) (k Kept, number uint64, err error) {
 		return Kept{}, 0, err
 	}
 	r := fields{b: b}
-	if v := r.take(1)[0]; v != keptVersion {
-		return Kept{}, 0, fmt.Errorf("record of version %d", v)
+	version := r.take(1)[0]
+	if version != keptVersion && version != keptManifest {
+		return Kept{}, 0, fmt.Errorf("record of version %d", version)
 	}
 	number = r.number()
 	k = Kept{Path: path, Size: int64(r.number())}
@@ -127,8 +158,16 @@ func decodeKept(path string, value []byte) (k Kept, number uint64, err error) {
 	for range r.take(1)[0] {
 		k.From = append(k.From, r.text())
 	}
+	if version == keptManifest {
+		k.Pin = piece.Pin{Size: k.Size, Kind: piece.Manifest, Validator: r.text(), PieceLength: k.PieceLength}
+		k.Pin.Pieces = binary.BigEndian.Uint32(r.take(4))
+		k.Tree = r.take(1)[0] == 1
+	}
 	if err := r.end(); err != nil {
 		return Kept{}, 0, err
+	}
+	if version == keptManifest {
+		return k, number, k.Pin.Validate()
 	}
 	return k, number, piece.Layout{Size: k.Size, PieceLength: k.PieceLength}.Validate()
 }
@@ -160,6 +199,10 @@ func (k *Kept) put(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	files, err := tx.CreateBucketIfNotExists(filesBucket)
+	if err != nil {
+		return err
+	}
 	number, err := kept.NextSequence()
 	if err != nil {
 		return err
@@ -168,12 +211,19 @@ func (k *Kept) put(tx *bbolt.Tx) error {
 	if old := slices.Clone(slots.Get(slot)); old != nil {
 		_, has, err := decodeKept(string(old), kept.Get(old))
 		if err != nil || has%MaxKept == number%MaxKept {
-			if err := kept.Delete(old); err != nil {
+			if err := errors.Join(kept.Delete(old), files.Delete(old)); err != nil {
 				return err
 			}
 		}
 	}
 	if err := slots.Put(slot, []byte(k.Path)); err != nil {
+		return err
+	}
+	if k.Tree {
+		if err := files.Put([]byte(k.Path), encodeStamps(number, k.stamps)); err != nil {
+			return err
+		}
+	} else if err := files.Delete([]byte(k.Path)); err != nil {
 		return err
 	}
 	return kept.Put([]byte(k.Path), k.encode(number))
@@ -202,6 +252,91 @@ func (j *Journal) Kept(path string) (k Kept, found bool, err error) {
 		return Kept{}, false, fmt.Errorf("read journal %s: %w", j.path, err)
 	}
 	return k, found, nil
+}
+
+func encodeStamps(number uint64, stamps []Stamp) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 12+16*len(stamps)), number)
+	for _, s := range stamps {
+		b = binary.BigEndian.AppendUint64(b, uint64(s.Size))
+		b = binary.BigEndian.AppendUint64(b, uint64(s.Modified))
+	}
+	return seal(b)
+}
+
+func decodeStamps(value []byte) (stamps []Stamp, number uint64, err error) {
+	b, err := unseal(value)
+	if err != nil || len(b)%16 != 8 {
+		return nil, 0, errTorn
+	}
+	number = binary.BigEndian.Uint64(b)
+	stamps = make([]Stamp, len(b)/16)
+	for k := range stamps {
+		at := b[8+16*k:]
+		stamps[k] = Stamp{Size: int64(binary.BigEndian.Uint64(at)), Modified: int64(binary.BigEndian.Uint64(at[8:]))}
+		if stamps[k].Size < -1 || stamps[k].Size > piece.MaxSize {
+			return nil, 0, errTorn
+		}
+	}
+	return stamps, number, nil
+}
+
+// KeptFiles returns the stamps that the files of the finished content in the folder at
+// path had when it was finished, in the manifest's order; the size of those that were not
+// wanted is -1. What it says is nothing of what is there now: Shared compares.
+func (j *Journal) KeptFiles(path string) (stamps []Stamp, found bool, err error) {
+	err = j.guard(func() error {
+		return j.db.View(func(tx *bbolt.Tx) error {
+			kept, files := tx.Bucket(keptBucket), tx.Bucket(filesBucket)
+			if kept == nil || files == nil {
+				return nil
+			}
+			// A record that cannot be read is none.
+			_, number, torn := decodeKept(path, kept.Get([]byte(path)))
+			all, of, torn2 := decodeStamps(files.Get([]byte(path)))
+			if found = torn == nil && torn2 == nil && of == number; found {
+				stamps = all
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("read journal %s: %w", j.path, err)
+	}
+	return stamps, found, nil
+}
+
+// KeptManifests returns the finished downloads that were of a manifest, those finished first
+// in front: what a node that starts again can go on serving.
+func (j *Journal) KeptManifests() ([]Kept, error) {
+	type numbered struct {
+		Kept
+		number uint64
+	}
+	var all []numbered
+	err := j.guard(func() error {
+		return j.db.View(func(tx *bbolt.Tx) error {
+			kept := tx.Bucket(keptBucket)
+			if kept == nil {
+				return nil
+			}
+			return kept.ForEach(func(path, value []byte) error {
+				k, number, err := decodeKept(string(path), value)
+				if err == nil && k.Pin.Kind == piece.Manifest {
+					all = append(all, numbered{k, number})
+				}
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", j.path, err)
+	}
+	slices.SortFunc(all, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
+	out := make([]Kept, len(all))
+	for i, k := range all {
+		out[i] = k.Kept
+	}
+	return out, nil
 }
 
 // fields reads the values of a record one after the other. After the first that is not

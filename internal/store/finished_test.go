@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"dragonload/internal/piece"
+
 	"go.etcd.io/bbolt"
 )
 
@@ -145,5 +147,54 @@ func TestKept_tornIsNone(t *testing.T) {
 		if _, _, err := decodeKept("/a", bad); err == nil {
 			t.Errorf("byte %d changed: no error", n)
 		}
+	}
+}
+
+// A single file of a manifest is cut as that says, and is known by it when it is finished.
+func TestFile_ofAManifestWithItsOwnPieceLength(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int64{16 << 10, 256 << 10, 32 << 20} {
+		b := newBed(t, 700_001)
+		b.layout = piece.Layout{Size: b.pin.Size, PieceLength: length}
+		b.pin = piece.ManifestPin([32]byte{9}, b.layout)
+		b.quick()
+		f := b.begun()
+		if f.Layout() != b.layout {
+			t.Fatalf("layout %+v", f.Layout())
+		}
+		b.write(f, 0)
+		b.recorded(f, 1)
+		b.crash(f)
+		f = b.open()
+		if r, ok := f.Resumed(); !ok || r.Pin != b.pin || r.Layout != b.layout || r.Have.Count() != 1 {
+			t.Fatalf("resumed %v, %+v", ok, r)
+		}
+		if err := f.Begin(b.pin, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		b.write(f, b.all()...)
+		b.finish(f)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		all, err := b.journal.KeptManifests()
+		if err != nil || len(all) != 1 || all[0].Pin != b.pin || all[0].Tree || all[0].Path != b.target() {
+			t.Errorf("kept %+v, %v", all, err)
+		}
+		if _, found, err := b.journal.KeptFiles(b.target()); found || err != nil {
+			t.Errorf("files of a file: %v", err)
+		}
+	}
+}
+
+func TestFile_refusesAManifestOfSeveralFiles(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 100)
+	layout, err := piece.LayoutOf(64<<10, []int64{50, 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.open().Begin(piece.ManifestPin([32]byte{9}, layout), 0, false); err == nil {
+		t.Error("begun")
 	}
 }

@@ -40,6 +40,8 @@ type Journal struct {
 	retryDelay time.Duration // after the disk took no writes
 }
 
+const checkAgain = 10 * time.Second // see Journal.checkAgain
+
 var (
 	downloadsBucket = []byte("downloads 1")
 	recordKey       = []byte("record")
@@ -81,7 +83,7 @@ func OpenJournal(path string, o JournalOptions) (*Journal, error) {
 		o.RetryDelay = 2 * time.Second
 	}
 	j := &Journal{
-		path: path, disk: o.Disk, inUse: make(map[string]bool), checkAgain: 10 * time.Second,
+		path: path, disk: o.Disk, inUse: make(map[string]bool), checkAgain: checkAgain,
 		batchBytes: o.BatchBytes, batchDelay: o.BatchDelay, retryDelay: o.RetryDelay,
 	}
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
@@ -171,7 +173,7 @@ func (j *Journal) walk() error {
 		return nil
 	}
 	return j.db.View(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{keptBucket, slotsBucket} {
+		for _, name := range [][]byte{keptBucket, filesBucket, slotsBucket} {
 			if b := tx.Bucket(name); b != nil {
 				if err := b.ForEach(read); err != nil {
 					return err
@@ -225,6 +227,7 @@ type Record struct {
 	Incarnation          uint64
 	Layout               piece.Layout
 	Have, Origin         piece.Bitfield
+	Tree                 bool // of several files, in a folder: Target and Part are folders
 	Clean                bool // closed in order; else Have is a claim that Open will check
 }
 
@@ -258,7 +261,7 @@ func (j *Journal) Record(target string) (Record, bool, error) {
 	}
 	return Record{
 		Target: found, Part: k.rec.part, Source: k.rec.source, Pin: k.rec.pin, Incarnation: k.rec.incarnation,
-		Layout: k.rec.layout, Have: k.claims.have, Origin: k.claims.origin, Clean: k.rec.clean,
+		Layout: k.rec.layout, Have: k.claims.have, Origin: k.claims.origin, Tree: k.rec.tree, Clean: k.rec.clean,
 	}, k.readable, nil
 }
 
@@ -298,9 +301,9 @@ func (k *known) read(b *bbolt.Bucket) {
 	if k.rec, err = decodeRecord(b.Get(recordKey)); err != nil {
 		return
 	}
-	k.claims, k.readable = newClaims(k.rec.layout.Count()), true
+	k.claims, k.readable = newClaims(k.rec.layout.Count(), k.rec.tree), true
 	for n := range chunks(k.rec.layout.Count()) {
-		if value := b.Get(chunkKey(n)); value != nil && k.claims.decode(n, value) != nil {
+		if value := b.Get(chunkKey(n)); value != nil && k.claims.decode(n, value, k.rec.tree) != nil {
 			k.rec.clean, k.torn = false, true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -72,6 +73,7 @@ type Resume struct {
 	Dropped     int            // pieces that the journal claimed and that did not match
 	Rebuilt     bool           // the journal did not know of it, or not all: the partial file did
 	Again       int64          // bytes that were on disk already and are not held, about
+	Layout      piece.Layout
 }
 
 // Open opens the download to o.Target and looks at what an earlier run left of it.
@@ -134,6 +136,11 @@ type leftover struct {
 	recorded bool // the journal has something under the target
 	rebuilt  bool // from the partial file's trail
 	again    int64
+
+	// Of a tree.
+	part  bool // its part folder is there
+	anew  bool // what has its name is to be removed first
+	found bool // there is more than the journal knows of
 }
 
 // leftover finds what can be continued; its data is nil if there is nothing.
@@ -168,7 +175,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		// Nothing was recorded yet.
 		data.Close()
 		return none, nil
-	case !k.readable || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
+	case !k.readable || k.rec.tree || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
 		err = fmt.Errorf("%w: %s is not known to be of this download; pass --restart to begin anew in its place, or name another file", ErrReplaced, f.o.Part)
 		data.Close()
 		return nil, err
@@ -176,7 +183,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 	if info, err = data.Stat(); err == nil {
 		l.unclean = !l.rec.clean || l.rec.size != info.Size() || l.rec.modified != info.ModTime().UnixNano()
 		if l.unclean {
-			l.dropped, err = rehash(ctx, data, l.rec.layout, &l.claims)
+			l.dropped, err = rehash(ctx, data, l.rec.layout, &l.claims, &l.claims.have, l.claims.digests)
 			l.again = max(0, min(allocated(info), l.rec.layout.Size)-l.claims.bytes(l.rec.layout))
 		}
 	}
@@ -193,7 +200,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 // rebuild adds to what the journal knows what the partial file knows of itself, if the
 // journal's part is missing or torn. It reports whether there was something.
 func (f *File) rebuild(k *known, data Handle) bool {
-	if k.readable && (!k.torn || k.rec.source != f.o.Source) {
+	if k.readable && (!k.torn || k.rec.tree || k.rec.source != f.o.Source) {
 		return false
 	}
 	said, ok := readTrail(data)
@@ -221,9 +228,9 @@ func (c *claims) bytes(layout piece.Layout) int64 {
 	return n
 }
 
-// rehash reads every claimed piece and drops those that do not match their digest or
-// cannot be read. It returns how many those were.
-func rehash(ctx context.Context, data Handle, layout piece.Layout, c *claims) (int, error) {
+// rehash reads the pieces of which, all of them claimed, and drops those that do not match
+// their digest or cannot be read. It returns how many those were.
+func rehash(ctx context.Context, data io.ReaderAt, layout piece.Layout, c *claims, which *piece.Bitfield, digests []piece.Digest) (int, error) {
 	var (
 		work    sync.WaitGroup
 		next    atomic.Int64
@@ -231,7 +238,7 @@ func rehash(ctx context.Context, data Handle, layout piece.Layout, c *claims) (i
 		dropped []piece.Index // guarded by mu
 	)
 	count := int64(layout.Count())
-	for range min(2, c.have.Count()) {
+	for range min(2, which.Count()) {
 		work.Go(func() {
 			buf := make([]byte, min(layout.PieceLength, layout.Size))
 			for ctx.Err() == nil {
@@ -240,10 +247,10 @@ func rehash(ctx context.Context, data Handle, layout piece.Layout, c *claims) (i
 					return
 				}
 				i := piece.Index(k)
-				if !c.have.Has(i) {
+				if !which.Has(i) {
 					continue
 				}
-				if matches(data, layout, i, buf, c.digests[i]) != nil {
+				if matches(data, layout, i, buf, digests[i]) != nil {
 					mu.Lock()
 					dropped = append(dropped, i)
 					mu.Unlock()
@@ -255,14 +262,16 @@ func rehash(ctx context.Context, data Handle, layout piece.Layout, c *claims) (i
 	for _, i := range dropped {
 		c.have.Unset(i)
 		c.origin.Unset(i)
-		c.digests[i] = piece.Digest{}
+		if c.digests != nil {
+			c.digests[i] = piece.Digest{}
+		}
 	}
 	return len(dropped), ctx.Err()
 }
 
 // matches reads piece i into buf, which has room for it, and reports ErrDamaged if it
 // cannot be read or has not the digest d.
-func matches(data Handle, layout piece.Layout, i piece.Index, buf []byte, d piece.Digest) error {
+func matches(data io.ReaderAt, layout piece.Layout, i piece.Index, buf []byte, d piece.Digest) error {
 	r := layout.Range(i)
 	buf = buf[:r.Len()]
 	if n, err := data.ReadAt(buf, r.Start); n < len(buf) {

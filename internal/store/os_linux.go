@@ -2,7 +2,12 @@ package store
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,10 +54,71 @@ func renameNew(from, to string) error {
 	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 }
 
+// moveAt renames a file from one open folder to another, replacing or not what has the
+// name there. errors.ErrUnsupported as of renameNew.
+func moveAt(from *os.File, name string, to *os.File, toName string, replace bool) error {
+	flags := uint(unix.RENAME_NOREPLACE)
+	if replace {
+		flags = 0
+	}
+	err := withFolders(from, to, func(from, to int) error { return unix.Renameat2(from, name, to, toName, flags) })
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM):
+		return errors.ErrUnsupported
+	}
+	return &os.LinkError{Op: "rename", Old: name, New: toName, Err: err}
+}
+
+// tellsOfVolume: from 5.8 on syncfs fails if writing anything back has failed since the
+// folder was opened.
+var tellsOfVolume = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	release := strings.SplitN(unix.ByteSliceToString(u.Release[:]), ".", 3)
+	if len(release) < 2 {
+		return false
+	}
+	major, err := strconv.Atoi(release[0])
+	minor, err2 := strconv.Atoi(strings.TrimRight(release[1], "abcdefghijklmnopqrstuvwxyz-"))
+	return err == nil && err2 == nil && (major > 5 || major == 5 && minor >= 8)
+})
+
+// syncsVolume knows the file systems whose syncfs flushes the device: others, such as
+// FUSE, may call good what is still on its way.
+func syncsVolume(folder *os.File) bool {
+	var s unix.Statfs_t
+	if !tellsOfVolume() || withFolders(folder, folder, func(fd, _ int) error { return unix.Fstatfs(fd, &s) }) != nil {
+		return false
+	}
+	switch uint32(s.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true
+	}
+	return false
+}
+
+func syncVolume(folder *os.File) error {
+	if err := withFolders(folder, folder, func(fd, _ int) error { return unix.Syncfs(fd) }); err != nil {
+		return &os.PathError{Op: "syncfs", Path: folder.Name(), Err: err}
+	}
+	return nil
+}
+
 func freeBytes(s *unix.Statfs_t) int64 {
 	unit := s.Frsize
 	if unit <= 0 {
 		unit = s.Bsize
 	}
 	return int64(s.Bavail * uint64(unit))
+}
+
+func changeOf(info fs.FileInfo) (changed int64, inode uint64) {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ctim.Nano(), s.Ino
+	}
+	return 0, 0
 }

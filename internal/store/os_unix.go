@@ -3,6 +3,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,7 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const noFollow = unix.O_NOFOLLOW
+const (
+	noFollow    = unix.O_NOFOLLOW
+	notBlocking = unix.O_NONBLOCK // a pipe that took a file's place must not hold us
+)
 
 // fileMode is what the user's umask makes of a new file. It can only be read by
 // setting it, so that is done while no other goroutine can create files.
@@ -68,8 +72,33 @@ func syncFolder(folder string) error {
 		return err
 	}
 	defer d.Close()
+	return syncOpenFolder(d)
+}
+
+func syncOpenFolder(d *os.File) error {
 	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
 	return nil
+}
+
+// withFolders runs call on two open folders, again while a signal interrupts it.
+func withFolders(a, b *os.File, call func(a, b int) error) error {
+	first, err := a.SyscallConn()
+	if err != nil {
+		return err
+	}
+	second, err := b.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner, failed error
+	err = first.Control(func(x uintptr) {
+		inner = second.Control(func(y uintptr) {
+			for failed = unix.EINTR; errors.Is(failed, unix.EINTR); {
+				failed = call(int(x), int(y))
+			}
+		})
+	})
+	return cmp.Or(err, inner, failed)
 }

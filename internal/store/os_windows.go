@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	noFollow = 0
-	fileMode = fs.FileMode(0o666)
+	noFollow    = 0
+	notBlocking = 0
+	fileMode    = fs.FileMode(0o666)
 )
 
 func datasync(f *os.File) error { return f.Sync() }
@@ -75,3 +76,14 @@ func isOtherDisk(err error) bool { return errors.Is(err, windows.ERROR_NOT_SAME_
 
 // syncFolder: NTFS journals names; MOVEFILE_WRITE_THROUGH has waited for it.
 func syncFolder(string) error { return nil }
+
+func syncOpenFolder(*os.File) error { return nil }
+
+func moveAt(*os.File, string, *os.File, string, bool) error { return errors.ErrUnsupported }
+
+// syncsVolume: nothing here syncs a whole volume and waits for it.
+func syncsVolume(*os.File) bool { return false }
+
+func syncVolume(*os.File) error { return errors.ErrUnsupported }
+
+func changeOf(fs.FileInfo) (changed int64, inode uint64) { return 0, 0 }

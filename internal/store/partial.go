@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"time"
 
 	"dragonload/internal/piece"
 )
@@ -21,6 +20,7 @@ type partial struct {
 	layout  piece.Layout
 	folder  fs.FileInfo // of the partial file, when it was opened
 	data    Handle      // exchanged by Finish, with File.life held for writing
+	tree    *tree       // what data is, if it is of several files
 
 	// finished, once the file has its final name; set with File.life held.
 	finished bool
@@ -47,7 +47,9 @@ type partial struct {
 	// Everything below is guarded by mu.
 
 	have, origin  piece.Bitfield
-	digests       []piece.Digest
+	unwanted      piece.Bitfield   // need not be stored
+	spare         int              // of these, not held
+	digests       []piece.Digest   // those of the manifest, if tree is set
 	writing       piece.Bitfield   // a Write of them is on its way to the disk
 	doubting      bool             // no Write begins: a failed sync waits for those under way
 	unsynced      piece.Bitfield   // held, written since the last sync began
@@ -63,8 +65,7 @@ type partial struct {
 	halted        bool  // the workers are to end
 	ended         bool  // the File is closed, or went on to another generation
 
-	checked      piece.Bitfield // held, and compared with its digest since checkedSince
-	checkedSince time.Time
+	checked checks // held, and compared with their digests a short while ago
 
 	prefix  piece.Index // pieces before it are in sums
 	hashing bool        // somebody is adding piece prefix to sums
@@ -78,14 +79,16 @@ func newPartial(j *Journal, o *Options, folder fs.FileInfo, rec record, data Han
 	p := &partial{
 		journal: j, o: o, rec: rec, layout: rec.layout, folder: folder, data: data,
 		wake: make(chan struct{}, 1),
-		have: piece.NewBitfield(count), origin: piece.NewBitfield(count),
-		digests: make([]piece.Digest, count),
+		have: piece.NewBitfield(count), origin: piece.NewBitfield(count), unwanted: piece.NewBitfield(count),
 		writing: piece.NewBitfield(count), unsynced: piece.NewBitfield(count), durable: piece.NewBitfield(count),
 		doubtful: piece.NewBitfield(count), old: piece.NewBitfield(count),
 		stale: make(map[int]struct{}), strikes: make(map[piece.Index]int),
 		sums: newSums(o.Hashes), unnamed: true,
 	}
 	p.changed = sync.NewCond(&p.mu)
+	if !rec.tree {
+		p.digests = make([]piece.Digest, count)
+	}
 	return p
 }
 
@@ -122,7 +125,9 @@ func (p *partial) start() {
 		return
 	}
 	p.workers.Go(func() { p.syncLoop(stop) })
-	p.workers.Go(p.hashLoop)
+	if p.tree == nil {
+		p.workers.Go(p.hashLoop)
+	}
 }
 
 func (p *partial) halt() {
@@ -149,6 +154,20 @@ func (p *partial) empty() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.have.Count() == 0 && p.layout.Size > 0
+}
+
+// whole reports whether all is held that is wanted; p.mu must be held.
+func (p *partial) whole() bool { return p.have.Count()+p.spare == p.have.Len() }
+
+// missing returns the first piece from i on that is wanted and not held; p.mu must be held.
+func (p *partial) missing(i piece.Index) (piece.Index, bool) {
+	for {
+		m, ok := p.have.NextUnset(i)
+		if !ok || !p.unwanted.Has(m) {
+			return m, ok
+		}
+		i = m + 1
+	}
 }
 
 func (p *partial) digest(i piece.Index) (piece.Digest, bool) {
@@ -184,14 +203,14 @@ func (p *partial) await(ctx context.Context, ready func() bool) error {
 }
 
 func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin bool) error {
-	if int(i) >= p.layout.Count() || int64(len(data)) != p.layout.Length(i) {
+	if int(i) >= p.layout.Count() || int64(len(data)) != p.layout.Length(i) || p.tree != nil && p.digests[i] != d {
 		return fmt.Errorf("write %s: %d bytes are not piece %d", p.o.Part, len(data), i)
 	}
 	held, err := p.reserve(i, d, fromOrigin)
 	if held || err != nil {
 		return err
 	}
-	_, err = p.data.WriteAt(data, int64(i)*p.layout.PieceLength)
+	_, err = p.data.WriteAt(data, p.layout.Range(i).Start)
 
 	p.mu.Lock()
 	p.writing.Unset(i)
@@ -202,7 +221,12 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 		return fmt.Errorf("write piece %d: %w", i, p.journal.writeError(p.o.Part, missing, err))
 	}
 	p.have.Set(i)
-	p.digests[i] = d
+	if p.unwanted.Has(i) {
+		p.spare--
+	}
+	if p.tree == nil {
+		p.digests[i] = d
+	}
 	if fromOrigin {
 		p.origin.Set(i)
 	}
@@ -210,7 +234,7 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 	first := p.unsynced.Count() == 0
 	p.unsynced.Set(i)
 	p.unsyncedBytes += int64(len(data))
-	if first || p.unsyncedBytes >= p.journal.batchBytes || p.have.All() {
+	if first || p.unsyncedBytes >= p.journal.batchBytes || p.whole() {
 		p.wakeSyncer()
 	}
 	p.mu.Unlock()
@@ -219,17 +243,14 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 
 // noteChecked notes that piece i is as it should be, now. It needs mu.
 func (p *partial) noteChecked(i piece.Index) {
-	if now := time.Now(); now.Sub(p.checkedSince) >= p.journal.checkAgain {
-		p.checked, p.checkedSince = piece.NewBitfield(p.layout.Count()), now
-	}
-	p.checked.Set(i)
+	p.checked.note(i, p.layout.Count(), p.journal.checkAgain)
 }
 
 // wasChecked reports whether piece i was compared with its digest a short while ago.
 func (p *partial) wasChecked(i piece.Index) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.checked.Has(i) && time.Since(p.checkedSince) < p.journal.checkAgain
+	return p.checked.has(i, p.journal.checkAgain)
 }
 
 // reserve makes the caller the one who writes piece i, unless it is held already.
@@ -259,10 +280,10 @@ func (p *partial) reserve(i piece.Index, d piece.Digest, fromOrigin bool) (held 
 	return false, nil
 }
 
-// missingBytes returns how many bytes are in pieces that are not held.
+// missingBytes returns how many bytes are in pieces that are wanted and not held.
 func (p *partial) missingBytes() int64 {
 	missing := int64(0)
-	for i, ok := p.have.NextUnset(0); ok; i, ok = p.have.NextUnset(i + 1) {
+	for i, ok := p.missing(0); ok; i, ok = p.missing(i + 1) {
 		missing += p.layout.Length(i)
 	}
 	return missing
@@ -306,7 +327,12 @@ func (p *partial) forgetLocked(i piece.Index) {
 	if int(i) >= p.layout.Count() || !p.have.Unset(i) {
 		return
 	}
-	p.digests[i] = piece.Digest{}
+	if p.unwanted.Has(i) {
+		p.spare++
+	}
+	if p.tree == nil {
+		p.digests[i] = piece.Digest{}
+	}
 	p.origin.Unset(i)
 	p.doubtful.Unset(i)
 	p.old.Unset(i)

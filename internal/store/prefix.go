@@ -133,8 +133,8 @@ func (p *partial) feed(i piece.Index, d piece.Digest, doubtful bool, buf *[]byte
 
 // Finished is what became of a file whose pieces are all stored.
 type Finished struct {
-	Path   string // the final path
-	SHA256 [sha256.Size]byte
+	Path   string                 // the final path
+	SHA256 [sha256.Size]byte      // zero of several files, as are the others
 	Sums   map[crypto.Hash][]byte // of Options.Hashes
 	Reread bool                   // what an earlier run left was read from disk again for the hashes
 }
@@ -156,8 +156,12 @@ func (p *partial) awaitSums(ctx context.Context) (Finished, error) {
 	var done Finished
 	var missing error
 	err := p.await(ctx, func() bool {
-		if i, ok := p.have.NextUnset(0); ok {
+		if i, ok := p.missing(0); ok {
 			missing = &IncompleteError{Missing: i}
+			return true
+		}
+		if p.tree != nil {
+			done = Finished{Path: p.o.Target}
 			return true
 		}
 		if int(p.prefix) < p.layout.Count() || p.hashing {

@@ -24,6 +24,9 @@ import (
 func (f *File) Finish(ctx context.Context, from ...string) (Finished, error) {
 	f.ops.Lock()
 	defer f.ops.Unlock()
+	if f.tree != nil {
+		return f.finishTree(ctx, from)
+	}
 	var p *partial
 	var done Finished
 	for named := false; !named; {

@@ -16,9 +16,11 @@ type record struct {
 	incarnation  uint64
 	layout       piece.Layout
 
+	tree bool // of several files, in a folder
+
 	// clean marks a File that was closed in order. size and modified (nanoseconds
 	// since 1970) are the partial file's at that moment: whoever changes the file
-	// afterwards makes the mark void.
+	// afterwards makes the mark void. Of a tree, modified is that moment.
 	clean          bool
 	size, modified int64
 }
@@ -29,8 +31,13 @@ type claims struct {
 	digests      []piece.Digest
 }
 
-func newClaims(count int) claims {
-	return claims{have: piece.NewBitfield(count), origin: piece.NewBitfield(count), digests: make([]piece.Digest, count)}
+// newClaims returns none of count pieces; bare ones have no digests.
+func newClaims(count int, bare bool) claims {
+	c := claims{have: piece.NewBitfield(count), origin: piece.NewBitfield(count)}
+	if !bare {
+		c.digests = make([]piece.Digest, count)
+	}
+	return c
 }
 
 // The journal holds a bucket "downloads 1", and in it a bucket for each target, named
@@ -41,19 +48,25 @@ func newClaims(count int) claims {
 //	"record"          version (1 byte, 1), strings: partial file, source; kind of
 //	                  validator (1 byte), string: validator; size, incarnation, piece
 //	                  length (8 bytes each); clean (1 byte, 0 or 1), size and time of
-//	                  change of the partial file at the clean stop (8 bytes each)
+//	                  change of the partial file at the clean stop (8 bytes each); if
+//	                  the bytes are those of a manifest, the version is 2, and behind
+//	                  all this are the number of pieces (4 bytes) and what there is on
+//	                  disk (1 byte): 0 a file, 1 a folder
 //	"chunk " and n    (n: 4 bytes) pieces 256 n to 256 n + 255: a bit for each that is
 //	                  stored, the first in the highest bit (32 bytes); likewise for
 //	                  each that this member read from the origin itself (32 bytes);
-//	                  their digests, zero where not stored (256 times 32 bytes)
+//	                  their digests, zero where not stored (256 times 32 bytes); none
+//	                  of a folder, whose digests are in the manifest
 const (
-	recordVersion = 1
+	recordVersion   = 1
+	manifestVersion = 2
 
 	// chunkPieces is how many pieces share one key of the journal, so that a batch
 	// rewrites 8 KiB for each run of pieces that it touches and not all digests.
 	chunkPieces = 256
 	chunkBits   = chunkPieces / 8
 	chunkSize   = 2*chunkBits + chunkPieces*len(piece.Digest{})
+	bareChunk   = 2 * chunkBits // of a folder
 
 	// maxPath bounds the strings of a record.
 	maxPath = 1 << 15
@@ -78,6 +91,9 @@ func unseal(value []byte) ([]byte, error) {
 
 func (r *record) encode() []byte {
 	b := []byte{recordVersion}
+	if r.pin.Kind == piece.Manifest {
+		b[0] = manifestVersion
+	}
 	b = appendText(b, r.part)
 	b = appendText(b, r.source)
 	b = append(b, byte(r.pin.Kind))
@@ -85,14 +101,21 @@ func (r *record) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.pin.Size))
 	b = binary.BigEndian.AppendUint64(b, r.incarnation)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.layout.PieceLength))
-	clean := byte(0)
-	if r.clean {
-		clean = 1
-	}
-	b = append(b, clean)
+	b = append(b, flag(r.clean))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.size))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.modified))
+	if r.pin.Kind == piece.Manifest {
+		b = binary.BigEndian.AppendUint32(b, r.pin.Pieces)
+		b = append(b, flag(r.tree))
+	}
 	return seal(b)
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 func decodeRecord(value []byte) (record, error) {
@@ -102,8 +125,9 @@ func decodeRecord(value []byte) (record, error) {
 		return r, err
 	}
 	f := fields{b: b}
-	if v := f.take(1)[0]; v != recordVersion {
-		return r, fmt.Errorf("record of version %d", v)
+	version := f.take(1)[0]
+	if version != recordVersion && version != manifestVersion {
+		return r, fmt.Errorf("record of version %d", version)
 	}
 	r.part, r.source = f.text(), f.text()
 	r.pin.Kind = piece.ValidatorKind(f.take(1)[0])
@@ -113,11 +137,23 @@ func decodeRecord(value []byte) (record, error) {
 	r.layout = piece.Layout{Size: r.pin.Size, PieceLength: int64(f.number())}
 	r.clean = f.take(1)[0] == 1
 	r.size, r.modified = int64(f.number()), int64(f.number())
+	if version == manifestVersion {
+		r.pin.PieceLength, r.pin.Pieces = r.layout.PieceLength, binary.BigEndian.Uint32(f.take(4))
+		r.tree = f.take(1)[0] == 1
+	}
 	if err := f.end(); err != nil {
 		return r, err
 	}
 	if err := r.pin.Validate(); err != nil {
 		return r, err
+	}
+	if (r.pin.Kind == piece.Manifest) != (version == manifestVersion) {
+		return r, fmt.Errorf("record of version %d about %v", version, r.pin)
+	}
+	if r.tree {
+		r.layout = r.pin.Layout() // where the files end is not known here
+	} else if n := r.layout.Count(); version == manifestVersion && n != int(r.pin.Pieces) {
+		return r, fmt.Errorf("record of a file of %d pieces about %d", n, r.pin.Pieces)
 	}
 	return r, r.layout.Validate()
 }
@@ -126,11 +162,16 @@ func decodeRecord(value []byte) (record, error) {
 func chunks(count int) int { return (count + chunkPieces - 1) / chunkPieces }
 
 // encodeChunk writes the pieces of chunk n: which of them are claimed, which of these
-// this member read from the origin itself, and their digests, zero where not claimed.
-func encodeChunk(n int, claimed, origin *piece.Bitfield, digests []piece.Digest) []byte {
-	b := make([]byte, chunkSize, chunkSize+4)
+// this member read from the origin itself, and unless bare their digests, zero where not
+// claimed.
+func encodeChunk(n int, claimed, origin *piece.Bitfield, digests []piece.Digest, bare bool) []byte {
+	size := chunkSize
+	if bare {
+		size = bareChunk
+	}
+	b := make([]byte, size, size+4)
 	first := n * chunkPieces
-	for k := range min(chunkPieces, len(digests)-first) {
+	for k := range min(chunkPieces, claimed.Len()-first) {
 		i := piece.Index(first + k)
 		if !claimed.Has(i) {
 			continue
@@ -139,20 +180,22 @@ func encodeChunk(n int, claimed, origin *piece.Bitfield, digests []piece.Digest)
 		if origin.Has(i) {
 			b[chunkBits+k/8] |= 0x80 >> (k % 8)
 		}
-		copy(b[2*chunkBits+k*len(piece.Digest{}):], digests[i][:])
+		if !bare {
+			copy(b[2*chunkBits+k*len(piece.Digest{}):], digests[i][:])
+		}
 	}
 	return seal(b)
 }
 
 // decode adds what encodeChunk wrote. A chunk that does not match its checksum, or
 // claims pieces that the file has not got, claims nothing.
-func (c *claims) decode(n int, value []byte) error {
+func (c *claims) decode(n int, value []byte, bare bool) error {
 	b, err := unseal(value)
-	if err != nil || len(b) != chunkSize {
+	if err != nil || bare && len(b) != bareChunk || !bare && len(b) != chunkSize {
 		return errTorn
 	}
 	first := n * chunkPieces
-	for k := range min(chunkPieces, len(c.digests)-first) {
+	for k := range min(chunkPieces, c.have.Len()-first) {
 		if b[k/8]&(0x80>>(k%8)) == 0 {
 			continue
 		}
@@ -161,7 +204,9 @@ func (c *claims) decode(n int, value []byte) error {
 		if b[chunkBits+k/8]&(0x80>>(k%8)) != 0 {
 			c.origin.Set(i)
 		}
-		copy(c.digests[i][:], b[2*chunkBits+k*len(piece.Digest{}):])
+		if !bare {
+			copy(c.digests[i][:], b[2*chunkBits+k*len(piece.Digest{}):])
+		}
 	}
 	return nil
 }

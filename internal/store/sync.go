@@ -46,6 +46,9 @@ func (p *partial) settleBatch() error {
 	if err == nil {
 		err = p.record(false)
 	}
+	if err == nil && p.tree != nil {
+		err = p.nameFiles()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stuck = nil
@@ -81,6 +84,9 @@ func (p *partial) placed() error {
 
 // samePart reports whether the partial file's name still leads to data.
 func (p *partial) samePart() bool {
+	if p.tree != nil {
+		return p.tree.samePart()
+	}
 	named, err := p.journal.disk.Lstat(p.o.Part)
 	if err != nil {
 		return false
@@ -98,7 +104,7 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 	for {
 		p.mu.Lock()
 		full := p.stuck == nil && (p.unsyncedBytes >= p.journal.batchBytes || p.hurry)
-		whole := p.have.All() && p.unsynced.Count() > 0
+		whole := p.whole() && p.unsynced.Count() > 0
 		p.mu.Unlock()
 		if full {
 			return true
@@ -119,7 +125,7 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 // flush syncs the data. What was written before it began is durable afterwards.
 func (p *partial) flush() error {
 	p.mu.Lock()
-	cut := p.have.All() && p.trailed != trailNone
+	cut := p.whole() && p.trailed != trailNone
 	if p.err != nil || p.unsynced.Count() == 0 && !cut {
 		defer p.mu.Unlock()
 		return p.err
@@ -149,6 +155,9 @@ func (p *partial) flush() error {
 		if p.have.Has(i) && !p.unsynced.Has(i) {
 			p.durable.Set(i)
 			p.outdate(i)
+			if p.tree != nil {
+				p.tree.touch(i)
+			}
 		}
 	}
 	p.changed.Broadcast()
@@ -187,7 +196,7 @@ func (p *partial) doubt(cause error) error {
 		p.o.Unsure(suspects.Count(), cause)
 	}
 
-	again, err := p.journal.disk.Open(p.o.Part, false)
+	again, err := p.reopen()
 	if err != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -206,12 +215,23 @@ func (p *partial) doubt(cause error) error {
 		defer p.mu.Unlock()
 		return p.journal.diskFull(p.o.Part, p.missingBytes())
 	}
+	if p.tree != nil {
+		return p.flush()
+	}
 	// A truncation that was lost with the data would not be made again: it shows as made.
 	if err := p.data.Truncate(p.layout.Size + 1); err != nil {
 		return p.fail(err)
 	}
 	p.trailed = trailSome
 	return p.flush()
+}
+
+// reopen returns a handle through which nothing was written.
+func (p *partial) reopen() (Handle, error) {
+	if p.tree != nil {
+		return &afresh{p.tree}, nil
+	}
+	return p.journal.disk.Open(p.o.Part, false)
 }
 
 // fail ends the storing for good.
@@ -257,7 +277,7 @@ func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) {
 // that the File ended in order. It is called by the syncer, or when that has ended.
 func (p *partial) record(clean bool) error {
 	p.mu.Lock()
-	whole := p.have.All()
+	whole := p.have.All() || p.tree != nil // and has no trail
 	if len(p.stale) == 0 && !clean {
 		p.mu.Unlock()
 		return nil
@@ -267,7 +287,7 @@ func (p *partial) record(clean bool) error {
 	}
 	values := make(map[int][]byte, len(p.stale))
 	for n := range p.stale {
-		values[n] = encodeChunk(n, &p.durable, &p.origin, p.digests)
+		values[n] = encodeChunk(n, &p.durable, &p.origin, p.digests, p.tree != nil)
 	}
 	clear(p.stale)
 	p.hurry = false
@@ -315,7 +335,10 @@ func (p *partial) save(clean bool, values map[int][]byte) error {
 		p.unnamed = false
 	}
 	var head *record
-	if clean {
+	switch {
+	case clean && p.tree != nil:
+		p.rec.clean, p.rec.modified = true, time.Now().UnixNano()
+	case clean:
 		info, err := p.data.Stat()
 		if err != nil {
 			return err

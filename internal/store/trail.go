@@ -80,15 +80,18 @@ func readTrail(data Handle) (k known, ok bool) {
 	if k.rec, err = decodeRecord(head); err != nil {
 		return k, false
 	}
+	if k.rec.tree {
+		return k, false
+	}
 	count := chunks(k.rec.layout.Count())
 	if at != k.rec.layout.Size+int64(count*sealedChunk) {
 		return k, false
 	}
-	k.claims = newClaims(k.rec.layout.Count())
+	k.claims = newClaims(k.rec.layout.Count(), false)
 	value := make([]byte, sealedChunk)
 	for n := range count {
 		if _, err := data.ReadAt(value, k.rec.layout.Size+int64(n*sealedChunk)); err == nil {
-			_ = k.claims.decode(n, value) // a torn one claims nothing
+			_ = k.claims.decode(n, value, false) // a torn one claims nothing
 		}
 	}
 	k.readable = true
