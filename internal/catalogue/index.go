@@ -46,6 +46,7 @@ func (h *holder) live(now time.Time) bool { return h.until.IsZero() || now.Befor
 type content struct {
 	number uint32
 	claim
+	entry  *Entry // that says so, without Names and Partial
 	folded string // its name
 	held   []holding
 }
@@ -304,6 +305,9 @@ func (x *Index) like(c *claim) *content {
 // add puts a content in that nobody holds yet. x.mu is held.
 func (x *Index) add(said claim, words []string) *content {
 	c := &content{claim: said, folded: Fold(said.name)}
+	c.entry = &Entry{
+		Manifest: c.manifest, Name: c.name, Folder: c.folder, Size: c.size, Files: c.files, Private: c.private, Key: c.key,
+	}
 	if n := len(x.free); n > 0 {
 		c.number = x.free[n-1]
 		x.free = x.free[:n-1]

@@ -116,9 +116,7 @@ func (r *result) take(c *content) bool {
 		r.page.More = true
 		return false
 	}
-	f.Entry = &Entry{
-		Manifest: c.manifest, Name: c.name, Folder: c.folder, Size: c.size, Files: c.files, Private: c.private, Key: c.key,
-	}
+	f.Entry = c.entry
 	r.page.Found = append(r.page.Found, f)
 	return true
 }

@@ -45,6 +45,10 @@ var (
 	ErrCreator       = refusal("is-creator", connect.CodeFailedPrecondition, "this machine made the room and holds its authority: it can leave the room, not be removed from it")
 	ErrManyRemoved   = refusal("too-many-removed", connect.CodeResourceExhausted, "as many members were removed lately as can be: make a new room")
 
+	ErrPublishAnew   = refusal("publish-anew", connect.CodeFailedPrecondition, "the tracker does not know what this machine has published: it is published anew")
+	ErrCatalogueFull = refusal("catalogue-full", connect.CodeResourceExhausted, "the room's catalogue has as many entries of this machine, or of all, as it can have: share folders instead of single files, or unshare some")
+	ErrUnreachable   = refusal("unreachable", connect.CodeFailedPrecondition, "the tracker cannot reach this machine at the address that it gives, so what it shares is not listed: open the port for members in its firewall, or name the right address with --advertise")
+
 	ErrVersion   = refusal("version", connect.CodeUnimplemented, "the other end speaks another version of the protocol: update the older of the two (dragonload version)")
 	ErrMalformed = refusal("malformed", connect.CodeInvalidArgument, "the message breaks the protocol")
 	ErrReplaced  = refusal("session-replaced", connect.CodeAborted, "another session of this member took the place of this one")

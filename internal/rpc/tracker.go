@@ -40,6 +40,7 @@ type Tracker struct {
 	transport *http.Transport
 	pools     poolv1connect.PoolServiceClient
 	rooms     roomv1connect.RoomServiceClient
+	shelf     roomv1connect.CatalogueServiceClient
 	removals  func(*room.Removals)     // nil: nobody wants to know
 	conn      atomic.Pointer[tls.Conn] // the one connection, once it was made
 }
@@ -72,6 +73,7 @@ func NewTracker(addr string, cfg *tls.Config, dial DialFunc) (*Tracker, error) {
 	t.pools = poolv1connect.NewPoolServiceClient(client, "https://"+addr, clientOptions())
 	t.rooms = roomv1connect.NewRoomServiceClient(client, "https://"+addr,
 		clientOptions(), connect.WithReadMaxBytes(maxMembersMessage))
+	t.shelf = roomv1connect.NewCatalogueServiceClient(client, "https://"+addr, clientOptions())
 	return t, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 	"dragonload/internal/swarm"
@@ -27,6 +29,8 @@ type present struct {
 	conns, sessions int
 	lastSeen        time.Time // when the last connection ended
 	introduced      bool      // State has its number and name
+
+	allowance *rate.Limiter // of what its calls cost the catalogue; nil: nothing was spent
 }
 
 func newPresence() *presence {

@@ -48,13 +48,28 @@ func (s *Service) store(r *room.Room) error {
 func (s *Service) shutOut(r *room.Room) error {
 	s.present.shutOut(r)
 	if !s.opts.Serves(r) {
-		return nil // the room's own tracker stores it, and who keeps the room; here are only sessions about pools
+		// The room's own tracker stores it, and who keeps the room; here are only sessions
+		// about pools, and what members publish meanwhile.
+		return s.withdraw(r)
 	}
 	err := s.store(r)
 	if err != nil {
 		s.opts.Log.Error("a removal is not durable", "err", err)
 	}
 	return err
+}
+
+// withdraw takes out what those publish who were removed from a room that has another
+// tracker.
+func (s *Service) withdraw(r *room.Room) error {
+	ctx, cancel := context.WithTimeout(context.Background(), storeWithin)
+	defer cancel()
+	for _, one := range r.Removals.List {
+		if err := s.opts.State.Withdraw(ctx, r.ID, one.Key); err != nil {
+			return fmt.Errorf("take out what %v publishes: %w", one.Key, err)
+		}
+	}
+	return nil
 }
 
 // learn takes in a list that a member has told. A tracker whose state was set back

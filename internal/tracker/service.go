@@ -64,6 +64,10 @@ type Options struct {
 	// Machine are the limits of the machines.
 	Machine swarm.TrackerOptions
 
+	// Dial opens the connections that find out whether a holder can be reached; nil: the
+	// system's.
+	Dial rpc.DialFunc
+
 	// MaxConns bounds the connections of one member in a room (default 16).
 	MaxConns int
 	// MaxSessions bounds the sessions, which is to say pools, of one member in a room
@@ -78,6 +82,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.Serves == nil {
 		o.Serves = func(r *room.Room) bool { return r.Created }
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
 	}
 	for o.Seed == 0 {
 		var b [8]byte
@@ -103,6 +110,7 @@ type Service struct {
 	hosted  hosted
 	present *presence
 	board   *board
+	probes  *prober
 	stopped chan struct{} // closed when the event loops have ended
 	quiet   chan struct{} // closed when the sessions have ended after that
 }
@@ -116,6 +124,7 @@ func NewService(o Options) *Service {
 		stopped: make(chan struct{}),
 		quiet:   make(chan struct{}),
 	}
+	s.probes = newProber(s)
 	s.opts.Rooms.Watch(s.shutOut)
 	zero := time.Now()
 	for i := range min(maxShards, runtime.GOMAXPROCS(0)) {
@@ -238,6 +247,8 @@ func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(poolv1connect.NewPoolServiceHandler(poolHandler{s}, rpc.HandlerOptions()))
 	mux.Handle(roomv1connect.NewRoomServiceHandler(roomHandler{s}, rpc.HandlerOptions()))
+	shelf := shelves{s: s, searching: make(chan struct{}, maxSearches)}
+	mux.Handle(roomv1connect.NewCatalogueServiceHandler(shelf, rpc.HandlerOptions()))
 	return s.membersOnly(mux)
 }
 
