@@ -252,7 +252,7 @@ func (d *download) prepare(ctx context.Context) error {
 	}
 	d.machine = swarm.NewNode(opts, newRand())
 	if d.room == nil {
-		d.private = swarm.NewTracker(swarm.TrackerOptions{}, newRand())
+		d.private = swarm.NewTracker(swarm.TrackerOptions{Patience: -1}, newRand())
 	}
 	return nil
 }

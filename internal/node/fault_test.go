@@ -40,11 +40,19 @@ func newWorld(t *testing.T, size int) *world {
 	t.Helper()
 	w := &world{network: new(origintest.Network), data: fileOf(size)}
 	w.lab = newLabAt(t, "127.0.0.1:4100", w.network)
-	l, err := w.network.Listen(t.Context(), "tcp", worldOrigin)
+	w.host(worldOrigin, w)
+	return w
+}
+
+// host runs another server of the world until the test ends.
+func (w *world) host(addr string, handler http.Handler) {
+	t := w.t
+	t.Helper()
+	l, err := w.network.Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: w, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -54,7 +62,6 @@ func newWorld(t *testing.T, size int) *world {
 		server.Close()
 		<-ended
 	})
-	return w
 }
 
 func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"dragonload/internal/node"
@@ -290,6 +291,60 @@ func TestMirror_workOfAnEarlierRun(t *testing.T) {
 	if saved.Checked == "origin" {
 		t.Error("checked=origin, though a mirror brought a part")
 	}
+}
+
+// Whoever cannot get the file itself waits for a member that can, in whatever order they
+// begin.
+func TestMirror_ofAMemberWhoComesLater(t *testing.T) {
+	t.Parallel()
+	for _, late := range []time.Duration{0, 100 * time.Millisecond, 4 * time.Second} {
+		t.Run(late.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 4<<20)
+				w.run()
+				w.host("gone.test:80", http.NotFoundHandler())
+				var runs []*run
+				for k := range 3 {
+					spec := w.spec(t)
+					if k == 2 {
+						time.Sleep(late)
+						spec.Mirrors = []node.Mirror{{URL: spec.URL}}
+					}
+					spec.URL = "http://gone.test/image.iso"
+					runs = append(runs, download(t, t.Context(), start(t, w.join(fmt.Sprintf("member-%d", k)).options()), spec))
+				}
+				for _, r := range runs {
+					w.ends(t, r)
+				}
+				if sent := w.sent.Load(); sent > 5<<20 {
+					t.Errorf("the mirror sent %d bytes of a file of 4 MiB", sent)
+				}
+			})
+		})
+	}
+}
+
+// Where nobody can get it, they say so soon.
+func TestMirror_ofNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4<<20)
+		w.run()
+		w.host("gone.test:80", http.NotFoundHandler())
+		began := time.Now()
+		var runs []*run
+		for k := range 3 {
+			spec := w.spec(t)
+			spec.URL = "http://gone.test/image.iso"
+			runs = append(runs, download(t, t.Context(), start(t, w.join(fmt.Sprintf("member-%d", k)).options()), spec))
+		}
+		for _, r := range runs {
+			r.failure(t, node.ExitNotFound)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
 
 // In a room each member uses its own addresses; the bytes are one generation.

@@ -402,9 +402,6 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 		return
 	}
 	n.giveBack(r, Returned{Failure: failure, Wait: ev.Wait})
-	if !n.tracker.up && failure == Lasting && !n.pinned && len(n.swap.order) == 0 {
-		n.fail(FailOrigin)
-	}
 }
 
 // maxFruitless is how many streams in a row may break off without getting further than

@@ -628,6 +628,8 @@ func (n *Node) check() {
 // givenUp says why a node ends to which nothing has come for long.
 func (n *Node) givenUp() FailCode {
 	switch {
+	case n.origin.barred && !n.pinned:
+		return FailOrigin // which says more
 	case !n.whole():
 		return FailSilence
 	case n.unsure():

@@ -140,7 +140,7 @@ func (n *Node) relay() {
 func (n *Node) checkOrphan() {
 	o, t := &n.origin, &n.tracker
 	if !n.opts.Fetches || o.barred {
-		if !t.up && !n.pinned && o.barred && len(n.swap.order) == 0 {
+		if !t.up && !n.pinned && o.barred && len(n.swap.order) == 0 && n.now >= max(t.downSince.Add(hopelessTime), t.queuedTo) {
 			n.fail(FailOrigin)
 		}
 		return

@@ -147,6 +147,7 @@ func (p *pool) pinnedMessage() Pinned {
 
 func (p *pool) join(m *member, now Instant) {
 	p.lastNumber++
+	p.hopelessFrom = 0
 	m.pos = len(p.order)
 	p.order = append(p.order, m)
 	p.members[m.id] = m
@@ -524,5 +525,13 @@ func (p *pool) pickProber(now Instant, not *member) *member {
 // hopeless reports whether something is missing that nobody can fetch: the origin has
 // refused whoever could. Where nobody has tried, somebody who can may still come.
 func (p *pool) hopeless() bool {
-	return p.refused && p.fetchers == 0 && p.missing() && len(p.limbo) == 0
+	return p.refused && p.missing() && len(p.limbo) == 0 && (p.fetchers == 0 || !p.pinned && !p.canProbe())
 }
+
+// canProbe reports whether somebody can say what the file is, now or later.
+func (p *pool) canProbe() bool {
+	return slices.ContainsFunc(p.order, func(m *member) bool { return m.fetches && m.wants })
+}
+
+// hopelessTime is how long those who cannot fetch wait for somebody who can.
+const hopelessTime = 5 * time.Second

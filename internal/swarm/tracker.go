@@ -19,6 +19,10 @@ type TrackerOptions struct {
 	// (default 2.5 s: its leases must be with others within 3 s).
 	Silence time.Duration
 
+	// Patience is how long the members of a pool that none of them can fetch wait for one
+	// who can (default hopelessTime). Negative: nobody else will come.
+	Patience time.Duration
+
 	// MaxMembers bounds a pool, MaxPools the Tracker (defaults 20 000 and 10 000).
 	// Announces beyond are answered with CutMember.
 	MaxMembers, MaxPools int
@@ -48,6 +52,9 @@ func (o TrackerOptions) withDefaults() TrackerOptions {
 	set(&o.MaxPieces, 1<<24)
 	if o.Silence == 0 {
 		o.Silence = 2500 * time.Millisecond
+	}
+	if o.Patience == 0 {
+		o.Patience = hopelessTime
 	}
 	return o
 }
@@ -649,8 +656,8 @@ func (t *Tracker) nextWake(p *pool) Instant {
 		// Nobody may probe now; look again when the first may.
 		wake = min(wake, max(p.holdUntil, t.now.Add(retryTime)))
 	}
-	if p.hopelessFrom > 0 && !p.gaveUp && p.ofManifest() {
-		wake = min(wake, max(p.hopelessFrom.Add(despairTime), p.meetsUntil))
+	if p.hopelessFrom > 0 && !p.gaveUp {
+		wake = min(wake, t.despairAt(p))
 	}
 	if p.pinned && len(p.hungry) > 0 {
 		// Somebody idles: when the pause is over there may be work, and a stalled

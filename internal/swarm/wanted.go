@@ -168,17 +168,24 @@ func (t *Tracker) holders(p *pool, m *member, drawn []int) (k int, ok bool) {
 	return 0, false
 }
 
-// despair reports whether the members of a pool should give up.
+// despair reports whether the members of a pool should give up: nobody who could fetch has
+// come for a while. Of members that begin together the one that knows of a mirror may be
+// the last.
 func (t *Tracker) despair(p *pool) bool {
 	switch {
 	case !p.hopeless():
 		p.hopelessFrom = 0
 		return false
 	case p.hopelessFrom == 0:
-		p.hopelessFrom = t.now
+		p.hopelessFrom = max(t.now, 1)
 	}
-	if p.ofManifest() && t.now < p.hopelessFrom.Add(despairTime) {
-		return false
+	return !p.gaveUp && t.now >= t.despairAt(p)
+}
+
+func (t *Tracker) despairAt(p *pool) Instant {
+	patience := max(t.opts.Patience, 0)
+	if p.ofManifest() {
+		patience = despairTime
 	}
-	return !p.gaveUp && t.now >= p.meetsUntil
+	return max(p.meetsUntil, p.hopelessFrom.Add(patience))
 }
