@@ -28,6 +28,7 @@ type machineOptions struct {
 	room                 string // that this process works in; "" if none, or if it is not known yet
 	serve                bool   // from the start, and not with the first download in a room
 	daemon               bool   // all rooms, and what is finished, until the end
+	discovery            bool   // members are looked for in the network around
 	uploadLimit          int64
 	lend                 *node.LendOptions // nil for no help to others
 	stdout               io.Writer
@@ -84,6 +85,9 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 		Listen: o.listen, Advertise: o.advertise,
 		Serve: o.serve, KeepServing: o.daemon, Local: true,
 		UploadLimit: o.uploadLimit, Lend: o.lend, Stdout: o.stdout, Log: o.log,
+	}
+	if o.discovery {
+		options.Discovery = newDiscovery(o.log)
 	}
 	// Of the rooms made here this node is the tracker; in all others it can take the
 	// place of one that is away, for which it needs to remember nothing.

@@ -30,6 +30,7 @@ type config struct {
 	Advertise   string
 	PartialDir  string
 	StateDir    string
+	Discovery   string // off: members are not looked for in the network around
 	tables      map[string]map[string]any
 }
 
@@ -84,7 +85,7 @@ func (c *config) parse(text string, root *cobra.Command) error {
 	}
 	words := map[string]*string{
 		"default_room": &c.DefaultRoom, "listen": &c.Listen, "advertise": &c.Advertise,
-		"partial_dir": &c.PartialDir, "state_dir": &c.StateDir,
+		"partial_dir": &c.PartialDir, "state_dir": &c.StateDir, "discovery": &c.Discovery,
 	}
 	commands := map[string]*cobra.Command{}
 	known := []string{}
@@ -124,6 +125,9 @@ func (c *config) parse(text string, root *cobra.Command) error {
 			return fmt.Errorf("%s must be a string", key)
 		}
 		*field = s
+	}
+	if c.Discovery != "" && c.Discovery != "on" && c.Discovery != "off" {
+		return fmt.Errorf("discovery is %q; write on or off", c.Discovery)
 	}
 	for _, dir := range []*string{&c.PartialDir, &c.StateDir} {
 		if *dir != "" && !filepath.IsAbs(*dir) {

@@ -241,7 +241,7 @@ func demoRoom(ctx context.Context, dir string, members int, log *slog.Logger) (n
 				return nodes, roomError(err)
 			}
 			listen = address
-		} else if _, err := joinRoom(ctx, folder, state, invite.String(), 5*time.Second); err != nil {
+		} else if _, err := joinRoom(ctx, folder, state, invite.String(), 5*time.Second, false); err != nil {
 			return nodes, err
 		}
 		n, err := startMachine(ctx, machineOptions{stateDir: state, listen: listen, serve: true, log: log.With("node", m+1)})

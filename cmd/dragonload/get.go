@@ -86,7 +86,8 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 		stateDir: state, partialDir: cfg.PartialDir, room: room,
 		listen: firstOf(g.listen, cfg.Listen), advertise: firstOf(g.advertise, cfg.Advertise),
 		listenDemanded: cmd.Flags().Changed("listen"), advertiseDemanded: cmd.Flags().Changed("advertise"),
-		stdout: os.Stdout, log: log,
+		discovery: g.discover.on(cfg),
+		stdout:    os.Stdout, log: log,
 	})
 	if err != nil {
 		return err

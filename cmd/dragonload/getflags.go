@@ -38,6 +38,7 @@ type getFlags struct {
 	maxTries                   int
 	giveUpAfter, linger        durationValue
 	listen, advertise          string
+	discover                   discoveryFlag
 	cacert, proxy, userAgent   string
 	resume, restart            bool
 	overwrite, autoRename      bool
@@ -82,6 +83,7 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.BoolVar(&g.lendQuery, "lend-query", false, "let members that lend their line know the address though it has a query, which may be secret")
 	f.StringVar(&g.listen, "listen", "", "`ADDR:PORT` where members reach this node (default: every address, port "+defaultPort+" or a free one)")
 	f.StringVar(&g.advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
+	g.discover.register(cmd, "do not look for the room's members in the network around while its tracker is away")
 	f.StringVar(&g.cacert, "cacert", "", "trust the certificates of this PEM `FILE` besides the system's")
 	f.StringVar(&g.proxy, "proxy", "", "`URL` of a proxy for the origin, or none (default: as the environment says)")
 	f.StringVar(&g.userAgent, "user-agent", "", "name `S` to tell the origin")

@@ -171,6 +171,7 @@ const joinEvery = 50 * time.Millisecond
 
 func newRoomJoin(std streams) *cobra.Command {
 	var wait durationValue
+	var discover discoveryFlag
 	cmd := &cobra.Command{
 		Use:   "join INVITE|-|@FILE",
 		Short: "join a room; - reads the invite from standard input",
@@ -180,11 +181,11 @@ func newRoomJoin(std streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, folder, stateDir, err := openRooms(cmd)
+			cfg, folder, stateDir, err := openRooms(cmd)
 			if err != nil {
 				return err
 			}
-			r, err := joinRoom(cmd.Context(), folder, stateDir, text, time.Duration(wait))
+			r, err := joinRoom(cmd.Context(), folder, stateDir, text, time.Duration(wait), discover.on(cfg))
 			if err != nil {
 				return err
 			}
@@ -193,6 +194,7 @@ func newRoomJoin(std streams) *cobra.Command {
 		},
 	}
 	cmd.Flags().Var(&wait, "wait", "try again for this long while no tracker of the room answers")
+	discover.register(cmd, "do not look for the room's tracker in the network around where the invite's address does not answer")
 	return cmd
 }
 
@@ -216,8 +218,9 @@ func inviteText(arg string, std streams) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
-// joinRoom joins the room of an invite at the first of its trackers that answers.
-func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, wait time.Duration) (*room.Room, error) {
+// joinRoom joins the room of an invite at the first of its trackers that answers; with
+// look also at one that is only found in the network around.
+func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, wait time.Duration, look bool) (*room.Room, error) {
 	invite, err := room.ParseInvite(text)
 	if err != nil {
 		return nil, usagef("%w", err)
@@ -233,8 +236,18 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 		return nil, failf(exitOther, "%w", err)
 	}
 	until := time.Now().Add(wait)
+	var lookAt time.Time
 	for {
 		joined, err := askToJoin(ctx, invite, csr)
+		if err != nil && noAccess(err) == nil && look && ctx.Err() == nil && !time.Now().Before(lookAt) {
+			lookAt = time.Now().Add(lookEvery)
+			if found, addr, tried := findToJoin(ctx, invite, csr); addr != "" {
+				joined, err = found, nil
+				invite.Addrs = withAddress(invite.Addrs, addr)
+			} else if tried != nil {
+				err = tried
+			}
+		}
 		if err == nil {
 			r, err := enterRoom(folder, invite, joined)
 			if err != nil {
@@ -340,16 +353,21 @@ func newRoomList(std streams) *cobra.Command {
 }
 
 func newRoomMembers(std streams) *cobra.Command {
-	return &cobra.Command{
+	var discover discoveryFlag
+	cmd := &cobra.Command{
 		Use:   "members NAME",
 		Short: "list who is in a room",
 		Args:  exactArgs("the NAME of a room"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			folder, r, _, err := openRoom(cmd, args[0])
+			cfg, folder, _, err := openRooms(cmd)
 			if err != nil {
 				return err
 			}
-			members, err := askMembers(cmd.Context(), folder, r)
+			r, err := folder.Get(args[0])
+			if err != nil {
+				return roomError(err)
+			}
+			members, err := askMembers(cmd.Context(), folder, r, discover.on(cfg))
 			if err != nil {
 				return err
 			}
@@ -372,10 +390,13 @@ func newRoomMembers(std streams) *cobra.Command {
 			return nil
 		},
 	}
+	discover.register(cmd, "do not look for the room's tracker in the network around where its address does not answer")
+	return cmd
 }
 
-// askMembers asks the first tracker that answers.
-func askMembers(ctx context.Context, folder *room.Folder, r *room.Room) ([]rpc.Member, error) {
+// askMembers asks the first tracker that answers; with look also one that is only found in
+// the network around.
+func askMembers(ctx context.Context, folder *room.Folder, r *room.Room, look bool) (members []rpc.Member, err error) {
 	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
 		return nil, roomError(err)
 	}
@@ -385,7 +406,7 @@ func askMembers(ctx context.Context, folder *room.Folder, r *room.Room) ([]rpc.M
 		if err != nil {
 			return nil, failf(exitOther, "%w", err)
 		}
-		members, err := tracker.Members(ctx)
+		members, err = tracker.Members(ctx)
 		tracker.Close()
 		if err == nil {
 			return members, nil
@@ -401,6 +422,12 @@ func askMembers(ctx context.Context, folder *room.Folder, r *room.Room) ([]rpc.M
 			return nil, failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
 		}
 		last = err
+	}
+	if look && findTracker(ctx, r, func(t *rpc.Tracker) error {
+		members, err = t.Members(ctx)
+		return err
+	}) {
+		return members, nil
 	}
 	return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
 }

@@ -27,6 +27,7 @@ type sessionOptions struct {
 	// Whether the command line itself asks for these addresses, which the node that
 	// runs must then have.
 	listenDemanded, advertiseDemanded bool
+	discovery                         bool
 	stdout                            io.Writer
 	log                               *slog.Logger
 }
@@ -46,7 +47,7 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 			return nil, failf(exitFileIO, "%w", err)
 		}
 		if isInvite(o.room) {
-			r, err := joinRoom(ctx, folder, o.stateDir, o.room, 0)
+			r, err := joinRoom(ctx, folder, o.stateDir, o.room, 0, o.discovery)
 			if err != nil {
 				return nil, err
 			}
@@ -67,7 +68,7 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 		}
 		m, err := startMachine(ctx, machineOptions{
 			stateDir: o.stateDir, partialDir: o.partialDir, listen: o.listen, advertise: o.advertise,
-			room: o.room, stdout: o.stdout, log: o.log,
+			room: o.room, discovery: o.discovery, stdout: o.stdout, log: o.log,
 		})
 		if err == nil {
 			return o.ownSession(ctx, m), nil

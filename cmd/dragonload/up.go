@@ -16,6 +16,7 @@ func newUp(std streams) *cobra.Command {
 	var listen, advertise, logFile string
 	var limitUpload rateValue
 	var lend lendFlags
+	var discover discoveryFlag
 	var verbose int
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -60,6 +61,7 @@ it ends.`,
 			m, err := startMachine(ctx, machineOptions{
 				stateDir: state, partialDir: cfg.PartialDir, listen: listen, advertise: advertise,
 				serve: true, daemon: true, uploadLimit: int64(limitUpload), lend: lending, log: log,
+				discovery: discover.on(cfg),
 			})
 			if errors.Is(err, node.ErrRunning) {
 				return failf(exitOther, "%w; stop that one first, or set DRAGONLOAD_STATE_DIR to another folder", err)
@@ -92,6 +94,7 @@ it ends.`,
 	f.Var(&onlyValue{only: "off", typ: "ADDR:PORT|off"}, "web", "the web page; only off in this version")
 	f.Var(&limitUpload, "limit-upload", "bytes per second to all members together at most")
 	lend.register(cmd)
+	discover.register(cmd, "neither announce this machine in the network around nor look for members there")
 	f.CountVarP(&verbose, "verbose", "v", "log to standard error; twice for every step")
 	f.StringVar(&logFile, "log-file", "", "log to `FILE` too")
 	return cmd

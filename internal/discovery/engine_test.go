@@ -173,9 +173,9 @@ func TestEngine_asksLessAndLess(t *testing.T) {
 			}
 		}
 	}
-	want := []time.Duration{0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483, 543}
-	for k := range want {
-		want[k] *= time.Second
+	var want []time.Duration
+	for _, seconds := range []int{0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483, 543} {
+		want = append(want, time.Duration(seconds)*time.Second)
 	}
 	if !slices.Equal(asked, want) {
 		t.Errorf("asked after %v, want %v", asked, want)

@@ -190,7 +190,7 @@ func TestService_waitsForANetwork(t *testing.T) {
 		running.Go(func() { s.Run(ctx, f.add) })
 		time.Sleep(time.Minute)
 		s.Announce([]Room{roomOf(1)}, netip.MustParseAddrPort("0.0.0.0:4100"))
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + rescanEvery/2)
 		if tries.Load() != 0 || w.sent.Load() != 0 {
 			t.Errorf("%d tries and %d packets without a network", tries.Load(), w.sent.Load())
 		}

@@ -102,8 +102,7 @@ func open4(ctx context.Context, ifaces []iface) (socket, error) {
 		err = errors.Join(err, errors.New("no network here takes IPv4 multicast"))
 	}
 	if err != nil {
-		c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return &socket4{c}, nil
 }
@@ -147,8 +146,7 @@ func open6(ctx context.Context, ifaces []iface) (socket, error) {
 		err = errors.Join(err, errors.New("no network here takes IPv6 multicast"))
 	}
 	if err != nil {
-		c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return &socket6{c}, nil
 }

@@ -156,6 +156,7 @@ func (l *lending) keep(ctx context.Context, r *lentRoom) {
 			return
 		}
 		l.n.log.Info("no tracker to lend to", "room", r.name, "err", err)
+		r.member.seek()
 		if time.Since(began) > maxBackOff {
 			backOff = minBackOff
 		}
@@ -172,16 +173,14 @@ func (l *lending) keep(ctx context.Context, r *lentRoom) {
 
 // lend tells the first tracker of the room that takes it that this node lends.
 func (m *membership) lend(ctx context.Context, take func(rpc.Offer)) error {
-	m.mu.Lock()
-	trackers := m.trackers
-	m.mu.Unlock()
 	all := errors.New("the room has no tracker")
-	for _, t := range trackers {
+	for _, t := range m.reachable(false) {
 		taken := false
 		all = t.Lend(ctx, func() { taken = true }, take)
 		if taken {
 			break
 		}
+		m.missed(t)
 	}
 	return all
 }

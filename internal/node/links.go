@@ -159,9 +159,13 @@ func (l *link) end() { l.cancel() }
 func (m *membership) dialLink(ctx context.Context, l *link, addr string) {
 	defer l.cancel()
 	within, cancel := context.WithTimeout(ctx, dialWithin)
+	if known, ok := m.address(l.id); ok {
+		addr = known
+	}
 	conn, err := m.dial(within, room.ALPNHaves, addr, l.id)
 	cancel()
 	if err != nil {
+		m.disprove(l.id, addr)
 		m.node.log.Debug("neighbour was not reached", "peer", l.id, "err", err)
 		m.skewed(l, err)
 		m.gone(l)
@@ -198,24 +202,28 @@ func (m *membership) accepted(id piece.NodeID, name string, conn net.Conn) {
 	m.links[id] = l
 	m.connected(l, name, conn)
 	if old != nil {
-		// What was open on the old stream is opened anew on this one, so that both
-		// sides state all they hold again.
-		for pool, w := range old.pools {
-			up := w.up
-			if up {
-				m.laneDown(old, pool, w)
-			}
-			if d := m.pools[pool]; d != nil && w.ours {
-				m.openLane(d, l)
-			}
-		}
-		clear(old.pools)
-		old.end()
+		m.replace(old, l)
 	}
 	m.node.work.Go(func() {
 		defer cancel()
 		m.read(ctx, l)
 	})
+}
+
+// replace opens anew on l what was open on an old stream to the same member, so that both
+// sides state all they hold again, and ends that. It needs m.mu.
+func (m *membership) replace(old, l *link) {
+	for pool, w := range old.pools {
+		up := w.up
+		if up {
+			m.laneDown(old, pool, w)
+		}
+		if d := m.pools[pool]; d != nil && w.ours {
+			m.openLane(d, l)
+		}
+	}
+	clear(old.pools)
+	old.end()
 }
 
 // connected puts a stream to work. It needs m.mu.

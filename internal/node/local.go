@@ -108,5 +108,6 @@ func (n *Node) ReloadRooms() error {
 			n.opts.Keyring.Remove(r.ID)
 		}
 	}
+	n.announceRooms()
 	return nil
 }

@@ -65,6 +65,7 @@ func (d *download) turn() {
 		case <-timer.C:
 			d.due()
 		case <-tick.C:
+			d.checkAlone()
 			d.progress()
 		case <-stop:
 			stop = nil

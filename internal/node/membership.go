@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,13 +38,21 @@ type membership struct {
 	members *vouched
 
 	sessions atomic.Int32 // open with trackers
+	homes    atomic.Int32 // of these, with the room's own
 
 	mu       sync.Mutex // guards what follows
 	trackers []*rpc.Tracker
-	addrs    map[piece.NodeID]string
+	addrs    map[piece.NodeID]string // as they are told
+	proven   map[piece.NodeID]string // as they were met, where that is another one
 	links    map[piece.NodeID]*link
 	pools    map[swarm.PoolID]*download
 	closed   bool
+
+	// Of searching the network around, see discover.go.
+	soughtAt      time.Time // last
+	foundTrackers []*rpc.Tracker
+	meetings      map[string]*meeting // by address
+	meeting       int                 // of these, under way
 }
 
 // membership returns this node's place in a room, joining its work if need be: the
@@ -66,6 +74,29 @@ func (n *Node) membership(name string) (*membership, error) {
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
+	m, err := n.member(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.connect(n.trackersOf(r)); err != nil {
+		return nil, problem("bad-room", ExitRoom, fmt.Errorf("room %s: %w", name, err))
+	}
+	n.announceRooms()
+	return m, nil
+}
+
+// trackersOf returns where the trackers of a room are. This machine may have another
+// address now than when it made the room; itself it reaches still.
+func (n *Node) trackersOf(r *room.Room) []string {
+	own := n.ownAddress()
+	if !r.Created || n.opts.Tracker == nil || own == "" || slices.Contains(r.Trackers, own) {
+		return r.Trackers
+	}
+	return append(slices.Clone(r.Trackers), own)
+}
+
+// member returns the membership of a room, made if need be.
+func (n *Node) member(r *room.Room) (*membership, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ended {
@@ -79,6 +110,8 @@ func (n *Node) membership(name string) (*membership, error) {
 			addrs:   make(map[piece.NodeID]string),
 			links:   make(map[piece.NodeID]*link),
 			pools:   make(map[swarm.PoolID]*download),
+
+			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting),
 		}
 		n.members[r.ID] = m
 		n.work.Go(func() { m.renew(n.life) })
@@ -86,9 +119,6 @@ func (n *Node) membership(name string) (*membership, error) {
 			<-n.life.Done()
 			m.close()
 		})
-	}
-	if err := m.connect(r.Trackers); err != nil {
-		return nil, problem("bad-room", ExitRoom, fmt.Errorf("room %s: %w", name, err))
 	}
 	return m, nil
 }
@@ -106,23 +136,33 @@ func (m *membership) connect(addrs []string) error {
 			}
 		}
 		if found == nil {
-			cfg, err := m.clientTLS(room.ALPNControl, piece.NodeID{})
-			if err != nil {
+			var err error
+			if found, err = m.newTracker(addr); err != nil {
 				return err
 			}
-			if found, err = rpc.NewTracker(addr, cfg, m.node.handles.control.bound(m.node.network.Dial)); err != nil {
-				return err
-			}
-			found.OnRemovals(func(list *room.Removals) {
-				if err := m.hear(list); err != nil {
-					m.node.log.Warn("the tracker told a list of removals that is none", "tracker", addr, "err", err)
-				}
-			})
 		}
 		trackers = append(trackers, found)
 	}
 	m.trackers = trackers
 	return nil
+}
+
+// newTracker returns the connection to the room's tracker at addr.
+func (m *membership) newTracker(addr string) (*rpc.Tracker, error) {
+	cfg, err := m.clientTLS(room.ALPNControl, piece.NodeID{})
+	if err != nil {
+		return nil, err
+	}
+	t, err := rpc.NewTracker(addr, cfg, m.node.handles.control.bound(m.node.network.Dial))
+	if err != nil {
+		return nil, err
+	}
+	t.OnRemovals(func(list *room.Removals) {
+		if err := m.hear(list); err != nil {
+			m.node.log.Warn("the tracker told a list of removals that is none", "tracker", addr, "err", err)
+		}
+	})
+	return t, nil
 }
 
 // clientTLS is the room's configuration for a connection that this node makes. It
@@ -142,25 +182,28 @@ func (m *membership) clientTLS(alpn string, to piece.NodeID) (*tls.Config, error
 	return cfg, nil
 }
 
-// openSession opens a session about pool with the first tracker that takes one.
-func (m *membership) openSession(ctx context.Context, pool swarm.PoolID) (*rpc.Session, error) {
-	m.mu.Lock()
-	trackers := m.trackers
-	m.mu.Unlock()
+// openSession opens a session about pool with the first tracker that takes one; again
+// says that all were just asked in vain. What one that was found in the network around
+// refuses says nothing of the room: it is forgotten.
+func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again bool) (*rpc.Session, *rpc.Tracker, error) {
 	all := errors.New("the room has no tracker")
-	for _, t := range trackers {
+	for _, t := range m.reachable(again) {
 		within, cancel := context.WithTimeout(ctx, openWithin)
 		live, err := t.Open(within, pool)
 		cancel()
 		if err == nil {
-			return live, nil
+			return live, t, nil
+		}
+		if m.missed(t) {
+			m.node.log.Debug("no tracker is where one was found", "room", m.name, "addr", t.Addr(), "err", err)
+			continue
 		}
 		if refused := accessProblem(err); refused != nil {
-			return nil, m.whyRefused(ctx, t.Addr(), refused)
+			return nil, nil, m.whyRefused(ctx, t.Addr(), refused)
 		}
 		all = err
 	}
-	return nil, all
+	return nil, nil, all
 }
 
 // openSuccessor opens a session about pool with a member that has taken the tracker's
@@ -223,9 +266,7 @@ func (m *membership) pool(url string) swarm.PoolID {
 
 // newPeerClient returns the client with which one download fetches pieces.
 func (m *membership) newPeerClient(limiter *rate.Limiter) *peer.Client {
-	return peer.NewClient(func(ctx context.Context, addr string, id piece.NodeID) (net.Conn, error) {
-		return m.dial(ctx, room.ALPNData, addr, id)
-	}, peer.ClientOptions{Limiter: limiter, Log: m.node.log})
+	return peer.NewClient(m.dialData, peer.ClientOptions{Limiter: limiter, Log: m.node.log})
 }
 
 // learn keeps where members are reached.
@@ -248,6 +289,9 @@ func (m *membership) learnOne(id piece.NodeID, addr string) {
 func (m *membership) address(id piece.NodeID) (string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if addr, ok := m.proven[id]; ok {
+		return addr, true
+	}
 	addr, ok := m.addrs[id]
 	return addr, ok
 }
@@ -291,11 +335,8 @@ func (m *membership) renewNow(ctx context.Context, r *room.Room) error {
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	trackers := m.trackers
-	m.mu.Unlock()
 	err = errors.New("the room has no tracker")
-	for _, t := range trackers {
+	for _, t := range m.reachable(false) {
 		var answer rpc.Membership
 		if answer, err = t.Renew(ctx, csr); err != nil {
 			continue
@@ -322,7 +363,7 @@ func (m *membership) close() {
 	for _, l := range m.links {
 		l.end()
 	}
-	trackers := m.trackers
+	trackers := slices.Concat(m.trackers, m.foundTrackers)
 	m.mu.Unlock()
 	for _, t := range trackers {
 		t.Close()

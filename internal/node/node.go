@@ -57,6 +57,10 @@ type Options struct {
 	// wanted here.
 	Lend *LendOptions
 
+	// Discovery finds members in the network around while no tracker of their room answers;
+	// nil: nobody is sought.
+	Discovery Discovery
+
 	// Network is the system's if it is nil.
 	Network Network
 	// OpenFiles is how many files and connections this process may have open; 0: as the
@@ -98,6 +102,8 @@ type Node struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup // everything but the downloads
 	tasks sync.WaitGroup // the downloads
+
+	announcing sync.Mutex
 
 	mu       sync.Mutex // guards what follows
 	ended    bool
@@ -196,10 +202,14 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 
 func (n *Node) begin() error {
 	n.work.Go(n.watchSleep)
+	if d := n.opts.Discovery; d != nil {
+		n.work.Go(func() { d.Run(n.life, n.found) })
+	}
 	if n.opts.Serve {
 		if err := n.listen(); err != nil {
 			return err
 		}
+		n.announceRooms()
 	}
 	if n.opts.Lend != nil {
 		if err := n.beginLending(); err != nil {

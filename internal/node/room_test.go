@@ -38,6 +38,8 @@ type machine struct {
 	folder  *room.Folder
 	keyring *room.Keyring
 	network node.Network
+
+	discovery node.Discovery // nil: none
 }
 
 func newMachine(t *testing.T) machine {
@@ -52,7 +54,7 @@ func newMachine(t *testing.T) machine {
 
 func (m machine) options() node.Options {
 	return node.Options{
-		Network: m.network, StateDir: m.dir, Rooms: m.folder, Keyring: m.keyring, Identity: m.folder.Identity(), Listen: "127.0.0.1:0",
+		Discovery: m.discovery, Network: m.network, StateDir: m.dir, Rooms: m.folder, Keyring: m.keyring, Identity: m.folder.Identity(), Listen: "127.0.0.1:0",
 	}
 }
 

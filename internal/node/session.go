@@ -37,6 +37,10 @@ type session struct {
 	end     context.CancelFunc // ends the conversation over it
 	seeking context.CancelFunc // ends what a SeekTracker has begun
 
+	began    time.Time
+	everLive bool // there was one
+	told     bool // the machine knows that there is no tracker, or never was: checkAlone
+
 	// ---
 
 	ctx    context.Context
@@ -48,7 +52,7 @@ type session struct {
 
 // openSession starts keeping a session for d.
 func (d *download) openSession() *session {
-	s := &session{later: make(chan time.Duration, 1), nudge: make(chan struct{}, 1), end: func() {}, seeking: func() {}}
+	s := &session{later: make(chan time.Duration, 1), nudge: make(chan struct{}, 1), end: func() {}, seeking: func() {}, began: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
 	s.work.Go(func() { s.keep(d) })
 	return s
@@ -74,17 +78,27 @@ func (s *session) keep(d *download) {
 	began := time.Now()
 	warned := false
 	backOff := minBackOff
+	again := false
 	for ctx.Err() == nil {
-		live, err := d.room.openSession(ctx, d.pool)
+		late := time.AfterFunc(seekAfter, d.room.seek)
+		live, tracker, err := d.room.openSession(ctx, d.pool, again)
+		late.Stop()
+		if again = err != nil; again {
+			d.room.seek()
+		}
+		found := false
 		if err == nil {
 			opened := time.Now()
 			err = s.converse(ctx, d, live, piece.NodeID{})
+			found = !d.room.knows(tracker)
+			d.room.served(tracker)
+			d.room.missed(tracker)
 			warned = true // the machine warns from now on
 			if time.Since(opened) > maxBackOff {
 				backOff = minBackOff
 			}
 		}
-		if refused := accessProblem(err); refused != nil {
+		if refused := accessProblem(err); refused != nil && !found {
 			d.abort(refused)
 			return
 		}
@@ -97,7 +111,11 @@ func (s *session) keep(d *download) {
 		d.log.Info("no session with the room's tracker", "room", d.room.name, "err", err)
 		if !warned && time.Since(began) >= awayAfter {
 			warned = true
-			d.inbox.do(func() { d.emitNow(Event{Warning: warning(swarm.Warn{Code: swarm.WarnTrackerAway}, "")}) })
+			d.inbox.do(func() {
+				if !s.told {
+					d.emitNow(Event{Warning: warning(swarm.Warn{Code: swarm.WarnTrackerAway}, "")})
+				}
+			})
 		}
 		// A little earlier or later, so that members do not come back all at once.
 		wait := backOff/2 + rand.N(backOff)
@@ -127,10 +145,7 @@ func (s *session) queue(in time.Duration) {
 // seek carries out SeekTracker. Only the loop calls it.
 func (s *session) seek(d *download, to swarm.PeerAddr) {
 	if to.ID == (piece.NodeID{}) {
-		select {
-		case s.nudge <- struct{}{}:
-		default:
-		}
+		s.hurry()
 		return
 	}
 	s.seeking()
@@ -150,6 +165,14 @@ func (s *session) seek(d *download, to swarm.PeerAddr) {
 	})
 }
 
+// hurry has the room's own trackers tried at once.
+func (s *session) hurry() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
 // converse hands what the tracker says to the download until the session ends. member
 // is who takes the tracker's place; zero: nobody.
 func (s *session) converse(ctx context.Context, d *download, live *rpc.Session, member piece.NodeID) error {
@@ -158,6 +181,10 @@ func (s *session) converse(ctx context.Context, d *download, live *rpc.Session, 
 	defer cancel()
 	d.room.sessions.Add(1)
 	defer d.room.sessions.Add(-1)
+	if member == (piece.NodeID{}) {
+		d.room.homes.Add(1)
+		defer d.room.homes.Add(-1)
+	}
 	d.inbox.do(func() { s.begin(ctx, cancel, d, live, member) })
 	defer d.inbox.do(func() {
 		if s.live == live {
@@ -200,7 +227,7 @@ func (s *session) begin(ctx context.Context, cancel context.CancelFunc, d *downl
 		default:
 		}
 	}
-	s.live, s.home, s.end, s.seeking = live, home, cancel, func() {}
+	s.live, s.home, s.end, s.seeking, s.everLive = live, home, cancel, func() {}, true
 	if list := d.room.removals(); list != nil {
 		live.SendRemovals(list)
 	}
