@@ -52,3 +52,17 @@ func TestConfirm_outlivesFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestConfirm_movingCostsNoReading: who moves from a successor home to the room's own
+// tracker goes on reading what it was lent, and nobody else is lent it.
+func TestConfirm_movingCostsNoReading(t *testing.T) {
+	for seed := range uint64(20) {
+		w := Uniform(5, 32<<20, seed+1)
+		w.Confirm = 2
+		w.Faults = []Fault{{Kind: TrackerDies, At: time.Second, For: 2 * time.Second}}
+		w.QuietFrom = 4 * time.Second
+		if result := Run(w); result.Err != nil || result.Copies() > 2.02 {
+			t.Errorf("seed %d: %.4f copies, want at most 2.02; %v", seed+1, result.Copies(), result.Err)
+		}
+	}
+}

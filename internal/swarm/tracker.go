@@ -551,6 +551,9 @@ func (t *Tracker) moved(p *pool, m *member) {
 	for _, e := range m.leased.Runs() {
 		kept.Add(e)
 	}
+	for _, e := range kept.Runs() {
+		p.takeLease(m, e) // and still counts as one who reads it: it goes on
+	}
 	for e := range m.have.Extents {
 		kept.Add(e)
 	}
