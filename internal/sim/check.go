@@ -80,7 +80,7 @@ func (r *run) checkToTracker(p *proc, msg swarm.ToTracker) {
 		}
 	case swarm.Report:
 		r.checkStored(p, "Report", m.Stored)
-		if m.Whole && !p.m.disk.have.All() {
+		if m.Whole && !p.m.complete() && !p.m.changed && !p.m.flipFound {
 			r.violate(p, "reports itself whole with %d of %d pieces", p.m.disk.have.Count(), p.m.disk.have.Len())
 		}
 	case swarm.Returned:
@@ -113,10 +113,10 @@ func (r *run) checkToMember(t *trackerHost, a swarm.TellMember) {
 	case swarm.Complete:
 		for _, m := range r.members {
 			s := t.sessions[m.index]
-			if s == nil || !s.said || m.Helper || m.cheats() || m.flipFound || s.p.gone || m.stopping != 0 {
+			if s == nil || !s.said || m.Helper || m.cheats() || m.flipFound || m.changed || s.p.gone || m.stopping != 0 {
 				continue
 			}
-			if !m.disk.set || !m.disk.have.All() {
+			if !m.complete() {
 				r.violate(s.p, "lacks pieces when the tracker tells member %d that all are complete", r.memberOf(a.Member))
 				return
 			}
@@ -143,7 +143,7 @@ type budget struct {
 
 func (b *budget) init(r *run) {
 	w := r.world
-	b.faulty = len(w.Faults) > 0 || w.PeerLosses+w.OriginLosses > 0
+	b.faulty = len(w.Faults) > 0 || w.PeerLosses+w.OriginLosses > 0 || w.Origin.WrongOneIn > 0
 	for _, m := range w.Members {
 		b.faulty = b.faulty || m.cheats() || m.LeavesWhenWhole
 	}

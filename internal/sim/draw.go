@@ -11,10 +11,15 @@ import (
 // Draw makes a world from a seed: 2 to 200 members, 1 to 5 000 pieces, rates over two
 // orders of magnitude, and some of everything that can go wrong (drawfaults.go). One
 // world in eight is without faults, and one in eight has the tracker's death alone, for
-// what is promised of those.
+// what is promised of those. One in six is of a manifest (manifest.go).
 func Draw(seed uint64) World {
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0x64726177))}
 	w := World{Seed: seed, Drawn: true}
+	if kind := rand.New(rand.NewPCG(seed, 0x6b696e64)); kind.IntN(6) == 0 {
+		d.manifest(&w)
+		w.quiet(d)
+		return w
+	}
 	n := int(d.logarithmic(2, 200))
 	w.Size = d.size()
 	if count := piece.LayoutFor(w.Size).Count(); n*count > manyPieces && !d.oneIn(50) {
@@ -42,16 +47,21 @@ func Draw(seed uint64) World {
 	default:
 		d.faults(&w)
 	}
+	w.quiet(d)
+	return w
+}
+
+// quiet sets when all faults are over, but those of the rest.
+func (w *World) quiet(d *drawing) {
 	for _, f := range w.Faults {
 		w.QuietFrom = max(w.QuietFrom, f.At+f.For+f.Wait)
 	}
 	if len(w.Faults) > 0 && d.oneIn(5) {
-		d.rest(&w)
+		d.rest(w)
 	}
 	if w.PeerLosses+w.OriginLosses > 0 {
 		w.QuietFrom = max(w.QuietFrom, 2*d.span)
 	}
-	return w
 }
 
 // manyPieces is how many pieces most worlds have at most, all members together: time is

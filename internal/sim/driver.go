@@ -74,11 +74,16 @@ func (r *run) start(m *member) {
 		Fetches: m.WAN > 0,
 		Wants:   !m.Helper,
 		Resume:  m.disk.resume(),
+
+		Manifest:    r.manifest(),
+		Wanted:      m.wanted,
+		KeepServing: m.Holds,
+
 		Sign:    func([]byte) []byte { return nil },
 		Linger:  lingerTime,
 		Confirm: r.world.Confirm,
 	}, rand.New(rand.NewPCG(seed, uint64(m.index))))
-	if m.disk.set {
+	if m.disk.set && m.lives > 1 {
 		r.mark(Resumed)
 	}
 	m.proc = p
@@ -125,9 +130,10 @@ func (r *run) step(p *proc, ev swarm.Event) {
 	for k, a := range out {
 		if f := p.m.dying; f != nil && k > 0 {
 			p.m.dying = nil
-			r.mark(KilledMidway)
-			r.kill(p.m, f)
-			return
+			if r.kill(p.m, f) {
+				r.mark(KilledMidway)
+				return
+			}
 		}
 		if p.gone {
 			r.violate(p, "%T after Quit", a)
@@ -320,8 +326,10 @@ func (r *run) finishFile(p *proc, basis swarm.Basis) {
 	r.s4NobodyIsDeceived(p)
 	r.s4ReadByAsManyAsItSays(p, basis)
 	if !m.whole {
+		if m.finished == 0 {
+			r.result.Finished++
+		}
 		m.whole, m.finished = true, r.now
-		r.result.Finished++
 		r.tell("member %d has finished", m.index)
 		r.done(m)
 	}

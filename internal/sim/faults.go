@@ -44,6 +44,8 @@ func (f *Fault) happen(r *run) {
 		r.breakDisk(m, f)
 	case BitFlip:
 		r.flip(m)
+	case ShareChanges:
+		r.changeShare(m)
 	case TrackerSlow:
 		r.slowTracker(f)
 	case TrackerLies:
@@ -70,26 +72,30 @@ func (f *Fault) happen(r *run) {
 	}
 }
 
-func (r *run) kill(m *member, f *Fault) {
+// kill ends the process of a member, if there is one that has something to do.
+func (r *run) kill(m *member, f *Fault) (killed bool) {
 	p := m.proc
-	if p == nil || p.gone || m.whole {
-		return // not there yet, or its file has its name: there is nothing to come back for
+	if p == nil || p.gone || m.whole && !m.Holds {
+		return false // not there yet, or its file has its name: there is nothing to come back for
 	}
 	r.endProcess(p, f.Silent)
 	m.dark = f.Silent
 	m.disk.crash(r, f.Kind)
+	m.whole = false
 	if f.For > 0 {
 		r.later(f.For, (*boot)(m))
 	} else {
 		r.done(m)
 	}
+	return true
 }
 
 // damage makes one stored piece unreadable, if the member has one.
 func (r *run) damage(m *member) {
-	if p := m.proc; p == nil || p.gone || p.paused || m.whole || !m.disk.set || m.disk.have.Count() == 0 {
+	if p := m.proc; p == nil || p.gone || p.paused || m.whole && !m.Holds || !m.disk.set || m.disk.have.Count() == 0 {
 		return
 	}
+	m.flipFound = m.flipFound || m.Holds
 	n := m.disk.have.Len()
 	i, ok := m.disk.have.Next(uint32(r.rng.IntN(n)))
 	if !ok {

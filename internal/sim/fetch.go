@@ -121,7 +121,7 @@ func (r *run) serve(p *proc, req swarm.Request) {
 		return
 	}
 	f.content = d.content
-	layout := d.pin.Layout()
+	layout := d.content.layout
 	if r.chance(r.world.PeerLosses) {
 		f.breakAt = r.rng.Int64N(layout.PieceLength*int64(len(f.pieces)) + 1)
 	}
@@ -195,7 +195,7 @@ func (f *fetch) arrive(r *run, n int64) {
 	case digest != want:
 		f.wrong = append(f.wrong, i)
 		r.budget.allow(f.content.layout.PieceLength)
-	case p.m.disk.pin.Layout() != f.content.layout || int(i) >= p.m.disk.have.Len():
+	case p.m.disk.pin.Size != f.content.pin.Size || int(i) >= p.m.disk.have.Len():
 		// The asker has gone over to another generation meanwhile.
 	default:
 		if p.m.disk.content == nil || p.m.disk.content == f.content {

@@ -208,7 +208,7 @@ func (a *aborting) happen(r *run) {
 // flip changes a stored piece behind the process's back.
 func (r *run) flip(m *member) {
 	d := &m.disk
-	if !d.set || m.whole || d.have.Count() == 0 {
+	if !d.set || m.whole && !m.Holds || d.have.Count() == 0 {
 		return
 	}
 	i, ok := d.have.Next(uint32(r.rng.IntN(d.have.Len())))

@@ -21,7 +21,7 @@ import (
 // of exactly one version of the origin's file.
 func (r *run) s1FileIsOneGeneration(p *proc) {
 	d := &p.m.disk
-	if !d.set || d.content == nil || !d.have.All() || d.content.pin != d.pin {
+	if d.content == nil || !p.m.complete() || d.content.pin != d.pin {
 		r.violate(p, "finishes a file that is not whole") // S1
 	}
 }

@@ -20,6 +20,14 @@ type content struct {
 	digests []piece.Digest
 }
 
+// startOf returns where a piece begins, or the content ends.
+func (c *content) startOf(i piece.Index) int64 {
+	if int(i) >= c.layout.Count() {
+		return c.layout.Size
+	}
+	return c.layout.Range(i).Start
+}
+
 func (c *content) String() string { return fmt.Sprintf("content %d", c.number) }
 
 type originHost struct {
@@ -53,7 +61,11 @@ func (o *originHost) version(r *run) *content {
 	if r.world.Origin.NoValidator {
 		pin.Kind, pin.Validator = piece.NoValidator, ""
 	}
-	c := &content{number: o.contents, pin: pin, layout: pin.Layout()}
+	c := &content{number: o.contents, pin: pin, layout: r.world.layout()}
+	if r.world.ofManifest() {
+		c.pin = piece.ManifestPin([32]byte{byte(o.contents)}, c.layout)
+		pin = c.pin
+	}
 	c.digests = make([]piece.Digest, c.layout.Count())
 	var seed [16]byte
 	binary.BigEndian.PutUint64(seed[:], uint64(c.number))
@@ -103,6 +115,7 @@ type pull struct {
 	cutShort   bool // breaks off as if it were at its end
 	over       bool
 	piece      piece.Index // of an audit
+	wrong      []piece.Index
 }
 
 func (r *run) fetchOrigin(p *proc, a swarm.FetchOrigin) {
@@ -115,7 +128,7 @@ func (r *run) fetchOrigin(p *proc, a swarm.FetchOrigin) {
 		r.violate(p, "fetches a range of an origin that names no version")
 		return
 	}
-	b := d.pin.Layout().Bytes(a.Extent)
+	b := d.content.layout.Bytes(a.Extent)
 	l := &pull{req: a.Request, kind: ranged, start: b.Start, end: b.End, due: a.Extent.First}
 	if d.headBytes > 0 && d.headPiece == a.Extent.First {
 		l.start += d.headBytes
@@ -130,7 +143,7 @@ func (r *run) audit(p *proc, a swarm.AuditLeaf) {
 		r.violate(p, "audits %v of piece %d", a.Range, a.Piece)
 		return
 	}
-	if b := d.pin.Layout().Range(a.Piece); a.Range.Start < b.Start || a.Range.End > b.End {
+	if b := d.content.layout.Range(a.Piece); a.Range.Start < b.Start || a.Range.End > b.End {
 		r.violate(p, "audits %v outside piece %d", a.Range, a.Piece)
 		return
 	}
@@ -337,6 +350,12 @@ func (l *pull) arrive(r *run, n int64) {
 			break
 		}
 		l.due++
+		if r.world.Origin.spoils(i) {
+			l.wrong = append(l.wrong, i)
+			r.mark(SeedWrong)
+			r.budget.allow(l.content.layout.Length(i))
+			continue
+		}
 		had := p.m.disk.have.Has(i)
 		face := r.origin.face(p.m)
 		if !r.store(p, l.content, i, face, true) {
@@ -375,7 +394,7 @@ func (l *pull) endLater(r *run, after time.Duration, how swarm.OriginEnded) {
 		return
 	}
 	l.release(r)
-	how.Request = l.req
+	how.Request, how.Wrong = l.req, l.wrong
 	r.later(after, &pullEnded{l, how})
 }
 
@@ -388,7 +407,7 @@ func (l *pull) release(r *run) {
 			// What was sent and is not in a stored piece has to be sent again.
 			unstored := l.sent
 			if l.bound {
-				unstored = l.start + l.sent - max(l.start, int64(l.due)*l.content.layout.PieceLength)
+				unstored = l.start + l.sent - max(l.start, l.content.startOf(l.due))
 			}
 			if r.world.Origin.OneStream {
 				unstored = l.sent // the next one begins at byte 0 again

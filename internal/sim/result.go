@@ -57,6 +57,8 @@ const (
 	Replayed                      // a member said again what it had said before
 	TrackerLied                   // the tracker ordered what makes no sense
 	Crowds                        // a thousand or more members came within seconds
+	ShareChanged                  // a shared file changed under its holder
+	SeedWrong                     // a web seed sent what does not match the manifest
 	CoreDone                      // everybody of a core has finished, while the rest stayed broken
 
 	marks
@@ -66,7 +68,7 @@ var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "l
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
 	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "forged", "equivocated",
-	"deceived", "banned", "banned-by-face", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "core-done"}
+	"deceived", "banned", "banned-by-face", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 
@@ -178,7 +180,13 @@ func (w *World) Describe() string {
 	if o.MaxRequests > 0 {
 		fmt.Fprintf(&b, ", at most %d requests", o.MaxRequests)
 	}
-	var helpers, barred, lineless, liars, leaving int
+	if w.ofManifest() {
+		fmt.Fprintf(&b, ", a manifest of %d files in pieces of %d", w.Files, w.pieceLength())
+	}
+	if o.WrongOneIn > 0 {
+		fmt.Fprintf(&b, ", web seed wrong for one piece in %d", o.WrongOneIn)
+	}
+	var helpers, barred, lineless, liars, leaving, holding, selective int
 	for _, m := range w.Members {
 		count := func(is bool, n *int) {
 			if is {
@@ -190,8 +198,13 @@ func (w *World) Describe() string {
 		count(m.WAN == 0, &lineless)
 		count(m.cheats(), &liars)
 		count(m.LeavesWhenWhole, &leaving)
+		count(m.Holds, &holding)
+		count(m.Selects > 0, &selective)
 	}
 	fmt.Fprintf(&b, "; %d helpers, %d barred, %d without a line, %d cheats, %d leave when whole", helpers, barred, lineless, liars, leaving)
+	if w.ofManifest() {
+		fmt.Fprintf(&b, ", %d hold all, %d want a part", holding, selective)
+	}
 	fmt.Fprintf(&b, "; losses %d/%d per million until %v, messages %v late\n", w.PeerLosses, w.OriginLosses, w.QuietFrom, w.Jitter)
 	for k := range w.Members {
 		if m := &w.Members[k]; m.cheats() {

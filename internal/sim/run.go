@@ -66,7 +66,9 @@ type member struct {
 	dark    bool                         // the machine is off: connections to it are not even refused
 	dying   *Fault                       // of the process, in the middle of its next step
 
-	flipFound bool // it may have lost a piece after it was told to be whole
+	wanted    *piece.Bitfield // of a manifest; nil: all
+	changed   bool            // what it shares is not any more all that it was
+	flipFound bool            // it may have lost a piece after it was told to be whole
 
 	awaited  bool // counted in run.waiting
 	finished swarm.Instant
@@ -106,10 +108,16 @@ func newRun(w World) *run {
 	}
 	r.tracker.place.index = len(r.members)
 	r.origin.init(r)
+	for _, m := range r.members {
+		m.wanted = r.selection(m)
+		if m.Holds {
+			r.fill(m)
+		}
+	}
 	r.budget.init(r)
 	r.startTracker()
 	for _, m := range r.members {
-		m.awaited = !m.Helper && !m.cheats() && !m.Rest // those who are shunned help themselves, if slowly
+		m.awaited = !m.Helper && !m.Holds && !m.cheats() && !m.Rest // those who are shunned help themselves, if slowly
 		if m.awaited {
 			r.waiting++
 		}
@@ -219,6 +227,9 @@ func (r *run) slowestBound() time.Duration {
 	for _, m := range w.Members {
 		alone = alone || m.LeavesWhenWhole || m.cheats()
 	}
+	if alone && w.ofManifest() {
+		bound = max(bound, timeFor(w.Size*int64(len(w.Members)), w.Members[0].LANUp))
+	}
 	if alone {
 		for _, m := range w.Members {
 			if m.WAN > 0 && !m.Helper {
@@ -252,7 +263,7 @@ func (r *run) dismiss() {
 	for _, m := range r.members {
 		switch {
 		case m.proc == nil || m.proc.gone:
-		case m.Rest:
+		case m.Rest, m.Holds:
 			r.stop(m)
 		case !m.Helper && !m.whole:
 			r.stop(m)
@@ -268,8 +279,8 @@ type boot member
 
 func (b *boot) happen(r *run) {
 	m := (*member)(b)
-	if m.stopping != 0 || m.proc != nil && !m.proc.gone {
-		return
+	if m.stopping != 0 || m.proc != nil && !m.proc.gone || m.Holds && r.last > 0 {
+		return // or nobody is left whom it would serve
 	}
 	r.s2ResumesWhatWasSynced(m)
 	m.dark = false

@@ -73,12 +73,14 @@ func (s *shrinking) habits(w *World) (smaller bool) {
 	plain(func(c *World) { c.Jitter = 0 })
 	plain(func(c *World) { c.Origin.MaxRequests = 0 })
 	plain(func(c *World) { c.Origin.TwoFaces = false })
+	plain(func(c *World) { c.Origin.WrongOneIn = 0 })
+	plain(func(c *World) { c.Files = (c.Files + 1) / 2 })
 	plain(func(c *World) { c.Origin.Unsized = false })
 	plain(func(c *World) { c.Origin.NoValidator = false })
 	plain(func(c *World) { c.Origin.OneStream = c.Origin.NoValidator })
 	for k := range w.Members {
 		m := w.Members[k]
-		usual := Member{WAN: m.WAN, LANUp: m.LANUp, LANDown: m.LANDown, WANDelay: m.WANDelay}
+		usual := Member{WAN: m.WAN, LANUp: m.LANUp, LANDown: m.LANDown, WANDelay: m.WANDelay, Holds: m.Holds}
 		if m == usual {
 			continue
 		}
@@ -89,7 +91,7 @@ func (s *shrinking) habits(w *World) (smaller bool) {
 }
 
 func same(a, b *World) bool {
-	return slices.Equal(a.Members, b.Members) && a.Origin == b.Origin &&
+	return slices.Equal(a.Members, b.Members) && a.Origin == b.Origin && a.Files == b.Files &&
 		a.PeerLosses == b.PeerLosses && a.OriginLosses == b.OriginLosses && a.Jitter == b.Jitter
 }
 
@@ -139,7 +141,7 @@ func (w *World) without(k, n int) (World, bool) {
 // ofMember reports whether a fault of this kind happens to one member.
 func (k FaultKind) ofMember() bool {
 	switch k {
-	case Leave, Kill, Wipe, Damage, SlowLine, SlowLAN, Clog, Reset, HalfOpen, Pause, ClockJumps, ClockStops, DiskFull, SyncFails, Stale, BitFlip:
+	case Leave, Kill, Wipe, Damage, SlowLine, SlowLAN, Clog, Reset, HalfOpen, Pause, ClockJumps, ClockStops, DiskFull, SyncFails, Stale, BitFlip, ShareChanges:
 		return true
 	}
 	return false

@@ -80,6 +80,11 @@ func (w *World) valid() error {
 	if len(w.Members) == 0 || w.Size < 0 || w.Origin.Up <= 0 {
 		return fmt.Errorf("a world needs members, a size and an origin that sends")
 	}
+	if w.ofManifest() {
+		if _, err := piece.LayoutOf(w.pieceLength(), w.sizes()); err != nil {
+			return err
+		}
+	}
 	for k := range w.Members {
 		if m := &w.Members[k]; m.LANUp <= 0 || m.LANDown <= 0 {
 			return fmt.Errorf("member %d has no LAN", k)

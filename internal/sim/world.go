@@ -12,11 +12,14 @@ import (
 type World struct {
 	Seed    uint64 // of all that is drawn while the run goes on
 	Drawn   bool   // made by Draw(Seed): the run can be repeated from the seed alone
-	Size    int64  // bytes in the origin's file
+	Size    int64  // bytes in the origin's file, or in all files of the manifest
+	Files   int    // of a manifest, see manifest.go; 0: the world is of a URL
+	Alike   bool   // and all as large
 	Members []Member
 	Origin  Origin
 	Confirm int // members that must state each piece alike, for everybody; 0: one
 
+	PieceLength  int64         // with a manifest; 0: the usual
 	LANDelay     time.Duration // one way, between members
 	ControlDelay time.Duration // one way, between a member and the tracker
 	Jitter       time.Duration // mean of what each message takes beyond, distributed exponentially
@@ -47,6 +50,8 @@ type Member struct {
 	Equivocates     bool          // states one digest to some neighbours and another to the rest
 	Forgery         int           // vouches for false bytes; those with the same number collude. 0: does not
 	LiesEvery       int           // with Forgery: for one piece in so many
+	Holds           bool          // with a manifest: has everything from the beginning, and shares it
+	Selects         int           // with a manifest: wants one file in so many; 0: all
 	Rest            bool          // what is wrong with it is never mended; nobody waits for it (S13)
 }
 
@@ -57,6 +62,7 @@ type Origin struct {
 	NoValidator bool  // names no version; no two answers may be combined
 	Unsized     bool  // does not say how long the file is (with OneStream)
 	TwoFaces    bool  // gives every other member other bytes of the same version
+	WrongOneIn  int   // with a manifest: has other bytes for one piece in so many; 0: never
 	MaxRequests int   // requests at one time; beyond, 503 with Retry-After. 0: no limit
 }
 
@@ -138,13 +144,16 @@ const (
 	// one has. With For, it is started again then.
 	HostDies
 
+	// ShareChanges: a file that the member shares is not any more what it was.
+	ShareChanges
+
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"leave", "kill", "wipe", "damage", "slow-line", "slow-lan", "partition", "tracker-dies",
 	"origin-busy", "origin-resets", "origin-changes", "one-way", "clog", "reset", "half-open", "pause", "clock-jumps", "clock-stops",
 	"disk-full", "sync-fails", "stale", "bit-flip", "origin-stalls", "origin-drips", "origin-truncates", "origin-refuses",
-	"origin-flaps", "tracker-slow", "tracker-lies", "tracker-forgets", "host-dies"}
+	"origin-flaps", "tracker-slow", "tracker-lies", "tracker-forgets", "host-dies", "share-changes"}
 
 func (k FaultKind) String() string { return faultNames[k] }
 
@@ -198,6 +207,9 @@ func Uniform(members int, size int64, seed uint64) World {
 // fluid bound, without headers, delays and pieces. What one member pulls, the others
 // get over the LAN.
 func (w *World) Bound() time.Duration {
+	if w.ofManifest() {
+		return w.manifestBound()
+	}
 	size, n := float64(w.Size), len(w.Members)
 	up := float64(w.Origin.Up)
 	var lines, sent, received, wanting, slowest float64

@@ -496,11 +496,15 @@ func (n *Node) ask(p *neighbour) bool {
 		return false
 	}
 	rate := p.line.rate(n.now)
-	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), minBatch), peerRequests*maxBatch)
+	least := int64(minBatch)
+	if rate > 0 && n.meanLength() < piece.MinLength {
+		least = piece.MinLength // so many short pieces on a slow line would be long in coming
+	}
+	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), least), peerRequests*maxBatch)
 	for _, r := range p.requests {
 		budget -= r.bytes
 	}
-	batch := min(max(budget/peerRequests, minBatch), maxBatch)
+	batch := min(max(budget/peerRequests, least), maxBatch)
 	if len(p.requests) > 0 && budget < min(batch, n.longest) {
 		return false
 	}
