@@ -89,6 +89,8 @@ type Client struct {
 	life context.Context // ends with Close
 	stop context.CancelCauseFunc
 
+	lead *Client // of one that At has made: the client that keeps the pauses; else nil
+
 	mu    sync.Mutex // guards what follows
 	jar   jar
 	via   *url.URL  // end of the redirects of the last accepted answer; nil: ask url
@@ -284,6 +286,9 @@ func (c *Client) start() (u *url.URL, shortCut bool) {
 
 // pause returns for how long the origin still wants no request.
 func (c *Client) pause() time.Duration {
+	if c.lead != nil {
+		return c.lead.pause()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Until(c.quiet)
@@ -295,6 +300,10 @@ func (c *Client) Hold(wait time.Duration) { c.hold(min(wait, maxRetryAfter)) }
 
 // hold keeps every request back for wait.
 func (c *Client) hold(wait time.Duration) {
+	if c.lead != nil {
+		c.lead.hold(wait)
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if until := time.Now().Add(wait); until.After(c.quiet) {
