@@ -11,6 +11,13 @@ type Spec struct {
 	URL  string // http or https
 	Room string // name of a joined room; "" to work alone
 
+	// Manifest, in place of a URL, is the metainfo file of what is downloaded (BitTorrent v2),
+	// ManifestID only its info hash, by which members of the room have it. Mirrors are
+	// its web seeds then: those that it names itself are not looked at.
+	Manifest   []byte
+	ManifestID string   // 64 hexadecimal digits
+	Select     []string // globs that choose files of it, see manifest.Torrent.Select; none: all
+
 	Dir    string // folder for a name that the origin or the URL gives
 	Output string // file to write, absolute, instead; "-" is standard output
 	// What to do if the final name exists: by default that is ErrExists.
@@ -91,6 +98,8 @@ type Start struct {
 	Size      int64  // -1 while unknown
 	Resumed   int64  // bytes kept from an earlier run
 	Validator string
+	Manifest  string // info hash; "" if a URL is downloaded
+	Files     int    // that are wanted of it
 }
 
 // Progress is where a download stands. Bytes count from the start of this run, Have
@@ -123,9 +132,11 @@ type Problem struct {
 type Saved struct {
 	Path                                  string
 	Size                                  int64
-	SHA256                                string // hexadecimal
+	SHA256                                string // hexadecimal; of a folder the info hash of its manifest
 	Checked                               string // what it rests on; see the README's table
 	OriginBytes, PeerBytes, UploadedBytes int64
 	Took                                  time.Duration
-	Reread                                bool // what an earlier run left was hashed from disk again
+	Reread                                bool   // what an earlier run left was hashed from disk again
+	Manifest                              string // info hash; "" if a URL was downloaded
+	Files                                 int    // in the folder; 0 of a single file
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"dragonload/internal/manifest"
 	"dragonload/internal/piece"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 	"dragonload/internal/store"
@@ -23,6 +24,7 @@ const (
 	maxSpecHeader  = 1000
 	maxChecksums   = 100
 	maxSpecMirrors = 1000
+	maxSelect      = 1000
 )
 
 // EncodeSpec returns s as it crosses the local API.
@@ -54,6 +56,9 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		Linger:         durationpb.New(s.Linger),
 		LendQuery:      s.LendQuery,
 		Confirm:        uint32(s.Confirm),
+		Manifest:       s.Manifest,
+		ManifestId:     s.ManifestID,
+		Select:         s.Select,
 	}
 	for name, values := range s.Header {
 		x.Header = append(x.Header, &nodev1.Header{Name: name, Values: values})
@@ -93,8 +98,14 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		MaxTries:       int(min(x.GetMaxTries(), 1<<30)),
 		LendQuery:      x.GetLendQuery(),
 		Confirm:        int(x.GetConfirm()),
+		Manifest:       x.GetManifest(),
+		ManifestID:     x.GetManifestId(),
+		Select:         x.GetSelect(),
 	}
-	for _, text := range []string{s.URL, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert} {
+	if len(s.Manifest) > manifest.MaxTorrent || len(s.Select) > maxSelect {
+		return Spec{}, fmt.Errorf("download with a manifest of %d bytes, of which %d globs choose", len(s.Manifest), len(s.Select))
+	}
+	for _, text := range append([]string{s.URL, s.ManifestID, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert}, s.Select...) {
 		if len(text) > maxSpecText {
 			return Spec{}, fmt.Errorf("download with a text of %d bytes", len(text))
 		}
@@ -156,6 +167,8 @@ func EncodeEvent(e Event) *nodev1.DownloadEvent {
 			Size:      e.Start.Size,
 			Resumed:   e.Start.Resumed,
 			Validator: []byte(e.Start.Validator),
+			Manifest:  e.Start.Manifest,
+			Files:     uint32(max(e.Start.Files, 0)),
 		}}
 	case e.Progress != nil:
 		x.Event = &nodev1.DownloadEvent_Progress{Progress: EncodeProgress(*e.Progress)}
@@ -178,6 +191,8 @@ func EncodeEvent(e Event) *nodev1.DownloadEvent {
 			UploadedBytes: e.Saved.UploadedBytes,
 			Took:          durationpb.New(e.Saved.Took),
 			Reread:        e.Saved.Reread,
+			Manifest:      e.Saved.Manifest,
+			Files:         uint32(max(e.Saved.Files, 0)),
 		}}
 	case e.Failed != nil:
 		x.Event = &nodev1.DownloadEvent_Failed{Failed: encodeProblem(e.Failed)}
@@ -222,6 +237,8 @@ func DecodeEvent(x *nodev1.DownloadEvent) Event {
 			Size:      x.Start.GetSize(),
 			Resumed:   x.Start.GetResumed(),
 			Validator: string(x.Start.GetValidator()),
+			Manifest:  x.Start.GetManifest(),
+			Files:     int(x.Start.GetFiles()),
 		}
 	case *nodev1.DownloadEvent_Progress:
 		p := DecodeProgress(x.Progress)
@@ -241,6 +258,8 @@ func DecodeEvent(x *nodev1.DownloadEvent) Event {
 			UploadedBytes: x.Saved.GetUploadedBytes(),
 			Took:          x.Saved.GetTook().AsDuration(),
 			Reread:        x.Saved.GetReread(),
+			Manifest:      x.Saved.GetManifest(),
+			Files:         int(x.Saved.GetFiles()),
 		}
 	case *nodev1.DownloadEvent_Failed:
 		e.Failed = decodeProblem(x.Failed)

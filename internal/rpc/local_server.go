@@ -29,6 +29,9 @@ const (
 	// localWrite is how long a caller may leave the last events unread.
 	localWrite = 3 * time.Second
 	localStop  = 5 * time.Second
+
+	// maxLocalMessage has room for a download with its manifest.
+	maxLocalMessage = 64<<20 + MaxMessage
 )
 
 // LocalNode is what the local API asks of a node. Its methods are called concurrently.
@@ -92,7 +95,7 @@ func ListenLocal(stateDir string, n LocalNode, conns int, log *slog.Logger) (*Lo
 // when they have ended.
 func (s *LocalServer) Serve(ctx context.Context) error {
 	mux := http.NewServeMux()
-	mux.Handle(nodev1connect.NewNodeServiceHandler(localHandler{s}, HandlerOptions()))
+	mux.Handle(nodev1connect.NewNodeServiceHandler(localHandler{s}, HandlerOptions(), connect.WithReadMaxBytes(maxLocalMessage)))
 	mux.HandleFunc("GET "+provePath, func(w http.ResponseWriter, r *http.Request) {
 		nonce := r.URL.Query().Get("nonce")
 		if len(nonce) < 32 || len(nonce) > 128 {

@@ -107,9 +107,15 @@ type Spec struct {
 	Mirrors        []*Mirror            `protobuf:"bytes,24,rep,name=mirrors,proto3" json:"mirrors,omitempty"`
 	Size           int64                `protobuf:"varint,25,opt,name=size,proto3" json:"size,omitempty"` // that the file must have; 0: not known
 	// The SHA-256, 32 bytes each, of each piece_length bytes of the file, if they are known.
-	PieceLength   int64  `protobuf:"varint,26,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
-	PieceSums     []byte `protobuf:"bytes,27,opt,name=piece_sums,json=pieceSums,proto3" json:"piece_sums,omitempty"`
-	Confirm       uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"` // members that must state each piece alike; 0 and 1: one
+	PieceLength int64  `protobuf:"varint,26,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
+	PieceSums   []byte `protobuf:"bytes,27,opt,name=piece_sums,json=pieceSums,proto3" json:"piece_sums,omitempty"`
+	Confirm     uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"` // members that must state each piece alike; 0 and 1: one
+	// Instead of a URL: the content of a manifest, a metainfo file of BitTorrent v2 of at most
+	// 64 MiB, or only its info hash (64 hexadecimal digits), by which members have it. Its
+	// web seeds are mirrors here.
+	Manifest      []byte   `protobuf:"bytes,50,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	ManifestId    string   `protobuf:"bytes,51,opt,name=manifest_id,json=manifestId,proto3" json:"manifest_id,omitempty"`
+	Select        []string `protobuf:"bytes,52,rep,name=select,proto3" json:"select,omitempty"` // globs that choose files; none: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +351,27 @@ func (x *Spec) GetConfirm() uint32 {
 		return x.Confirm
 	}
 	return 0
+}
+
+func (x *Spec) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *Spec) GetManifestId() string {
+	if x != nil {
+		return x.ManifestId
+	}
+	return ""
+}
+
+func (x *Spec) GetSelect() []string {
+	if x != nil {
+		return x.Select
+	}
+	return nil
 }
 
 // Mirror is another address of the same bytes.
@@ -682,6 +709,8 @@ type Start struct {
 	Size          int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`       // -1 while unknown
 	Resumed       int64                  `protobuf:"varint,4,opt,name=resumed,proto3" json:"resumed,omitempty"` // bytes kept from an earlier run
 	Validator     []byte                 `protobuf:"bytes,5,opt,name=validator,proto3" json:"validator,omitempty"`
+	Manifest      string                 `protobuf:"bytes,16,opt,name=manifest,proto3" json:"manifest,omitempty"` // info hash; "" if a URL is downloaded
+	Files         uint32                 `protobuf:"varint,17,opt,name=files,proto3" json:"files,omitempty"`      // that are wanted of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -749,6 +778,20 @@ func (x *Start) GetValidator() []byte {
 		return x.Validator
 	}
 	return nil
+}
+
+func (x *Start) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *Start) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
 }
 
 type Progress struct {
@@ -1015,13 +1058,15 @@ type Saved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // hexadecimal
+	Sha256        string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"` // hexadecimal; of a folder the info hash of its manifest
 	Checked       string                 `protobuf:"bytes,4,opt,name=checked,proto3" json:"checked,omitempty"`
 	OriginBytes   int64                  `protobuf:"varint,5,opt,name=origin_bytes,json=originBytes,proto3" json:"origin_bytes,omitempty"`
 	PeerBytes     int64                  `protobuf:"varint,6,opt,name=peer_bytes,json=peerBytes,proto3" json:"peer_bytes,omitempty"`
 	UploadedBytes int64                  `protobuf:"varint,7,opt,name=uploaded_bytes,json=uploadedBytes,proto3" json:"uploaded_bytes,omitempty"`
 	Took          *durationpb.Duration   `protobuf:"bytes,8,opt,name=took,proto3" json:"took,omitempty"`
 	Reread        bool                   `protobuf:"varint,9,opt,name=reread,proto3" json:"reread,omitempty"`
+	Manifest      string                 `protobuf:"bytes,16,opt,name=manifest,proto3" json:"manifest,omitempty"` // info hash; "" if a URL was downloaded
+	Files         uint32                 `protobuf:"varint,17,opt,name=files,proto3" json:"files,omitempty"`      // in the folder; 0 of a single file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1117,6 +1162,20 @@ func (x *Saved) GetReread() bool {
 		return x.Reread
 	}
 	return false
+}
+
+func (x *Saved) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *Saved) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
 }
 
 type Ended struct {
@@ -1856,7 +1915,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xf1\a\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xc6\b\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -1892,7 +1951,11 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\fpiece_length\x18\x1a \x01(\x03R\vpieceLength\x12\x1d\n" +
 	"\n" +
 	"piece_sums\x18\x1b \x01(\fR\tpieceSums\x12\x18\n" +
-	"\aconfirm\x18( \x01(\rR\aconfirm\"0\n" +
+	"\aconfirm\x18( \x01(\rR\aconfirm\x12\x1a\n" +
+	"\bmanifest\x182 \x01(\fR\bmanifest\x12\x1f\n" +
+	"\vmanifest_id\x183 \x01(\tR\n" +
+	"manifestId\x12\x16\n" +
+	"\x06select\x184 \x03(\tR\x06select\"0\n" +
 	"\x06Mirror\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\"4\n" +
@@ -1911,13 +1974,15 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x05saved\x18\x06 \x01(\v2\x19.dragonload.node.v1.SavedH\x00R\x05saved\x125\n" +
 	"\x06failed\x18\a \x01(\v2\x1b.dragonload.node.v1.ProblemH\x00R\x06failed\x121\n" +
 	"\x05ended\x18\b \x01(\v2\x19.dragonload.node.v1.EndedH\x00R\x05endedB\a\n" +
-	"\x05event\"y\n" +
+	"\x05event\"\xab\x01\n" +
 	"\x05Start\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x18\n" +
 	"\aresumed\x18\x04 \x01(\x03R\aresumed\x12\x1c\n" +
-	"\tvalidator\x18\x05 \x01(\fR\tvalidator\"\xff\x02\n" +
+	"\tvalidator\x18\x05 \x01(\fR\tvalidator\x12\x1a\n" +
+	"\bmanifest\x18\x10 \x01(\tR\bmanifest\x12\x14\n" +
+	"\x05files\x18\x11 \x01(\rR\x05files\"\xff\x02\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -1943,7 +2008,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\aProblem\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04exit\x18\x03 \x01(\x05R\x04exit\"\x91\x02\n" +
+	"\x04exit\x18\x03 \x01(\x05R\x04exit\"\xc3\x02\n" +
 	"\x05Saved\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
@@ -1954,7 +2019,9 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"peer_bytes\x18\x06 \x01(\x03R\tpeerBytes\x12%\n" +
 	"\x0euploaded_bytes\x18\a \x01(\x03R\ruploadedBytes\x12-\n" +
 	"\x04took\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x16\n" +
-	"\x06reread\x18\t \x01(\bR\x06reread\"\a\n" +
+	"\x06reread\x18\t \x01(\bR\x06reread\x12\x1a\n" +
+	"\bmanifest\x18\x10 \x01(\tR\bmanifest\x12\x14\n" +
+	"\x05files\x18\x11 \x01(\rR\x05files\"\a\n" +
 	"\x05Ended\"\x0f\n" +
 	"\rStatusRequest\"\xf4\x01\n" +
 	"\x0eStatusResponse\x12\x18\n" +
