@@ -29,6 +29,8 @@ type jsonStart struct {
 	Size      int64  `json:"size"`
 	Resumed   int64  `json:"resumed"`
 	Validator string `json:"validator,omitempty"`
+	Manifest  string `json:"manifest,omitempty"` // info hash
+	Files     int    `json:"files,omitempty"`    // that are wanted of it
 }
 
 type jsonProgress struct {
@@ -73,6 +75,8 @@ type jsonSaved struct {
 	UploadedBytes int64   `json:"uploaded_bytes"`
 	Seconds       float64 `json:"seconds"`
 	Reread        bool    `json:"reread,omitempty"`
+	Manifest      string  `json:"manifest,omitempty"` // info hash
+	Files         int     `json:"files,omitempty"`    // of a folder; sha256 is its manifest's info hash then
 }
 
 func (j *jsonEvents) event(index int, ev node.Event) {
@@ -123,7 +127,7 @@ func jsonLine(index int, ev node.Event) any {
 	switch {
 	case ev.Start != nil:
 		s := ev.Start
-		return jsonStart{head("start"), s.URL, s.Path, s.Size, s.Resumed, s.Validator}
+		return jsonStart{head("start"), s.URL, s.Path, s.Size, s.Resumed, s.Validator, s.Manifest, s.Files}
 	case ev.Progress != nil:
 		p := ev.Progress
 		eta := float64(p.ETA.Milliseconds()) / 1000
@@ -142,7 +146,7 @@ func jsonLine(index int, ev node.Event) any {
 		s := ev.Saved
 		return jsonSaved{
 			head("saved"), s.Path, s.Size, s.SHA256, s.Checked, s.OriginBytes, s.PeerBytes, s.UploadedBytes,
-			float64(s.Took.Milliseconds()) / 1000, s.Reread,
+			float64(s.Took.Milliseconds()) / 1000, s.Reread, s.Manifest, s.Files,
 		}
 	case ev.Failed != nil:
 		return jsonProblem{head("failed"), ev.Failed.Code, ev.Failed.Message, ev.Failed.Exit}

@@ -15,9 +15,11 @@ func newGet(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get [flags] SOURCE...",
 		Short: "download URLs, alone or with a room",
-		Long: `Downloads each SOURCE, a URL of http or https or the files of a Metalink (.meta4).
-With --mirror, and from a Metalink, the bytes come from all addresses that have
-them. With --room all members of the
+		Long: `Downloads each SOURCE: a URL of http or https, the files of a Metalink (.meta4), the
+file or folder of a torrent (version 2 or hybrid; --select takes parts of a folder),
+or, in a room, what has the id of a manifest there.
+With --mirror, from a Metalink and from the web seeds of a torrent, the bytes come
+from all addresses that have them. With --room all members of the
 room that get the same URL share the work: each byte leaves the origin about once.
 
 The file grows as NAME.part and gets its name when it is whole and checked. The

@@ -33,6 +33,7 @@ type getFlags struct {
 	headers                    []string
 	headerFile, netrc, cookies string
 	checksums, mirrors         []string
+	selects                    []string
 	limitRate, limitUpload     rateValue
 	timeout, connectTimeout    durationValue
 	maxTries                   int
@@ -71,6 +72,7 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.StringVar(&g.cookies, "cookies", "", "cookies from `FILE` in the format of Netscape")
 	f.StringArrayVar(&g.checksums, "checksum", nil, "the file must have this digest: `ALGORITHM=HEX` (sha-256, sha-512, sha-1, md5) or @FILE as sha256sum writes")
 	f.StringArrayVar(&g.mirrors, "mirror", nil, "another address, a `URL`, of the same bytes (one SOURCE); may be repeated, up to "+strconv.Itoa(node.MaxMirrors)+" times")
+	f.StringArrayVar(&g.selects, "select", nil, "of a folder only the files that `GLOB` fits: '*.iso', 'sub/*', 'sub'; may be repeated")
 	f.Var(&g.limitRate, "limit-rate", "bytes per second at most, from the origin and members together")
 	f.Var(&g.limitUpload, "limit-upload", "bytes per second to members at most")
 	f.Var(&onlyValue{only: "1", typ: "N"}, "origin-copies", "budget of origin bytes in file sizes; only 1 in this version (with --confirm K about K all the same)")
@@ -141,6 +143,21 @@ type source struct {
 	mirrors []string               // a Metalink's, then the user's own
 	own     int                    // how many are the user's own
 	file    *manifest.MetalinkFile // what a Metalink says of it, or nil
+
+	// Instead of a URL: a manifest, or its id.
+	torrent *manifest.Torrent
+	id      string
+}
+
+// String is what the user calls the source, without secrets.
+func (s *source) String() string {
+	switch {
+	case s.torrent != nil:
+		return safeText(s.torrent.Name)
+	case s.id != "":
+		return s.id
+	}
+	return redacted(s.url)
 }
 
 // boundMirrors holds the mirrors of a source to as many as can be used. A user who
@@ -152,7 +169,10 @@ func (s *source) boundMirrors(tell io.Writer) error {
 	switch {
 	case over <= 0:
 	case over > theirs:
-		return usagef("%s has %d mirrors, and at most %d can be used; leave the others out", redacted(s.url), s.own, node.MaxMirrors)
+		return usagef("%s has %d mirrors, and at most %d can be used; leave the others out", s, s.own, node.MaxMirrors)
+	case s.torrent != nil:
+		s.mirrors = slices.Delete(s.mirrors, theirs-over, theirs)
+		fmt.Fprintf(tell, "dragonload: of the %d web seeds of %s the first %d are used\n", theirs, s, theirs-over)
 	default:
 		s.mirrors = slices.Delete(s.mirrors, theirs-over, theirs)
 		fmt.Fprintf(tell, "dragonload: of the %d addresses of %s in the Metalink the best %d are used\n", theirs+1, safeText(s.file.Name), theirs+1-over)
@@ -191,7 +211,7 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 			if err != nil {
 				return nil, err
 			}
-			if len(words) > 1 && (len(more) != 1 || more[0].file != nil) {
+			if len(words) > 1 && (len(more) != 1 || more[0].file != nil || more[0].url == "") {
 				return nil, usagef("--input-file, line %d: other addresses belong behind the URL of one file", l.number)
 			}
 			for _, mirror := range words[1:] {
@@ -235,7 +255,11 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 
 // readSource returns the file that a SOURCE names, or those that a Metalink does.
 func readSource(word string) ([]source, error) {
-	if !isMetalink(word) {
+	switch {
+	case isTorrent(word):
+		s, err := torrentSource(word)
+		return []source{s}, err
+	case !isMetalink(word):
 		return []source{{url: word}}, checkSource(word)
 	}
 	m, err := readMetalink(word)
@@ -266,8 +290,8 @@ func checkSource(source string) error {
 	switch {
 	case strings.HasPrefix(lower, "dragon:"):
 		return usagef("links to content (dragon://) are not in this version yet; give the http or https URL itself")
-	case strings.HasPrefix(lower, "magnet:"), hasSuffix(lower, ".torrent") && (err != nil || u.Scheme == ""):
-		return usagef("%s: torrents are not in this version yet; give the http or https URL itself", shownSource(source))
+	case strings.HasPrefix(lower, "magnet:"):
+		return usagef("%s: magnet links name no place that dragonload can ask; give a torrent file, or the id of a manifest in a room", shownSource(source))
 	case err != nil:
 		return usagef("a SOURCE is no URL that can be read; check its %% signs, host and port")
 	case u.Scheme == "http" || u.Scheme == "https":
@@ -315,13 +339,16 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	}
 	output := g.output
 	if output != "" && output != "-" {
+		if sources[0].mayBeFolder() {
+			output = strings.TrimRight(output, "/"+string(filepath.Separator))
+		}
 		if hasSuffix(output, "/", string(filepath.Separator)) {
 			return nil, usagef("-o %s names a folder; use --dir", safeText(output))
 		}
 		if !filepath.IsAbs(output) {
 			output = filepath.Join(dir, output)
 		}
-		if info, err := os.Stat(output); err == nil && info.IsDir() {
+		if info, err := os.Stat(output); err == nil && info.IsDir() && !sources[0].mayBeFolder() {
 			return nil, usagef("-o %s is a folder; use --dir", safeText(g.output))
 		}
 	}
@@ -354,15 +381,26 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	}
 	var all []node.Spec
 	for _, source := range sources {
-		u, proxy, err := g.address("SOURCE", source.url)
-		if err != nil {
+		if err := g.checkManifest(&source, room); err != nil {
 			return nil, err
+		}
+		var address, proxy string
+		if source.url != "" {
+			u, through, err := g.address("SOURCE", source.url)
+			if err != nil {
+				return nil, err
+			}
+			address, proxy = u.String(), through
 		}
 		output := output
 		if source.file != nil && output == "" {
 			output = filepath.Join(dir, filepath.FromSlash(source.file.Name))
 		}
-		sums, err := lists.of(source.url, output)
+		name := source.url
+		if source.torrent != nil {
+			name = "/" + url.PathEscape(source.torrent.Name)
+		}
+		sums, err := lists.of(name, output)
 		if err != nil {
 			return nil, err
 		}
@@ -377,8 +415,8 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 			size = max(source.file.Size, 0)
 			sums = append(sums, checksumsOf(source.file)...)
 		}
-		all = append(all, node.Spec{
-			URL: u.String(), Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size, PieceLength: pieceLength, PieceSums: pieceSums,
+		spec := node.Spec{
+			URL: address, Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size, PieceLength: pieceLength, PieceSums: pieceSums,
 			Overwrite: g.overwrite, AutoRename: g.autoRename, Restart: g.restart, Continue: g.resume,
 			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, Cookies: cookies,
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
@@ -386,7 +424,11 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),
 			LendQuery: g.lendQuery, Confirm: g.confirm,
 			MaxTries: g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
-		})
+		}
+		if err := source.ask(&spec, g.selects); err != nil {
+			return nil, err
+		}
+		all = append(all, spec)
 	}
 	return all, nil
 }

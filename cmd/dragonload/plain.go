@@ -35,8 +35,11 @@ func newPeople(specs []node.Spec, std streams) *people {
 		if s.Output != "" && s.Output != "-" {
 			name = filepath.Base(s.Output)
 		}
-		if name == "" {
+		switch {
+		case name == "" && s.URL != "":
 			name = redacted(s.URL)
+		case name == "":
+			name = firstOf(s.ManifestID, "torrent") // until it is known
 		}
 		p.names = append(p.names, name)
 	}

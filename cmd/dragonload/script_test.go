@@ -52,6 +52,7 @@ var underRace bool
 //	random FILE SIZE     makes a file of SIZE bytes
 //	expand FROM TO       copies a file with the script's variables filled in
 //	torrent PATH FILE hybrid|v2 [URL]   writes the torrent of PATH, with a web seed
+//	patch FROM TO OLD NEW   copies a file with the first OLD in it replaced
 //	lock DIR             holds the state folder DIR until the script ends
 func TestScripts(t *testing.T) {
 	if underRace {
@@ -83,6 +84,7 @@ func TestScripts(t *testing.T) {
 			"lock":   scriptLock,
 
 			"torrent": scriptTorrent,
+			"patch":   scriptPatch,
 		},
 	})
 }
@@ -114,6 +116,7 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/longer/FILE      with a byte more
 //	/crawl/FILE       at 64 KiB a second
 //	/digest/FILE      with its Repr-Digest
+//	/tree/PATH        the file at PATH, in whatever folder of srv
 //	/agent            the User-Agent as a file
 type scriptServer struct {
 	dir    string
@@ -131,6 +134,9 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "agent":
 		w.Header().Set("ETag", `"agent"`)
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(r.UserAgent()))
+		return
+	case "tree":
+		http.FileServerFS(os.DirFS(s.dir)).ServeHTTP(w, withPath(r, "/"+rest))
 		return
 	case "named":
 		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", r.URL.RawQuery))
@@ -183,6 +189,13 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", fmt.Sprintf(`"%s%d"`, kind, len(data)))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+// withPath is a request for another path.
+func withPath(r *http.Request, path string) *http.Request {
+	other := r.Clone(r.Context())
+	other.URL.Path, other.URL.RawPath = path, ""
+	return other
 }
 
 // slowWriter sends no faster than its limiter lets it.
@@ -273,6 +286,15 @@ func scriptTorrent(ts *testscript.TestScript, _ bool, args []string) {
 	var out bytes.Buffer
 	ts.Check(built.Write(&out))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), out.Bytes(), 0o666))
+}
+
+func scriptPatch(ts *testscript.TestScript, _ bool, args []string) {
+	before := ts.ReadFile(args[0])
+	after := strings.Replace(before, strings.ReplaceAll(args[2], `\n`, "\n"), args[3], 1)
+	if after == before {
+		ts.Fatalf("%s holds no %q", args[0], args[2])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(after), 0o666))
 }
 
 func scriptRandom(ts *testscript.TestScript, _ bool, args []string) {

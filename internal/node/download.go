@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"dragonload/internal/manifest"
 	"dragonload/internal/origin"
 	"dragonload/internal/peer"
 	"dragonload/internal/piece"
@@ -31,9 +30,10 @@ var errSuperseded = errors.New("the download has moved on to another version of 
 // generation is what a download is of, once the machine has fixed it. A new value is
 // made for each, so that pointers tell generations apart.
 type generation struct {
-	pin    piece.Pin
-	layout piece.Layout
-	file   *store.File
+	pin     piece.Pin
+	layout  piece.Layout
+	file    *store.File
+	digests []piece.Digest // of a manifest; else nil
 }
 
 // download is one Spec being carried out. The fields above the line belong to the
@@ -68,9 +68,9 @@ type download struct {
 
 	node      *Node
 	spec      Spec
-	parsed    *url.URL          // spec.URL
-	torrent   *manifest.Torrent // the manifest of what is downloaded; nil if that is a URL
-	lent      *lent             // not nil: the pool is helped, and the file not wanted
+	parsed    *url.URL // spec.URL; nil if there is a manifest instead
+	want      *wanted  // what is wanted of a manifest; nil if a URL is downloaded
+	lent      *lent    // not nil: the pool is helped, and the file not wanted
 	emit      func(Event)
 	log       *slog.Logger
 	started   time.Time
@@ -78,7 +78,7 @@ type download struct {
 	room      *membership
 	pool      swarm.PoolID
 	session   *session       // with the room's tracker; nil without a room
-	client    *origin.Client // of the URL itself
+	client    *origin.Client // of the URL itself; nil if there is a manifest instead
 	addresses *addresses
 	peers     *peer.Client
 	upload    *rate.Limiter // nil: no limit for this download
@@ -115,13 +115,22 @@ type download struct {
 // newDownload checks the spec and opens what is needed before the first step. With lent
 // the pool is helped only.
 func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, error) {
-	u, err := url.Parse(spec.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	want, err := readWanted(spec)
+	if err != nil {
+		return nil, err
+	}
+	var u *url.URL
+	var source string
+	if want != nil {
+		source = want.source()
+	} else if u, err = url.Parse(spec.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, problem("bad-url", ExitBadOption, fmt.Errorf("%q is not an http or https URL", redact(spec.URL)))
+	} else {
+		source = sourceOf(u)
 	}
 	d := &download{
-		node: n, spec: spec, parsed: u, lent: lent, emit: emit, started: time.Now(),
-		source:  sourceOf(u),
+		node: n, spec: spec, parsed: u, want: want, lent: lent, emit: emit, started: time.Now(),
+		source:  source,
 		cancels: make(map[swarm.Request]context.CancelFunc),
 		waiters: make(map[swarm.Request]*waiter),
 		links:   make(map[piece.NodeID]*link),
@@ -151,7 +160,11 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		if d.room, err = n.membership(spec.Room); err != nil {
 			return nil, err
 		}
-		d.pool = d.room.pool(spec.URL)
+		if want != nil {
+			d.pool = d.room.manifestPool(want.id)
+		} else {
+			d.pool = d.room.pool(spec.URL)
+		}
 		d.peers = d.room.newPeerClient(limiter)
 	}
 	o := origin.Options{
@@ -165,10 +178,17 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	if lent != nil {
 		o = lent.clientOptions(d)
 	}
-	if d.addresses, err = newAddresses(o, spec.Mirrors); err != nil {
+	if want != nil {
+		d.addresses, err = newSeeds(o, spec.Mirrors)
+	} else {
+		d.addresses, err = newAddresses(o, spec.Mirrors)
+	}
+	if err != nil {
 		return nil, problem("bad-option", ExitBadOption, err)
 	}
-	d.client = d.addresses.all[0].client
+	if want == nil {
+		d.client = d.addresses.all[0].client
+	}
 	return d, nil
 }
 
@@ -233,6 +253,10 @@ func (d *download) prepare(ctx context.Context) error {
 		opts.Source = d.lendable()
 		opts.Pool, opts.Hosts = d.pool, d.node.opts.Tracker != nil
 	}
+	if d.want != nil {
+		opts.Manifest, opts.Wanted = d.want.forMachine(), d.want.pieces
+		opts.Fetches = len(d.addresses.all) > 0
+	}
 	target, ok, err := d.earlyTarget()
 	if err != nil {
 		return err
@@ -244,10 +268,14 @@ func (d *download) prepare(ctx context.Context) error {
 		if r, ok := d.file.Resumed(); ok {
 			d.left, d.leftHave = r.Pin, r.Have.Clone()
 			opts.Resume = &swarm.Resume{Pin: r.Pin, Incarnation: r.Incarnation, Have: r.Have, Digests: r.Digests, Origin: r.Origin}
-			if r.Pin.Size >= 0 {
-				d.resumed = heldBytes(r.Pin.Layout(), &r.Have)
+			layout := r.Pin.Layout()
+			if d.want != nil {
+				layout = d.want.layout
 			}
-			d.tellResumed(r, r.Pin.Layout())
+			if r.Pin.Size >= 0 {
+				d.resumed = heldBytes(layout, &r.Have)
+			}
+			d.tellResumed(r, layout)
 		}
 	}
 	d.machine = swarm.NewNode(opts, newRand())
@@ -273,7 +301,16 @@ func (d *download) open(ctx context.Context, target string) error {
 	if d.stdout() {
 		o.Overwrite, o.Restart = true, true
 	}
-	file, err := d.node.journal.Open(ctx, o)
+	var file *store.File
+	var err error
+	if d.isFolder() {
+		tree := d.want.tree()
+		tree.Target, tree.Source, tree.Overwrite, tree.Restart = target, d.source, o.Overwrite, o.Restart
+		tree.Damaged, tree.Unsure, tree.Log = o.Damaged, o.Unsure, o.Log
+		file, err = d.node.journal.OpenTree(ctx, tree)
+	} else {
+		file, err = d.node.journal.Open(ctx, o)
+	}
 	if err != nil {
 		return storeProblem(err)
 	}
@@ -319,14 +356,20 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		d.dropHeads()
 	}
 	d.gen = &generation{pin: a.Pin, layout: d.file.Layout(), file: d.file}
+	start := &Start{Path: d.shownPath(), Size: a.Pin.Size, Resumed: d.resumed, Validator: a.Pin.Validator}
+	if d.want != nil {
+		d.gen.digests = d.want.digests
+		start.Size, start.Validator = d.want.bytes, ""
+		start.Manifest, start.Files = hex.EncodeToString(d.want.id[:]), d.want.count
+	} else {
+		start.URL = d.client.Redacted()
+	}
 	old := piece.NewBitfield(d.gen.layout.Count())
 	if !a.Anew && d.left == a.Pin && d.leftHave.Len() == old.Len() {
 		old = d.leftHave
 	}
 	d.addresses.begin(d.gen, &old)
-	d.emitNow(Event{Start: &Start{
-		URL: d.client.Redacted(), Path: d.shownPath(), Size: a.Pin.Size, Resumed: d.resumed, Validator: a.Pin.Validator,
-	}})
+	d.emitNow(Event{Start: start})
 	if d.stdout() && !d.copying {
 		d.copying = true
 		d.work.Go(func() {
@@ -400,9 +443,9 @@ func (d *download) writeNow(g *generation, i piece.Index, data []byte, digest pi
 
 // heldBytes returns how many bytes the pieces of have are.
 func heldBytes(l piece.Layout, have *piece.Bitfield) int64 {
-	n := int64(have.Count()) * l.PieceLength
-	if last := l.Count() - 1; last >= 0 && have.Has(piece.Index(last)) {
-		n -= l.PieceLength - l.Length(piece.Index(last))
+	n := int64(0)
+	for e := range have.Extents {
+		n += l.Bytes(e).Len()
 	}
 	return n
 }
@@ -428,7 +471,7 @@ func (d *download) kept() string {
 
 // keptIn names the file in which unfinished work is kept.
 func (d *download) keptIn() string {
-	if part := d.node.partOf(d.target); part != "" {
+	if part := d.node.partOf(d.target); part != "" && !d.isFolder() {
 		return part
 	}
 	return d.target + ".part"

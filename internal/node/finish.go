@@ -122,6 +122,16 @@ func (d *download) hangUp() {
 	}
 }
 
+// holdOrigins keeps requests back that the origin asked the pool not to make: those to the
+// URL itself, or to web seeds, of which nobody says which one it was.
+func (d *download) holdOrigins(wait time.Duration) {
+	for _, a := range d.addresses.all {
+		if a.number == 0 || d.isManifest() {
+			a.client.Hold(wait)
+		}
+	}
+}
+
 func (d *download) closeIdleOrigins() {
 	for _, a := range d.addresses.all {
 		a.client.CloseIdle()
@@ -164,7 +174,7 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 			return nil, problem("standard-output", ExitFile, fmt.Errorf("write to standard output: %w", err))
 		}
 	} else {
-		if sums, err = g.file.Finish(ctx, d.addresses.good()...); err != nil {
+		if sums, err = g.file.Finish(ctx, d.from()...); err != nil {
 			return nil, storeProblem(err)
 		}
 	}
@@ -172,7 +182,31 @@ func (d *download) publish(ctx context.Context, g *generation, basis swarm.Basis
 	if !d.stdout() {
 		path = sums.Path
 	}
-	return &Saved{Path: path, Size: g.layout.Size, SHA256: hex.EncodeToString(sums.SHA256[:]), Checked: checked, Reread: sums.Reread}, nil
+	saved := &Saved{Path: path, Size: d.size(g), SHA256: hex.EncodeToString(sums.SHA256[:]), Checked: checked, Reread: sums.Reread}
+	if d.want != nil {
+		saved.Manifest = hex.EncodeToString(d.want.id[:])
+	}
+	if d.isFolder() {
+		saved.SHA256, saved.Files = saved.Manifest, d.want.count
+	}
+	return saved, nil
+}
+
+// from returns where the file is to be had, the best place first.
+func (d *download) from() []string {
+	if d.want == nil {
+		return d.addresses.good()
+	}
+	if d.isFolder() {
+		return nil
+	}
+	var urls []string
+	for _, a := range d.addresses.all {
+		if at, err := d.want.torrent.Load().SeedURL(a.url, 0); err == nil && d.addresses.served(a) {
+			urls = append(urls, at)
+		}
+	}
+	return urls
 }
 
 // wholeDigests returns the digests of the whole file that the origin has stated for g.
@@ -233,6 +267,8 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 	checked = "unproven"
 	sources, same := d.addresses.sources(g)
 	switch {
+	case basis.Checksum:
+		checked = "checksum"
 	case basis.OwnOnly && !unproven && sources <= 1:
 		checked = "origin"
 	case basis.Confirmed > 1:
@@ -241,8 +277,8 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		checked = "audited"
 	}
 	for _, r := range reprs {
-		if len(r.sum) == 0 {
-			continue
+		if len(r.sum) == 0 || basis.Checksum {
+			continue // a manifest says more than an origin does
 		}
 		if !bytes.Equal(r.sum, r.got) {
 			return "", compared, &Error{Problem: Problem{Code: "origin-digest", Exit: ExitBadAnswer,

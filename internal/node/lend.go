@@ -480,6 +480,9 @@ func (l *lending) resolveTrackers(ctx context.Context, m *membership) {
 // lendable returns the URL if members of the room that lend their line may know it: it
 // holds no secret, and neither does anything that goes with it.
 func (d *download) lendable() string {
+	if d.isManifest() {
+		return ""
+	}
 	u := *d.parsed
 	if d.lent != nil || d.client.HasSecrets() || u.User != nil || u.RawQuery != "" && !d.spec.LendQuery {
 		return ""

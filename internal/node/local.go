@@ -53,7 +53,7 @@ func (l localNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 	running := append([]*download(nil), n.running...)
 	n.mu.Unlock()
 	for _, d := range running {
-		one := &nodev1.Download{Url: d.client.Redacted(), Room: d.spec.Room}
+		one := &nodev1.Download{Url: d.shown(), Room: d.spec.Room}
 		if d.lent != nil {
 			one.LentTo = d.lent.offer.Asker[:]
 		}

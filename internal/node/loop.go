@@ -161,7 +161,7 @@ func (d *download) stepOne(ev swarm.Event) {
 	}
 	if said, ok := ev.(swarm.TrackerSaid); ok {
 		if hold, ok := said.Message.(swarm.Hold); ok {
-			d.client.Hold(hold.For) // what is on its way to the origin but not sent yet must wait as well
+			d.holdOrigins(hold.For) // what is on its way to the origin but not sent yet must wait as well
 		}
 	}
 	d.actions = d.machine.Step(d.node.now(), ev, d.actions[:0])
@@ -392,8 +392,8 @@ func (d *download) progress() {
 	missing := int64(-1)
 	if g := d.generation(); g != nil {
 		have := d.machine.Have()
-		p.Size = g.pin.Size
-		p.Have = heldBytes(g.layout, have)
+		p.Size = d.size(g)
+		p.Have = d.held(g, have)
 		missing = p.Size - p.Have
 	} else {
 		p.Have = d.counts.spooled.Load()

@@ -264,6 +264,15 @@ func (m *membership) pool(url string) swarm.PoolID {
 	return r.Pool(url)
 }
 
+// manifestPool names the pool of a manifest in the room.
+func (m *membership) manifestPool(infoHash [32]byte) swarm.PoolID {
+	r, ok := m.node.opts.Keyring.Get(m.id)
+	if !ok {
+		return swarm.PoolID{}
+	}
+	return r.ManifestPool(infoHash)
+}
+
 // newPeerClient returns the client with which one download fetches pieces.
 func (m *membership) newPeerClient(limiter *rate.Limiter) *peer.Client {
 	return peer.NewClient(m.dialData, peer.ClientOptions{Limiter: limiter, Log: m.node.log})

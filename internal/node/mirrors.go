@@ -65,6 +65,8 @@ type address struct {
 	last    *origin.Error
 	brought int64 // bytes since its last audit
 	auditAt int64 // the next one comes when it has brought this many
+
+	seed seed // where there is a manifest
 }
 
 func (a *address) bit() uint32 { return 1 << a.number }
@@ -145,7 +147,7 @@ func (s *addresses) close() {
 
 // plain reports whether g has one address, whose every answer is held to g's pin.
 func (s *addresses) plain(g *generation) bool {
-	return len(s.all) == 1 && (g == nil || g.pin.Kind != piece.Mirror)
+	return len(s.all) == 1 && (g == nil || g.pin.Kind != piece.Mirror && g.pin.Kind != piece.Manifest)
 }
 
 // earlier, in place of an address's bit, says that an earlier run left a piece.

@@ -137,6 +137,10 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
 	}
+	if d.isManifest() {
+		d.fetchSeeds(ctx, g, a)
+		return
+	}
 	r := g.layout.Bytes(a.Extent)
 	if d.lent != nil {
 		err := d.lent.pace(ctx, d.parsed.Host)
@@ -331,6 +335,9 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 		return end, err
 	}
 	digest := g.layout.Sum(i, buf)
+	if err := d.checkSeed(g, i, digest, sources); err != nil {
+		return end, err
+	}
 	// Bytes of a mirror are not of one pinned version: a later run does not take them
 	// for what it read from the origin itself.
 	if err := d.write(ctx, g, i, buf, digest, sources&^1 == 0); err != nil && !(errors.Is(err, os.ErrClosed) && d.isSaved.Load()) {
@@ -464,6 +471,9 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 		d.abort(storeProblem(err))
 	}
 	d.inbox.post(ended)
+	if ended.Failure == swarm.Lasting && d.isManifest() && d.room == nil {
+		d.abort(originProblem(o)) // nobody else will ever bring it
+	}
 	if d.lent != nil && ended.Failure == swarm.Lasting {
 		d.inbox.do(func() { d.helpNoMore(o) })
 	}

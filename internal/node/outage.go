@@ -16,7 +16,7 @@ func (d *download) outage(code swarm.WarnCode) *Problem {
 		return p
 	}
 	have, pieces := d.machine.Have().Count(), g.layout.Count()
-	here := percent(heldBytes(g.layout, d.machine.Have()), g.pin.Size)
+	here := percent(d.held(g, d.machine.Have()), d.size(g))
 	switch {
 	case code == swarm.WarnPartNowhere && pieces-have == 1:
 		p.Message = fmt.Sprintf("%s is here; one part is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it", here)

@@ -56,14 +56,18 @@ func (n *Node) Manifest(roomID [32]byte, from piece.NodeID, infoHash [32]byte) (
 		return peer.Manifest{}, peer.ErrNotHeld
 	}
 	d := n.find(roomID, r.ManifestPool(infoHash))
-	if d == nil || d.torrent == nil {
+	if d == nil || d.want == nil {
+		return peer.Manifest{}, peer.ErrNotHeld
+	}
+	t := d.want.torrent.Load()
+	if t == nil {
 		return peer.Manifest{}, peer.ErrNotHeld
 	}
 	var data bytes.Buffer
-	if err := d.torrent.Bare().Write(&data); err != nil {
+	if err := t.Bare().Write(&data); err != nil {
 		return peer.Manifest{}, err
 	}
-	return peer.Manifest{Data: data.Bytes(), Info: d.torrent.InfoLength()}, nil
+	return peer.Manifest{Data: data.Bytes(), Info: t.InfoLength()}, nil
 }
 
 func (d *download) admit(ctx context.Context, from piece.NodeID, pieces []piece.Index) (peer.Content, func(sent int64), error) {
@@ -161,7 +165,7 @@ func (c *content) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 // to its user, who may have written to it: it is served no more.
 func (d *download) damaged(i piece.Index, why error) {
 	if d.isSaved.Load() {
-		d.log.Info("the finished file has changed on disk and is served no more", "url", d.client.Redacted())
+		d.log.Info("the finished file has changed on disk and is served no more", "of", d.shown())
 		d.stop()
 		return
 	}

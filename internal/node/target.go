@@ -42,12 +42,19 @@ func (d *download) earlyTarget() (string, bool, error) {
 	if target, ok := d.orphan(); ok && !d.evades(target) {
 		return target, true, nil
 	}
+	if d.want != nil { // there is nobody to ask for another name
+		target, err := d.lateTarget()
+		return target, err == nil, err
+	}
 	return "", false, nil
 }
 
 // orphan returns the target of a partial file that says itself that it is of this
 // download: the journal that knew of it is lost.
 func (d *download) orphan() (string, bool) {
+	if d.isFolder() {
+		return "", false // the store finds it beside the target
+	}
 	folder := d.node.opts.PartialDir
 	if folder == "" {
 		folder = d.spec.Dir
@@ -72,7 +79,10 @@ func (d *download) lateTarget() (string, error) {
 	d.originMu.Lock()
 	name := d.said.name
 	d.originMu.Unlock()
-	if name == "" {
+	switch {
+	case d.want != nil:
+		name = d.want.torrent.Load().Name // has passed the name resolver
+	case name == "":
 		name = nameFromURL(d.spec.URL)
 	}
 	return d.unused(filepath.Join(d.spec.Dir, name))

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"dragonload/internal/manifest"
+	"dragonload/internal/node"
+)
+
+// torrentSource returns the content of a torrent as something to get.
+func torrentSource(path string) (source, error) {
+	t, err := readTorrent(path)
+	if err != nil {
+		return source{}, err
+	}
+	s := source{torrent: t}
+	for _, seed := range t.WebSeeds {
+		// One that cannot be used for this torrent at all is passed over as those of other
+		// schemes are.
+		if _, err := t.SeedURL(seed, 0); err == nil {
+			s.mirrors = append(s.mirrors, seed)
+		}
+	}
+	return s, nil
+}
+
+// mayBeFolder reports whether what is got is a folder, or that is not known yet.
+func (s *source) mayBeFolder() bool {
+	return s.id != "" || s.torrent != nil && s.torrent.Folder
+}
+
+// checkManifest finds what the flags ask for that a content of a manifest cannot have.
+func (g *getFlags) checkManifest(s *source, room string) error {
+	switch t := s.torrent; {
+	case t == nil && s.id == "":
+		if len(g.selects) > 0 {
+			return usagef("--select chooses files of a folder, and %s is one file", redacted(s.url))
+		}
+		return nil
+	case len(g.headers) > 0 || g.headerFile != "":
+		return usagef("--header is for the origin of a URL; the web seeds of a manifest get none")
+	case g.confirm > 1:
+		return usagef("--confirm asks members to state digests, and a manifest has them; leave it out")
+	case t == nil && room == "":
+		return usagef("the id of a manifest says where nothing is: name the room whose members have it, with --room")
+	case t == nil:
+		return nil
+	case t.Folder && g.output == "-":
+		return usagef("-o - writes one file to standard output, and %s is a folder; name files of it with --select and a folder with --dir", safeText(t.Name))
+	case t.Folder && len(g.checksums) > 0:
+		return usagef("--checksum gives the digest of a file, and %s is a folder, whose manifest has the digests of all files", safeText(t.Name))
+	case room == "" && len(s.mirrors) == 0 && len(g.mirrors) == 0:
+		return usagef("the torrent of %s names no web seed that can be used; name a room whose members have it with --room, or an address with --mirror", safeText(t.Name))
+	}
+	_, err := s.torrent.Select(g.selects)
+	var none *manifest.NoMatchError
+	if errors.As(err, &none) {
+		return usagef("--select: %w; there are %s", err, filesOf(s.torrent))
+	}
+	return err
+}
+
+// maxShownFiles is how many files are named where a glob fits none.
+const maxShownFiles = 50
+
+func filesOf(t *manifest.Torrent) string {
+	var names []string
+	for _, f := range t.Files[:min(len(t.Files), maxShownFiles)] {
+		names = append(names, safeText(f.Path))
+	}
+	list := strings.Join(names, ", ")
+	if more := len(t.Files) - len(names); more > 0 {
+		list += " and " + counted(more, "more file")
+	}
+	return list
+}
+
+// ask puts into a spec what is to be had of a manifest.
+func (s *source) ask(spec *node.Spec, globs []string) error {
+	spec.ManifestID, spec.Select = strings.ToLower(s.id), globs
+	if s.torrent == nil {
+		return nil
+	}
+	var text bytes.Buffer
+	if err := s.torrent.Bare().Write(&text); err != nil {
+		return failf(exitOther, "%w", err)
+	}
+	spec.Manifest = text.Bytes()
+	return nil
+}
