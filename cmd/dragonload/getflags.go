@@ -340,7 +340,7 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 	output := g.output
 	if output != "" && output != "-" {
 		if sources[0].mayBeFolder() {
-			output = strings.TrimRight(output, "/"+string(filepath.Separator))
+			output = strings.TrimRight(filepath.ToSlash(output), "/")
 		}
 		if hasSuffix(output, "/", string(filepath.Separator)) {
 			return nil, usagef("-o %s names a folder; use --dir", safeText(output))
