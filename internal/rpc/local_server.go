@@ -50,6 +50,16 @@ type LocalNode interface {
 	// RemoveMember shuts out whom a word means in a room made here, if that is exactly
 	// one member; with its error nothing is certain.
 	RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error)
+
+	// Share offers a file or folder and hands each event to send, which never waits.
+	// When ctx ends, so does the hashing. Errors as with Download.
+	Share(ctx context.Context, req *nodev1.ShareRequest, send func(*nodev1.ShareEvent)) error
+	// Unshare ends the share that is meant, if that is exactly one.
+	Unshare(ctx context.Context, what, room string) ([]*nodev1.Shared, error)
+	Shares(ctx context.Context) ([]*nodev1.Shared, error)
+	// Manifest returns the metainfo file of the share that is meant, if that is exactly
+	// one.
+	Manifest(ctx context.Context, what string) ([]*nodev1.Shared, []byte, error)
 }
 
 // LocalServer serves a node's local API on a loopback port of its own choice.
@@ -208,18 +218,26 @@ func (h localHandler) Download(ctx context.Context, req *connect.Request[nodev1.
 	if req.Msg.GetSpec() == nil {
 		return ToWire(malformed("download", fmt.Errorf("no spec")))
 	}
+	err := follow(ctx, stream, func(ctx context.Context, send func(*nodev1.DownloadEvent)) error {
+		return h.s.node.Download(ctx, req.Msg.GetSpec(), send)
+	})
+	return h.answer("download", err)
+}
+
+// follow runs work and sends its events, the last ones after it has ended.
+func follow[T any](ctx context.Context, stream *connect.ServerStream[T], work func(context.Context, func(*T)) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	q := newEvents(cancel)
+	q := newEvents[*T](cancel)
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		if err := q.sendTo(ctx, stream); err != nil {
+		if err := q.sendTo(ctx, stream.Send); err != nil {
 			cancel(err)
 		}
 	})
-	err := h.s.node.Download(ctx, req.Msg.GetSpec(), q.add)
+	err := work(ctx, q.add)
 	q.end()
-	// While the download went on, a caller that did not read cost nothing; now it must.
+	// While the work went on, a caller that did not read cost nothing; now it must.
 	if control, ok := ctx.Value(controlKey{}).(*http.ResponseController); ok {
 		if err := control.SetWriteDeadline(time.Now().Add(localWrite)); err != nil {
 			cancel(err)
@@ -229,7 +247,7 @@ func (h localHandler) Download(ctx context.Context, req *connect.Request[nodev1.
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return h.answer("download", err)
+	return err
 }
 
 func (h localHandler) Status(ctx context.Context, _ *connect.Request[nodev1.StatusRequest]) (*connect.Response[nodev1.StatusResponse], error) {
@@ -275,72 +293,3 @@ func (h localHandler) answer(call string, err error) error {
 	return ToWire(err)
 }
 
-// events is the queue between a download and the caller that watches it, so that a
-// caller that does not read (a stopped terminal) never holds the download up.
-type events struct {
-	mu      sync.Mutex
-	waiting []*nodev1.DownloadEvent
-	ended   bool
-	wake    chan struct{} // holds one token while there is something to look at
-	give    context.CancelCauseFunc
-}
-
-func newEvents(give context.CancelCauseFunc) *events {
-	return &events{wake: make(chan struct{}, 1), give: give}
-}
-
-// add never waits. A progress takes the place of one that still waits last.
-func (q *events) add(e *nodev1.DownloadEvent) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	last := len(q.waiting) - 1
-	switch {
-	case last >= 0 && e.GetProgress() != nil && q.waiting[last].GetProgress() != nil:
-		q.waiting[last] = e
-	case len(q.waiting) >= maxWaitingEvents:
-		q.give(fmt.Errorf("%w: %d events wait for a caller that does not read", ErrTooMany, len(q.waiting)))
-	default:
-		q.waiting = append(q.waiting, e)
-	}
-	q.signal()
-}
-
-func (q *events) end() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.ended = true
-	q.signal()
-}
-
-func (q *events) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// sendTo sends events until end was called and nothing waits, or ctx ends.
-func (q *events) sendTo(ctx context.Context, stream *connect.ServerStream[nodev1.DownloadEvent]) error {
-	for {
-		q.mu.Lock()
-		batch, ended := q.waiting, q.ended
-		q.waiting = nil
-		q.mu.Unlock()
-		for _, e := range batch {
-			if err := stream.Send(e); err != nil {
-				return err
-			}
-		}
-		if len(batch) > 0 {
-			continue
-		}
-		if ended {
-			return nil
-		}
-		select {
-		case <-q.wake:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}

@@ -56,6 +56,60 @@ func (n *fakeNode) ReloadRooms(context.Context) error { return nil }
 
 func (n *fakeNode) Finished(context.Context, string) (*nodev1.Finished, error) { return nil, nil }
 
+func (n *fakeNode) Share(_ context.Context, req *nodev1.ShareRequest, send func(*nodev1.ShareEvent)) error {
+	for i := range n.flood {
+		send(&nodev1.ShareEvent{Event: &nodev1.ShareEvent_Hashed{Hashed: &nodev1.Hashed{Done: int64(i)}}})
+	}
+	send(&nodev1.ShareEvent{Event: &nodev1.ShareEvent_Shared{Shared: &nodev1.Shared{Path: req.GetPath()}}})
+	return nil
+}
+
+func (n *fakeNode) Unshare(_ context.Context, what, room string) ([]*nodev1.Shared, error) {
+	return []*nodev1.Shared{{Path: what, Room: room}}, nil
+}
+
+func (n *fakeNode) Shares(context.Context) ([]*nodev1.Shared, error) {
+	var all []*nodev1.Shared
+	for range n.flood {
+		all = append(all, &nodev1.Shared{Path: strings.Repeat("x", 1000)})
+	}
+	return all, nil
+}
+
+func (n *fakeNode) Manifest(_ context.Context, what string) ([]*nodev1.Shared, []byte, error) {
+	return []*nodev1.Shared{{Path: what}}, make([]byte, n.flood), nil
+}
+
+func TestLocal_carriesShares(t *testing.T) {
+	t.Parallel()
+	dir, _ := serveLocal(t, &fakeNode{flood: 1_000_000})
+	c, err := DialLocal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var last *nodev1.ShareEvent
+	err = c.Share(t.Context(), &nodev1.ShareRequest{Path: "/a"}, func(e *nodev1.ShareEvent) error { last = e; return nil })
+	if err != nil || last.GetShared().GetPath() != "/a" {
+		t.Errorf("the last event of a share is %v: %v", last, err)
+	}
+	if gone, err := c.Unshare(t.Context(), "/a", "lab"); err != nil || len(gone) != 1 || gone[0].GetRoom() != "lab" {
+		t.Errorf("unshared %v: %v", gone, err)
+	}
+	if _, text, err := c.Manifest(t.Context(), "/a"); err != nil || len(text) != 1_000_000 {
+		t.Errorf("a manifest of %d bytes came: %v", len(text), err)
+	}
+	dir, _ = serveLocal(t, &fakeNode{flood: 20_000})
+	many, err := DialLocal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer many.Close()
+	if all, err := many.Shares(t.Context()); err != nil || len(all) != 20_000 {
+		t.Errorf("%d shares came: %v", len(all), err)
+	}
+}
+
 func (n *fakeNode) RemoveMember(_ context.Context, room, member string) ([]Member, uint64, error) {
 	if room != "lab" {
 		return nil, 0, ErrNoAuthority

@@ -1909,6 +1909,683 @@ func (x *RoomMember) GetRemoved() bool {
 	return false
 }
 
+type ShareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`        // absolute
+	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`        // name of a joined room
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`        // to offer it under; "": the last element of the path
+	Private       bool                   `protobuf:"varint,4,opt,name=private,proto3" json:"private,omitempty"` // name no web seeds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareRequest) Reset() {
+	*x = ShareRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareRequest) ProtoMessage() {}
+
+func (x *ShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareRequest.ProtoReflect.Descriptor instead.
+func (*ShareRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ShareRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ShareRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *ShareRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ShareRequest) GetPrivate() bool {
+	if x != nil {
+		return x.Private
+	}
+	return false
+}
+
+type ShareEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Event:
+	//
+	//	*ShareEvent_Hashed
+	//	*ShareEvent_Skipped
+	//	*ShareEvent_Shared
+	//	*ShareEvent_Failed
+	Event         isShareEvent_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShareEvent) Reset() {
+	*x = ShareEvent{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShareEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShareEvent) ProtoMessage() {}
+
+func (x *ShareEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShareEvent.ProtoReflect.Descriptor instead.
+func (*ShareEvent) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ShareEvent) GetEvent() isShareEvent_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *ShareEvent) GetHashed() *Hashed {
+	if x != nil {
+		if x, ok := x.Event.(*ShareEvent_Hashed); ok {
+			return x.Hashed
+		}
+	}
+	return nil
+}
+
+func (x *ShareEvent) GetSkipped() *Skipped {
+	if x != nil {
+		if x, ok := x.Event.(*ShareEvent_Skipped); ok {
+			return x.Skipped
+		}
+	}
+	return nil
+}
+
+func (x *ShareEvent) GetShared() *Shared {
+	if x != nil {
+		if x, ok := x.Event.(*ShareEvent_Shared); ok {
+			return x.Shared
+		}
+	}
+	return nil
+}
+
+func (x *ShareEvent) GetFailed() *Problem {
+	if x != nil {
+		if x, ok := x.Event.(*ShareEvent_Failed); ok {
+			return x.Failed
+		}
+	}
+	return nil
+}
+
+type isShareEvent_Event interface {
+	isShareEvent_Event()
+}
+
+type ShareEvent_Hashed struct {
+	Hashed *Hashed `protobuf:"bytes,1,opt,name=hashed,proto3,oneof"`
+}
+
+type ShareEvent_Skipped struct {
+	Skipped *Skipped `protobuf:"bytes,2,opt,name=skipped,proto3,oneof"`
+}
+
+type ShareEvent_Shared struct {
+	Shared *Shared `protobuf:"bytes,3,opt,name=shared,proto3,oneof"`
+}
+
+type ShareEvent_Failed struct {
+	Failed *Problem `protobuf:"bytes,4,opt,name=failed,proto3,oneof"`
+}
+
+func (*ShareEvent_Hashed) isShareEvent_Event() {}
+
+func (*ShareEvent_Skipped) isShareEvent_Event() {}
+
+func (*ShareEvent_Shared) isShareEvent_Event() {}
+
+func (*ShareEvent_Failed) isShareEvent_Event() {}
+
+// Hashed is how far the hashing of a share has come, in bytes.
+type Hashed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Done          int64                  `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64                  `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hashed) Reset() {
+	*x = Hashed{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hashed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hashed) ProtoMessage() {}
+
+func (x *Hashed) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hashed.ProtoReflect.Descriptor instead.
+func (*Hashed) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Hashed) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Hashed) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// Skipped is something in a folder that is left out of a share.
+type Skipped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // in the folder
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Skipped) Reset() {
+	*x = Skipped{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Skipped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Skipped) ProtoMessage() {}
+
+func (x *Skipped) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
+func (*Skipped) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Skipped) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Skipped) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// Shared is a file or folder that is offered from here.
+type Shared struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Private       bool                   `protobuf:"varint,4,opt,name=private,proto3" json:"private,omitempty"`
+	Manifest      []byte                 `protobuf:"bytes,5,opt,name=manifest,proto3" json:"manifest,omitempty"` // info hash
+	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	Files         int64                  `protobuf:"varint,7,opt,name=files,proto3" json:"files,omitempty"`
+	Added         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=added,proto3" json:"added,omitempty"`
+	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`      // checking, offered, missing, broken
+	Problem       string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"` // why it is not offered
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shared) Reset() {
+	*x = Shared{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shared) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shared) ProtoMessage() {}
+
+func (x *Shared) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shared.ProtoReflect.Descriptor instead.
+func (*Shared) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Shared) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Shared) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *Shared) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Shared) GetPrivate() bool {
+	if x != nil {
+		return x.Private
+	}
+	return false
+}
+
+func (x *Shared) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *Shared) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Shared) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Shared) GetAdded() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *Shared) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Shared) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type UnshareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // absolute path, or at least six hexadecimal digits of the info hash
+	Room          string                 `protobuf:"bytes,2,opt,name=room,proto3" json:"room,omitempty"` // only what is offered there; "": wherever it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnshareRequest) Reset() {
+	*x = UnshareRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnshareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnshareRequest) ProtoMessage() {}
+
+func (x *UnshareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnshareRequest.ProtoReflect.Descriptor instead.
+func (*UnshareRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UnshareRequest) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *UnshareRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+type UnshareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Matches       []*Shared              `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"` // only if there is exactly one was it ended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnshareResponse) Reset() {
+	*x = UnshareResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnshareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnshareResponse) ProtoMessage() {}
+
+func (x *UnshareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnshareResponse.ProtoReflect.Descriptor instead.
+func (*UnshareResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *UnshareResponse) GetMatches() []*Shared {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+type SharesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharesRequest) Reset() {
+	*x = SharesRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharesRequest) ProtoMessage() {}
+
+func (x *SharesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharesRequest.ProtoReflect.Descriptor instead.
+func (*SharesRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{31}
+}
+
+type SharesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shares        []*Shared              `protobuf:"bytes,1,rep,name=shares,proto3" json:"shares,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharesResponse) Reset() {
+	*x = SharesResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharesResponse) ProtoMessage() {}
+
+func (x *SharesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharesResponse.ProtoReflect.Descriptor instead.
+func (*SharesResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SharesResponse) GetShares() []*Shared {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+type ManifestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // as for Unshare
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestRequest) Reset() {
+	*x = ManifestRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestRequest) ProtoMessage() {}
+
+func (x *ManifestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestRequest.ProtoReflect.Descriptor instead.
+func (*ManifestRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ManifestRequest) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+type ManifestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Matches       []*Shared              `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`   // in the first message
+	Manifest      []byte                 `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"` // the next part of it, if there is exactly one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestResponse) Reset() {
+	*x = ManifestResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestResponse) ProtoMessage() {}
+
+func (x *ManifestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestResponse.ProtoReflect.Descriptor instead.
+func (*ManifestResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ManifestResponse) GetMatches() []*Shared {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+func (x *ManifestResponse) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
 var File_dragonload_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_dragonload_node_v1_node_proto_rawDesc = "" +
@@ -2067,13 +2744,60 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"RoomMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
-	"\aremoved\x18\x03 \x01(\bR\aremoved2\xce\x03\n" +
+	"\aremoved\x18\x03 \x01(\bR\aremoved\"d\n" +
+	"\fShareRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aprivate\x18\x04 \x01(\bR\aprivate\"\xf1\x01\n" +
+	"\n" +
+	"ShareEvent\x124\n" +
+	"\x06hashed\x18\x01 \x01(\v2\x1a.dragonload.node.v1.HashedH\x00R\x06hashed\x127\n" +
+	"\askipped\x18\x02 \x01(\v2\x1b.dragonload.node.v1.SkippedH\x00R\askipped\x124\n" +
+	"\x06shared\x18\x03 \x01(\v2\x1a.dragonload.node.v1.SharedH\x00R\x06shared\x125\n" +
+	"\x06failed\x18\x04 \x01(\v2\x1b.dragonload.node.v1.ProblemH\x00R\x06failedB\a\n" +
+	"\x05event\"2\n" +
+	"\x06Hashed\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x03R\x05total\"/\n" +
+	"\aSkipped\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\x86\x02\n" +
+	"\x06Shared\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aprivate\x18\x04 \x01(\bR\aprivate\x12\x1a\n" +
+	"\bmanifest\x18\x05 \x01(\fR\bmanifest\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05files\x18\a \x01(\x03R\x05files\x120\n" +
+	"\x05added\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05added\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state\x12\x18\n" +
+	"\aproblem\x18\n" +
+	" \x01(\tR\aproblem\"8\n" +
+	"\x0eUnshareRequest\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04room\x18\x02 \x01(\tR\x04room\"G\n" +
+	"\x0fUnshareResponse\x124\n" +
+	"\amatches\x18\x01 \x03(\v2\x1a.dragonload.node.v1.SharedR\amatches\"\x0f\n" +
+	"\rSharesRequest\"D\n" +
+	"\x0eSharesResponse\x122\n" +
+	"\x06shares\x18\x01 \x03(\v2\x1a.dragonload.node.v1.SharedR\x06shares\"%\n" +
+	"\x0fManifestRequest\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\"d\n" +
+	"\x10ManifestResponse\x124\n" +
+	"\amatches\x18\x01 \x03(\v2\x1a.dragonload.node.v1.SharedR\amatches\x12\x1a\n" +
+	"\bmanifest\x18\x02 \x01(\fR\bmanifest2\x9b\x06\n" +
 	"\vNodeService\x12T\n" +
 	"\bDownload\x12#.dragonload.node.v1.DownloadRequest\x1a!.dragonload.node.v1.DownloadEvent0\x01\x12O\n" +
 	"\x06Status\x12!.dragonload.node.v1.StatusRequest\x1a\".dragonload.node.v1.StatusResponse\x12^\n" +
 	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponse\x12U\n" +
 	"\bFinished\x12#.dragonload.node.v1.FinishedRequest\x1a$.dragonload.node.v1.FinishedResponse\x12a\n" +
-	"\fRemoveMember\x12'.dragonload.node.v1.RemoveMemberRequest\x1a(.dragonload.node.v1.RemoveMemberResponseB7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
+	"\fRemoveMember\x12'.dragonload.node.v1.RemoveMemberRequest\x1a(.dragonload.node.v1.RemoveMemberResponse\x12K\n" +
+	"\x05Share\x12 .dragonload.node.v1.ShareRequest\x1a\x1e.dragonload.node.v1.ShareEvent0\x01\x12R\n" +
+	"\aUnshare\x12\".dragonload.node.v1.UnshareRequest\x1a#.dragonload.node.v1.UnshareResponse\x12Q\n" +
+	"\x06Shares\x12!.dragonload.node.v1.SharesRequest\x1a\".dragonload.node.v1.SharesResponse0\x01\x12W\n" +
+	"\bManifest\x12#.dragonload.node.v1.ManifestRequest\x1a$.dragonload.node.v1.ManifestResponse0\x01B7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
 
 var (
 	file_dragonload_node_v1_node_proto_rawDescOnce sync.Once
@@ -2087,7 +2811,7 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
@@ -2113,19 +2837,30 @@ var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*RemoveMemberRequest)(nil),   // 21: dragonload.node.v1.RemoveMemberRequest
 	(*RemoveMemberResponse)(nil),  // 22: dragonload.node.v1.RemoveMemberResponse
 	(*RoomMember)(nil),            // 23: dragonload.node.v1.RoomMember
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*ShareRequest)(nil),          // 24: dragonload.node.v1.ShareRequest
+	(*ShareEvent)(nil),            // 25: dragonload.node.v1.ShareEvent
+	(*Hashed)(nil),                // 26: dragonload.node.v1.Hashed
+	(*Skipped)(nil),               // 27: dragonload.node.v1.Skipped
+	(*Shared)(nil),                // 28: dragonload.node.v1.Shared
+	(*UnshareRequest)(nil),        // 29: dragonload.node.v1.UnshareRequest
+	(*UnshareResponse)(nil),       // 30: dragonload.node.v1.UnshareResponse
+	(*SharesRequest)(nil),         // 31: dragonload.node.v1.SharesRequest
+	(*SharesResponse)(nil),        // 32: dragonload.node.v1.SharesResponse
+	(*ManifestRequest)(nil),       // 33: dragonload.node.v1.ManifestRequest
+	(*ManifestResponse)(nil),      // 34: dragonload.node.v1.ManifestResponse
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
 	3,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
 	4,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	24, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	24, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	24, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	24, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	35, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	35, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	35, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	35, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
 	2,  // 7: dragonload.node.v1.Spec.mirrors:type_name -> dragonload.node.v1.Mirror
-	25, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	36, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 9: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
 	7,  // 10: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
 	8,  // 11: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
@@ -2133,31 +2868,47 @@ var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	10, // 13: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
 	9,  // 14: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
 	11, // 15: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	24, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	24, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	35, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	35, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
 	14, // 18: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
 	15, // 19: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
 	7,  // 20: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
 	20, // 21: dragonload.node.v1.FinishedResponse.finished:type_name -> dragonload.node.v1.Finished
-	25, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
-	25, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
+	36, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
+	36, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
 	4,  // 24: dragonload.node.v1.Finished.sums:type_name -> dragonload.node.v1.Checksum
 	23, // 25: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
-	0,  // 26: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	12, // 27: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	16, // 28: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	18, // 29: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
-	21, // 30: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
-	5,  // 31: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	13, // 32: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	17, // 33: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	19, // 34: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
-	22, // 35: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
-	31, // [31:36] is the sub-list for method output_type
-	26, // [26:31] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	26, // 26: dragonload.node.v1.ShareEvent.hashed:type_name -> dragonload.node.v1.Hashed
+	27, // 27: dragonload.node.v1.ShareEvent.skipped:type_name -> dragonload.node.v1.Skipped
+	28, // 28: dragonload.node.v1.ShareEvent.shared:type_name -> dragonload.node.v1.Shared
+	9,  // 29: dragonload.node.v1.ShareEvent.failed:type_name -> dragonload.node.v1.Problem
+	36, // 30: dragonload.node.v1.Shared.added:type_name -> google.protobuf.Timestamp
+	28, // 31: dragonload.node.v1.UnshareResponse.matches:type_name -> dragonload.node.v1.Shared
+	28, // 32: dragonload.node.v1.SharesResponse.shares:type_name -> dragonload.node.v1.Shared
+	28, // 33: dragonload.node.v1.ManifestResponse.matches:type_name -> dragonload.node.v1.Shared
+	0,  // 34: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	12, // 35: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	16, // 36: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	18, // 37: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
+	21, // 38: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	24, // 39: dragonload.node.v1.NodeService.Share:input_type -> dragonload.node.v1.ShareRequest
+	29, // 40: dragonload.node.v1.NodeService.Unshare:input_type -> dragonload.node.v1.UnshareRequest
+	31, // 41: dragonload.node.v1.NodeService.Shares:input_type -> dragonload.node.v1.SharesRequest
+	33, // 42: dragonload.node.v1.NodeService.Manifest:input_type -> dragonload.node.v1.ManifestRequest
+	5,  // 43: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	13, // 44: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	17, // 45: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	19, // 46: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
+	22, // 47: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	25, // 48: dragonload.node.v1.NodeService.Share:output_type -> dragonload.node.v1.ShareEvent
+	30, // 49: dragonload.node.v1.NodeService.Unshare:output_type -> dragonload.node.v1.UnshareResponse
+	32, // 50: dragonload.node.v1.NodeService.Shares:output_type -> dragonload.node.v1.SharesResponse
+	34, // 51: dragonload.node.v1.NodeService.Manifest:output_type -> dragonload.node.v1.ManifestResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -2174,13 +2925,19 @@ func file_dragonload_node_v1_node_proto_init() {
 		(*DownloadEvent_Failed)(nil),
 		(*DownloadEvent_Ended)(nil),
 	}
+	file_dragonload_node_v1_node_proto_msgTypes[25].OneofWrappers = []any{
+		(*ShareEvent_Hashed)(nil),
+		(*ShareEvent_Skipped)(nil),
+		(*ShareEvent_Shared)(nil),
+		(*ShareEvent_Failed)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -48,6 +48,14 @@ const (
 	// NodeServiceRemoveMemberProcedure is the fully-qualified name of the NodeService's RemoveMember
 	// RPC.
 	NodeServiceRemoveMemberProcedure = "/dragonload.node.v1.NodeService/RemoveMember"
+	// NodeServiceShareProcedure is the fully-qualified name of the NodeService's Share RPC.
+	NodeServiceShareProcedure = "/dragonload.node.v1.NodeService/Share"
+	// NodeServiceUnshareProcedure is the fully-qualified name of the NodeService's Unshare RPC.
+	NodeServiceUnshareProcedure = "/dragonload.node.v1.NodeService/Unshare"
+	// NodeServiceSharesProcedure is the fully-qualified name of the NodeService's Shares RPC.
+	NodeServiceSharesProcedure = "/dragonload.node.v1.NodeService/Shares"
+	// NodeServiceManifestProcedure is the fully-qualified name of the NodeService's Manifest RPC.
+	NodeServiceManifestProcedure = "/dragonload.node.v1.NodeService/Manifest"
 )
 
 // NodeServiceClient is a client for the dragonload.node.v1.NodeService service.
@@ -66,6 +74,15 @@ type NodeServiceClient interface {
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
+	// Share offers a file or folder to a room, and again what is offered already. The stream
+	// ends after `shared` or `failed`; a caller that closes it before ends the hashing.
+	Share(context.Context, *connect.Request[v1.ShareRequest]) (*connect.ServerStreamForClient[v1.ShareEvent], error)
+	// Unshare ends a share, if the request means exactly one.
+	Unshare(context.Context, *connect.Request[v1.UnshareRequest]) (*connect.Response[v1.UnshareResponse], error)
+	// Shares tells what is offered from here.
+	Shares(context.Context, *connect.Request[v1.SharesRequest]) (*connect.ServerStreamForClient[v1.SharesResponse], error)
+	// Manifest returns the metainfo file of a share.
+	Manifest(context.Context, *connect.Request[v1.ManifestRequest]) (*connect.ServerStreamForClient[v1.ManifestResponse], error)
 }
 
 // NewNodeServiceClient constructs a client for the dragonload.node.v1.NodeService service. By
@@ -109,6 +126,30 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("RemoveMember")),
 			connect.WithClientOptions(opts...),
 		),
+		share: connect.NewClient[v1.ShareRequest, v1.ShareEvent](
+			httpClient,
+			baseURL+NodeServiceShareProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Share")),
+			connect.WithClientOptions(opts...),
+		),
+		unshare: connect.NewClient[v1.UnshareRequest, v1.UnshareResponse](
+			httpClient,
+			baseURL+NodeServiceUnshareProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Unshare")),
+			connect.WithClientOptions(opts...),
+		),
+		shares: connect.NewClient[v1.SharesRequest, v1.SharesResponse](
+			httpClient,
+			baseURL+NodeServiceSharesProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Shares")),
+			connect.WithClientOptions(opts...),
+		),
+		manifest: connect.NewClient[v1.ManifestRequest, v1.ManifestResponse](
+			httpClient,
+			baseURL+NodeServiceManifestProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Manifest")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -119,6 +160,10 @@ type nodeServiceClient struct {
 	reloadRooms  *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
 	finished     *connect.Client[v1.FinishedRequest, v1.FinishedResponse]
 	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
+	share        *connect.Client[v1.ShareRequest, v1.ShareEvent]
+	unshare      *connect.Client[v1.UnshareRequest, v1.UnshareResponse]
+	shares       *connect.Client[v1.SharesRequest, v1.SharesResponse]
+	manifest     *connect.Client[v1.ManifestRequest, v1.ManifestResponse]
 }
 
 // Download calls dragonload.node.v1.NodeService.Download.
@@ -146,6 +191,26 @@ func (c *nodeServiceClient) RemoveMember(ctx context.Context, req *connect.Reque
 	return c.removeMember.CallUnary(ctx, req)
 }
 
+// Share calls dragonload.node.v1.NodeService.Share.
+func (c *nodeServiceClient) Share(ctx context.Context, req *connect.Request[v1.ShareRequest]) (*connect.ServerStreamForClient[v1.ShareEvent], error) {
+	return c.share.CallServerStream(ctx, req)
+}
+
+// Unshare calls dragonload.node.v1.NodeService.Unshare.
+func (c *nodeServiceClient) Unshare(ctx context.Context, req *connect.Request[v1.UnshareRequest]) (*connect.Response[v1.UnshareResponse], error) {
+	return c.unshare.CallUnary(ctx, req)
+}
+
+// Shares calls dragonload.node.v1.NodeService.Shares.
+func (c *nodeServiceClient) Shares(ctx context.Context, req *connect.Request[v1.SharesRequest]) (*connect.ServerStreamForClient[v1.SharesResponse], error) {
+	return c.shares.CallServerStream(ctx, req)
+}
+
+// Manifest calls dragonload.node.v1.NodeService.Manifest.
+func (c *nodeServiceClient) Manifest(ctx context.Context, req *connect.Request[v1.ManifestRequest]) (*connect.ServerStreamForClient[v1.ManifestResponse], error) {
+	return c.manifest.CallServerStream(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the dragonload.node.v1.NodeService service.
 type NodeServiceHandler interface {
 	// Download carries out one download and tells how it goes. The stream ends after
@@ -162,6 +227,15 @@ type NodeServiceHandler interface {
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
+	// Share offers a file or folder to a room, and again what is offered already. The stream
+	// ends after `shared` or `failed`; a caller that closes it before ends the hashing.
+	Share(context.Context, *connect.Request[v1.ShareRequest], *connect.ServerStream[v1.ShareEvent]) error
+	// Unshare ends a share, if the request means exactly one.
+	Unshare(context.Context, *connect.Request[v1.UnshareRequest]) (*connect.Response[v1.UnshareResponse], error)
+	// Shares tells what is offered from here.
+	Shares(context.Context, *connect.Request[v1.SharesRequest], *connect.ServerStream[v1.SharesResponse]) error
+	// Manifest returns the metainfo file of a share.
+	Manifest(context.Context, *connect.Request[v1.ManifestRequest], *connect.ServerStream[v1.ManifestResponse]) error
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -201,6 +275,30 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("RemoveMember")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceShareHandler := connect.NewServerStreamHandler(
+		NodeServiceShareProcedure,
+		svc.Share,
+		connect.WithSchema(nodeServiceMethods.ByName("Share")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceUnshareHandler := connect.NewUnaryHandler(
+		NodeServiceUnshareProcedure,
+		svc.Unshare,
+		connect.WithSchema(nodeServiceMethods.ByName("Unshare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceSharesHandler := connect.NewServerStreamHandler(
+		NodeServiceSharesProcedure,
+		svc.Shares,
+		connect.WithSchema(nodeServiceMethods.ByName("Shares")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceManifestHandler := connect.NewServerStreamHandler(
+		NodeServiceManifestProcedure,
+		svc.Manifest,
+		connect.WithSchema(nodeServiceMethods.ByName("Manifest")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dragonload.node.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceDownloadProcedure:
@@ -213,6 +311,14 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceFinishedHandler.ServeHTTP(w, r)
 		case NodeServiceRemoveMemberProcedure:
 			nodeServiceRemoveMemberHandler.ServeHTTP(w, r)
+		case NodeServiceShareProcedure:
+			nodeServiceShareHandler.ServeHTTP(w, r)
+		case NodeServiceUnshareProcedure:
+			nodeServiceUnshareHandler.ServeHTTP(w, r)
+		case NodeServiceSharesProcedure:
+			nodeServiceSharesHandler.ServeHTTP(w, r)
+		case NodeServiceManifestProcedure:
+			nodeServiceManifestHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -240,4 +346,20 @@ func (UnimplementedNodeServiceHandler) Finished(context.Context, *connect.Reques
 
 func (UnimplementedNodeServiceHandler) RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.RemoveMember is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Share(context.Context, *connect.Request[v1.ShareRequest], *connect.ServerStream[v1.ShareEvent]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Share is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Unshare(context.Context, *connect.Request[v1.UnshareRequest]) (*connect.Response[v1.UnshareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Unshare is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Shares(context.Context, *connect.Request[v1.SharesRequest], *connect.ServerStream[v1.SharesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Shares is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Manifest(context.Context, *connect.Request[v1.ManifestRequest], *connect.ServerStream[v1.ManifestResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Manifest is not implemented"))
 }
