@@ -228,9 +228,12 @@ func (m blockModel) itemLines(item blockItem) []string {
 	if p.Members > 1 || p.PeerBytes > 0 {
 		rest = append(rest, "peers "+formatBytes(p.PeerRate)+"/s")
 	}
-	if p.State == "serving" {
+	switch p.State {
+	case "hashing":
+		rest = []string{formatBytes(p.Rate) + "/s", formatETA(p.ETA) + " left"}
+	case "serving":
 		rest = []string{"up " + formatBytes(p.UploadRate) + "/s"}
-	} else {
+	default:
 		rest = append(rest, formatETA(p.ETA)+" left")
 	}
 	if p.Members > 1 {

@@ -25,13 +25,15 @@ type exportFlags struct {
 	output               string
 	urls                 []string
 	withQuery, overwrite bool
+
+	shared *sharedContent // what is exported if that is a share
 }
 
 func newExport(std streams) *cobra.Command {
 	var e exportFlags
 	cmd := &cobra.Command{
-		Use:   "export FILE --metalink|--torrent [--hybrid]",
-		Short: "write a manifest of a finished download for other programs",
+		Use:   "export FILE|ID --metalink|--torrent [--hybrid]",
+		Short: "write a manifest of a download or a share for other programs",
 		Long: `Writes a Metalink 4 of a finished download (its name and size, its SHA-256, that of
 each piece, and the addresses that it came from), or a torrent of BitTorrent v2
 with these addresses as web seeds; with --hybrid one that programs of version 1,
@@ -39,18 +41,30 @@ as aria2, take too. The file is read and compared with what was downloaded. Of a
 file that was not downloaded here --url says where it can be had; a torrent can
 also be of a folder, whose --url ends with a slash: names are put behind it.
 
+What is shared from here is named by its path or by at least six digits of its id. Its
+torrent needs no --url, and is that which members have.
+
 User names and passwords are never written. An address with a query, which may be
 secret, is left out unless --with-query is given.`,
-		Args: exactArgs("a FILE"),
+		Args: exactArgs("a FILE or an ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := e.check(args[0]); err != nil {
-				return err
-			}
 			_, state, err := openState(cmd)
 			if err != nil {
 				return err
 			}
-			return e.run(cmd.Context(), args[0], state, std)
+			what := args[0]
+			if len(e.urls) == 0 || isShareID(what) {
+				if e.shared, err = findShared(cmd.Context(), state, what); err != nil {
+					return err
+				}
+			}
+			if e.shared != nil {
+				what = e.shared.share.Spec.Path
+			}
+			if err := e.check(what); err != nil {
+				return err
+			}
+			return e.run(cmd.Context(), what, state, std)
 		},
 	}
 	f := cmd.Flags()
@@ -69,8 +83,10 @@ secret, is left out unless --with-query is given.`,
 func (e *exportFlags) check(arg string) error {
 	info, err := os.Stat(arg)
 	switch {
-	case err != nil && isInvite(arg), err != nil && isContentID(arg):
-		return usagef("content ids and links to content are not in this version yet; name the file itself")
+	case err != nil && isInvite(arg):
+		return usagef("links to content cannot be exported; name the file itself, or the id of a share")
+	case err != nil && isContentID(arg):
+		return errNoShare(arg)
 	case errors.Is(err, fs.ErrNotExist):
 		return failf(exitNotFound, "there is no file %s; export needs one that is finished", safeText(arg))
 	case err != nil:
@@ -138,6 +154,13 @@ func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams
 	path, err := filepath.Abs(arg)
 	if err != nil {
 		return failf(exitOther, "%w", err)
+	}
+	if e.shared != nil {
+		text, err := e.describeShared(ctx, std.err)
+		if err != nil {
+			return err
+		}
+		return e.write(text, std.out)
 	}
 	from, want := e.urls, []byte(nil)
 	if len(from) == 0 {

@@ -22,13 +22,14 @@ import (
 
 func newInspect(std streams) *cobra.Command {
 	return &cobra.Command{
-		Use:   "inspect FILE|INVITE",
-		Short: "what a download, a torrent, a Metalink or an invite holds",
+		Use:   "inspect FILE|ID|INVITE",
+		Short: "what a download, a share, a torrent, a Metalink or an invite holds",
 		Long: `Of a torrent (.torrent, of version 2 or hybrid): its info hash, its files and the
 roots of their hash trees, its web seeds. Of a Metalink (.meta4): its files, their
 digests and addresses. Of a finished download: its digests, and the addresses that it
 came from. Of a partial one, named by its .part file or by its final name: how much of
-it is here, of which version of which size. Of an invite: the room, where its trackers
+it is here, of which version of which size. Of a share, named by its path or by at least
+six digits of its id: how it stands, and its manifest. Of an invite: the room, where its trackers
 are, how often and how long it may be used; never its secret.`,
 		Args: exactArgs("a FILE or an INVITE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,6 +49,17 @@ are, how often and how long it may be used; never its secret.`,
 			_, state, err := openState(cmd)
 			if err != nil {
 				return err
+			}
+			shared, err := findShared(cmd.Context(), state, args[0])
+			if err != nil {
+				return err
+			}
+			if shared != nil {
+				shared.tell(std.out)
+				return nil
+			}
+			if isContentID(args[0]) {
+				return errNoShare(args[0])
 			}
 			path, err := filepath.Abs(args[0])
 			if err != nil {

@@ -7,7 +7,7 @@ import "strings"
 
 // laterCommands are the commands that come with a later version.
 var laterCommands = map[string]bool{
-	"share": true, "unshare": true, "ls": true,
+	"ls":      true,
 	"tracker": true, "status": true, "pause": true, "resume": true, "rm": true,
 	"top": true, "doctor": true, "open": true,
 }

@@ -150,7 +150,9 @@ func plainProgress(p *node.Progress) string {
 	default:
 		parts = append(parts, formatBytes(p.Have))
 	}
-	if p.State != "serving" {
+	if p.State == "hashing" {
+		parts = append(parts, "hashing "+formatBytes(p.Rate)+"/s")
+	} else if p.State != "serving" {
 		if p.State != "downloading" && p.State != "" {
 			parts = append(parts, p.State)
 		}

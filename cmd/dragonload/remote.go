@@ -58,6 +58,7 @@ func (o sessionOptions) remoteSession(ctx context.Context, client *rpc.LocalClie
 	return &session{
 		downloader: &remoteNode{client: client, stateDir: o.stateDir, stdout: o.stdout},
 		room:       o.room,
+		stays:      status.GetStays(),
 		close:      func() error { client.Close(); return nil },
 	}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,6 +86,7 @@ func TestScripts(t *testing.T) {
 
 			"torrent": scriptTorrent,
 			"patch":   scriptPatch,
+			"until":   scriptUntil,
 		},
 	})
 }
@@ -379,6 +381,25 @@ func scriptHalt(ts *testscript.TestScript, _ bool, args []string) {
 	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
 	ts.Check(jobsOf(ts).running[args[0]].cmd.Process.Signal(signals[args[1]]))
 	scriptAwait(ts, false, []string{args[0], args[2]})
+}
+
+// scriptUntil runs a command again and again until its standard output matches: what
+// another process does shows in no other way.
+func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until PATTERN CMD ARG...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(scriptDeadline); ; {
+		err := ts.Exec(args[1], args[2:]...)
+		if out := ts.ReadFile("stdout"); pattern.MatchString(out) {
+			return
+		} else if time.Now().After(end) {
+			ts.Fatalf("%s never matched; at last: %s (%v)", args[0], out, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {

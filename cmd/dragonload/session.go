@@ -17,6 +17,7 @@ import (
 type session struct {
 	downloader downloader
 	room       string // the name, also if --room was an invite
+	stays      bool   // the node does not end with its downloads
 	close      func() error
 }
 
@@ -28,8 +29,12 @@ type sessionOptions struct {
 	// runs must then have.
 	listenDemanded, advertiseDemanded bool
 	discovery                         bool
-	stdout                            io.Writer
-	log                               *slog.Logger
+	// A node that is started here stays until it is told to stop, and serves whatever it
+	// has.
+	stays       bool
+	uploadLimit int64
+	stdout      io.Writer
+	log         *slog.Logger
 }
 
 // startWithin is how long get waits for a node that has the state folder but does not
@@ -68,7 +73,7 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 		}
 		m, err := startMachine(ctx, machineOptions{
 			stateDir: o.stateDir, partialDir: o.partialDir, listen: o.listen, advertise: o.advertise,
-			room: o.room, discovery: o.discovery, stdout: o.stdout, log: o.log,
+			room: o.room, discovery: o.discovery, serve: o.stays, daemon: o.stays, uploadLimit: o.uploadLimit, stdout: o.stdout, log: o.log,
 		})
 		if err == nil {
 			return o.ownSession(ctx, m), nil
@@ -88,7 +93,10 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 }
 
 func (o sessionOptions) ownSession(ctx context.Context, m *machine) *session {
-	return &session{downloader: m, room: o.room, close: func() error {
+	return &session{downloader: m, room: o.room, stays: o.stays, close: func() error {
+		if o.stays {
+			return m.close()
+		}
 		// Another get may have handed its work to this process; a signal ends that too.
 		idle := m.node.Idle(ctx)
 		if ctx.Err() != nil {

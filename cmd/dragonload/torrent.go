@@ -26,9 +26,13 @@ func readTorrent(path string) (*manifest.Torrent, error) {
 
 func inspectTorrent(path string, out io.Writer) error {
 	t, err := readTorrent(path)
-	if err != nil {
-		return err
+	if err == nil {
+		tellTorrent(t, out)
 	}
+	return err
+}
+
+func tellTorrent(t *manifest.Torrent, out io.Writer) {
 	what := "the file"
 	if t.Folder {
 		what = "the folder"
@@ -65,7 +69,6 @@ func inspectTorrent(path string, out io.Writer) error {
 	for _, folder := range t.Folders {
 		fmt.Fprintf(out, "folder    %s  empty\n", safeText(folder))
 	}
-	return nil
 }
 
 // describeTorrent returns the torrent of a file, whose SHA-256 is want if that is not
@@ -84,9 +87,11 @@ func (e *exportFlags) describeTorrent(ctx context.Context, path string, urls []s
 			return nil, errAnother(path, sum, want)
 		}
 	}
-	t, skipped, err := buildTorrent(ctx, path, before.IsDir(), manifest.BuildOptions{
-		Name: filepath.Base(path), Hybrid: e.hybrid, WebSeeds: urls, CreatedBy: "dragonload/" + version(),
-	})
+	o := manifest.BuildOptions{Name: filepath.Base(path), Hybrid: e.hybrid, WebSeeds: urls, CreatedBy: "dragonload/" + version()}
+	if e.shared != nil {
+		o.Name, o.Private = e.shared.share.Spec.Name, e.shared.share.Spec.Private
+	}
+	t, skipped, err := buildTorrent(ctx, path, before.IsDir(), o)
 	if err == nil && want != nil {
 		// What was hashed twice must have been the same.
 		var after fs.FileInfo

@@ -30,7 +30,7 @@ func (l localNode) Download(ctx context.Context, spec *nodev1.Spec, send func(*n
 
 func (l localNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 	n := l.n
-	status := &nodev1.StatusResponse{Version: n.opts.Version, Pid: int64(os.Getpid()), Advertise: n.advertised()}
+	status := &nodev1.StatusResponse{Version: n.opts.Version, Pid: int64(os.Getpid()), Advertise: n.advertised(), Stays: n.opts.KeepServing}
 	if addr := n.Addr(); addr != nil {
 		status.Listen = addr.String()
 	}
@@ -109,5 +109,6 @@ func (n *Node) ReloadRooms() error {
 		}
 	}
 	n.announceRooms()
+	n.sharesChanged()
 	return nil
 }

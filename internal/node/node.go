@@ -104,6 +104,7 @@ type Node struct {
 	tasks sync.WaitGroup // the downloads
 
 	announcing sync.Mutex
+	sharing    sharing
 
 	mu       sync.Mutex // guards what follows
 	ended    bool
@@ -194,6 +195,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.tasks.Wait()
 	n.stop()
 	n.work.Wait()
+	if cerr := n.endShares(); err == nil {
+		err = cerr
+	}
 	if cerr := n.journal.Close(); err == nil {
 		err = cerr
 	}
@@ -213,6 +217,11 @@ func (n *Node) begin() error {
 	}
 	if n.opts.Lend != nil {
 		if err := n.beginLending(); err != nil {
+			return err
+		}
+	}
+	if n.opts.KeepServing {
+		if err := n.beginSharing(); err != nil {
 			return err
 		}
 	}

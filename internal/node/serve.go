@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -49,25 +48,19 @@ func (n *Node) Layout(roomID [32]byte, _ piece.NodeID, pool swarm.PoolID) (piece
 }
 
 // Manifest implements peer.Backend: a manifest is told to members of rooms in which this
-// node is in its pool.
+// node is in its pool, or offers its content.
 func (n *Node) Manifest(roomID [32]byte, from piece.NodeID, infoHash [32]byte) (peer.Manifest, error) {
 	r, ok := n.opts.Keyring.Get(roomID)
 	if !ok || n.opts.Keyring.Removed(roomID, from) {
 		return peer.Manifest{}, peer.ErrNotHeld
 	}
-	d := n.find(roomID, r.ManifestPool(infoHash))
-	if d == nil || d.want == nil {
-		return peer.Manifest{}, peer.ErrNotHeld
+	pool := r.ManifestPool(infoHash)
+	if d := n.find(roomID, pool); d != nil && d.want != nil {
+		if t := d.want.torrent.Load(); t != nil {
+			return bareManifest(t)
+		}
 	}
-	t := d.want.torrent.Load()
-	if t == nil {
-		return peer.Manifest{}, peer.ErrNotHeld
-	}
-	var data bytes.Buffer
-	if err := t.Bare().Write(&data); err != nil {
-		return peer.Manifest{}, err
-	}
-	return peer.Manifest{Data: data.Bytes(), Info: t.InfoLength()}, nil
+	return n.shareManifest(roomID, pool)
 }
 
 func (d *download) admit(ctx context.Context, from piece.NodeID, pieces []piece.Index) (peer.Content, func(sent int64), error) {

@@ -292,4 +292,3 @@ func (h localHandler) answer(call string, err error) error {
 	}
 	return ToWire(err)
 }
-

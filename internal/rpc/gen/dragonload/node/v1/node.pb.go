@@ -1258,7 +1258,8 @@ type StatusResponse struct {
 	Advertise     string                 `protobuf:"bytes,4,opt,name=advertise,proto3" json:"advertise,omitempty"` // address that members are told
 	Rooms         []*Room                `protobuf:"bytes,5,rep,name=rooms,proto3" json:"rooms,omitempty"`
 	Downloads     []*Download            `protobuf:"bytes,6,rep,name=downloads,proto3" json:"downloads,omitempty"`
-	Lends         []string               `protobuf:"bytes,16,rep,name=lends,proto3" json:"lends,omitempty"` // rooms whose pools this node helps
+	Lends         []string               `protobuf:"bytes,16,rep,name=lends,proto3" json:"lends,omitempty"`  // rooms whose pools this node helps
+	Stays         bool                   `protobuf:"varint,20,opt,name=stays,proto3" json:"stays,omitempty"` // until it is told to stop, and not only until its downloads end
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1340,6 +1341,13 @@ func (x *StatusResponse) GetLends() []string {
 		return x.Lends
 	}
 	return nil
+}
+
+func (x *StatusResponse) GetStays() bool {
+	if x != nil {
+		return x.Stays
+	}
+	return false
 }
 
 type Room struct {
@@ -2700,7 +2708,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\bmanifest\x18\x10 \x01(\tR\bmanifest\x12\x14\n" +
 	"\x05files\x18\x11 \x01(\rR\x05files\"\a\n" +
 	"\x05Ended\"\x0f\n" +
-	"\rStatusRequest\"\xf4\x01\n" +
+	"\rStatusRequest\"\x8a\x02\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x16\n" +
@@ -2708,7 +2716,8 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\tadvertise\x18\x04 \x01(\tR\tadvertise\x12.\n" +
 	"\x05rooms\x18\x05 \x03(\v2\x18.dragonload.node.v1.RoomR\x05rooms\x12:\n" +
 	"\tdownloads\x18\x06 \x03(\v2\x1c.dragonload.node.v1.DownloadR\tdownloads\x12\x14\n" +
-	"\x05lends\x18\x10 \x03(\tR\x05lends\"~\n" +
+	"\x05lends\x18\x10 \x03(\tR\x05lends\x12\x14\n" +
+	"\x05stays\x18\x14 \x01(\bR\x05stays\"~\n" +
 	"\x04Room\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x1a\n" +
