@@ -147,6 +147,7 @@ type source struct {
 	// Instead of a URL: a manifest, or its id.
 	torrent *manifest.Torrent
 	id      string
+	name    string // in a room
 }
 
 // String is what the user calls the source, without secrets.
@@ -154,8 +155,8 @@ func (s *source) String() string {
 	switch {
 	case s.torrent != nil:
 		return safeText(s.torrent.Name)
-	case s.id != "":
-		return s.id
+	case s.url == "":
+		return safeText(s.id + s.name)
 	}
 	return redacted(s.url)
 }
@@ -259,6 +260,10 @@ func readSource(word string) ([]source, error) {
 	case isTorrent(word):
 		s, err := torrentSource(word)
 		return []source{s}, err
+	case isManifestID(word):
+		return []source{{id: word}}, nil
+	case isName(word):
+		return []source{{name: word}}, nil
 	case !isMetalink(word):
 		return []source{{url: word}}, checkSource(word)
 	}
@@ -306,10 +311,8 @@ func checkSource(source string) error {
 		return nil
 	case strings.Contains(source, "://"):
 		return usagef("%s://: dragonload speaks http and https", safeText(u.Scheme))
-	case strings.ContainsAny(source, "./:"):
-		return usagef("%s is no URL; write https:// in front of it", shownSource(source))
 	}
-	return usagef("%s is no URL, and names in a room are not in this version yet", shownSource(source))
+	return usagef("%s is no URL; write https:// in front of it", shownSource(source))
 }
 
 // shownSource is a SOURCE that is no URL, without what would be user-info, query and

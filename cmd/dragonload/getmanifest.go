@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"strings"
 
@@ -26,15 +27,27 @@ func torrentSource(path string) (source, error) {
 	return s, nil
 }
 
+// isManifestID reports whether a SOURCE is the info hash of a manifest.
+func isManifestID(word string) bool {
+	raw, err := hex.DecodeString(word)
+	return err == nil && len(raw) == 32
+}
+
+// isName reports whether a SOURCE may be the name of something in a room.
+func isName(word string) bool {
+	_, err := manifest.CleanName(word)
+	return err == nil && !isMetalink(word) && !strings.HasPrefix(strings.ToLower(word), "magnet:")
+}
+
 // mayBeFolder reports whether what is got is a folder, or that is not known yet.
 func (s *source) mayBeFolder() bool {
-	return s.id != "" || s.torrent != nil && s.torrent.Folder
+	return s.id+s.name != "" || s.torrent != nil && s.torrent.Folder
 }
 
 // checkManifest finds what the flags ask for that a content of a manifest cannot have.
 func (g *getFlags) checkManifest(s *source, room string) error {
 	switch t := s.torrent; {
-	case t == nil && s.id == "":
+	case s.url != "":
 		if len(g.selects) > 0 {
 			return usagef("--select chooses files of a folder, and %s is one file", redacted(s.url))
 		}
@@ -44,7 +57,7 @@ func (g *getFlags) checkManifest(s *source, room string) error {
 	case g.confirm > 1:
 		return usagef("--confirm asks members to state digests, and a manifest has them; leave it out")
 	case t == nil && room == "":
-		return usagef("the id of a manifest says where nothing is: name the room whose members have it, with --room")
+		return usagef("%s is no URL; if it is the name or the id of something in a room, name that with --room", s)
 	case t == nil:
 		return nil
 	case t.Folder && g.output == "-":
@@ -79,7 +92,7 @@ func filesOf(t *manifest.Torrent) string {
 
 // ask puts into a spec what is to be had of a manifest.
 func (s *source) ask(spec *node.Spec, globs []string) error {
-	spec.ManifestID, spec.Select = strings.ToLower(s.id), globs
+	spec.ManifestID, spec.ManifestName, spec.Select = strings.ToLower(s.id), s.name, globs
 	if s.torrent == nil {
 		return nil
 	}

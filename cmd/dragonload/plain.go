@@ -39,7 +39,7 @@ func newPeople(specs []node.Spec, std streams) *people {
 		case name == "" && s.URL != "":
 			name = redacted(s.URL)
 		case name == "":
-			name = firstOf(s.ManifestID, "torrent") // until it is known
+			name = firstOf(s.ManifestName, s.ManifestID, "torrent") // until it is known
 		}
 		p.names = append(p.names, name)
 	}

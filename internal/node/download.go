@@ -254,6 +254,12 @@ func (d *download) prepare(ctx context.Context) error {
 		opts.Pool, opts.Hosts = d.pool, d.node.opts.Tracker != nil
 	}
 	if d.want != nil {
+		if err := d.learnManifest(ctx); err != nil {
+			return err
+		}
+		if d.isFolder() && d.stdout() {
+			return problem("bad-option", ExitBadOption, fmt.Errorf("%s is a folder, which does not go to standard output", d.want))
+		}
 		opts.Manifest, opts.Wanted = d.want.forMachine(), d.want.pieces
 		opts.Fetches = len(d.addresses.all) > 0
 	}

@@ -62,9 +62,6 @@ func readWanted(spec Spec) (*wanted, error) {
 		}
 		return w, err
 	}
-	if spec.ManifestID != "" {
-		return nil, problem("bad-option", ExitBadOption, errors.New("manifests are not got from members in this version yet; give the torrent file"))
-	}
 	if spec.Room == "" {
 		return nil, problem("no-room", ExitRoom, errors.New("a manifest's id says where nothing is: name the room whose members have it"))
 	}

@@ -247,7 +247,14 @@ func (n *Node) begin() error {
 // block.
 func (n *Node) Download(ctx context.Context, spec Spec, emit func(Event)) error {
 	watcher := &watcher{emit: emit, saved: make(chan struct{})}
-	d, err := n.enter(spec, watcher.tell)
+	var d *download
+	var err error
+	if spec.ManifestName != "" {
+		err = n.lookUp(ctx, &spec)
+	}
+	if err == nil {
+		d, err = n.enter(spec, watcher.tell)
+	}
 	if err != nil {
 		e := AsError(err)
 		emit(Event{Time: time.Now(), Failed: &e.Problem})

@@ -15,8 +15,10 @@ type Spec struct {
 	// ManifestID only its info hash, by which members of the room have it. Mirrors are
 	// its web seeds then: those that it names itself are not looked at.
 	Manifest   []byte
-	ManifestID string   // 64 hexadecimal digits
-	Select     []string // globs that choose files of it, see manifest.Torrent.Select; none: all
+	ManifestID string // 64 hexadecimal digits
+	// ManifestName is what the content is called in the room, or the beginning of its id.
+	ManifestName string
+	Select       []string // globs that choose files of it, see manifest.Torrent.Select; none: all
 
 	Dir    string // folder for a name that the origin or the URL gives
 	Output string // file to write, absolute, instead; "-" is standard output

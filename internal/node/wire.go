@@ -58,6 +58,7 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		Confirm:        uint32(s.Confirm),
 		Manifest:       s.Manifest,
 		ManifestId:     s.ManifestID,
+		ManifestName:   s.ManifestName,
 		Select:         s.Select,
 	}
 	for name, values := range s.Header {
@@ -100,12 +101,13 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		Confirm:        int(x.GetConfirm()),
 		Manifest:       x.GetManifest(),
 		ManifestID:     x.GetManifestId(),
+		ManifestName:   x.GetManifestName(),
 		Select:         x.GetSelect(),
 	}
 	if len(s.Manifest) > manifest.MaxTorrent || len(s.Select) > maxSelect {
 		return Spec{}, fmt.Errorf("download with a manifest of %d bytes, of which %d globs choose", len(s.Manifest), len(s.Select))
 	}
-	for _, text := range append([]string{s.URL, s.ManifestID, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert}, s.Select...) {
+	for _, text := range append([]string{s.URL, s.ManifestID, s.ManifestName, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert}, s.Select...) {
 		if len(text) > maxSpecText {
 			return Spec{}, fmt.Errorf("download with a text of %d bytes", len(text))
 		}

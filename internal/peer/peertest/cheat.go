@@ -36,6 +36,8 @@ type Options struct {
 	Bytes func(i piece.Index, right []byte) []byte
 	// Send writes the body of an answer. It may take its time, until ctx ends.
 	Send func(ctx context.Context, w http.ResponseWriter, body []byte)
+	// Manifest answers requests for manifests; without it there are none.
+	Manifest func(ctx context.Context, w http.ResponseWriter)
 	// State returns what is stated of a piece: as many digests as it likes, none too.
 	State func(i piece.Index, right piece.Digest) []piece.Digest
 	// Generation changes what a statement is about.
@@ -87,6 +89,10 @@ func (c *Cheat) Run(ctx context.Context, data, haves net.Listener) {
 // serve answers a request for pieces; the form is that of docs/formats.md.
 func (c *Cheat) serve(w http.ResponseWriter, r *http.Request) {
 	c.Served.Add(1)
+	if strings.HasPrefix(r.URL.Path, "/v1/manifests/") && c.o.Manifest != nil {
+		c.o.Manifest(r.Context(), w)
+		return
+	}
 	pieces, err := c.list(r.URL.Path)
 	if err != nil {
 		http.Error(w, "", http.StatusNotFound)
@@ -265,6 +271,27 @@ func OneByteAMinute(ctx context.Context, w http.ResponseWriter, body []byte) {
 func BreakOff(_ context.Context, w http.ResponseWriter, body []byte) {
 	_, _ = w.Write(body[:len(body)/2])
 	panic(http.ErrAbortHandler)
+}
+
+// ManifestOf answers with these bytes, said to be a manifest whose info dictionary is so
+// long.
+func ManifestOf(data []byte, info int) func(context.Context, http.ResponseWriter) {
+	return func(_ context.Context, w http.ResponseWriter) {
+		w.Header().Set("Info-Length", strconv.Itoa(info))
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		_, _ = w.Write(data) // whether it arrives is the honest side's matter
+	}
+}
+
+// EndlessManifest sends zeros for as long as they are taken.
+func EndlessManifest(ctx context.Context, w http.ResponseWriter) {
+	w.Header().Set("Info-Length", "1000")
+	w.Header().Set("Content-Length", strconv.Itoa(64<<20))
+	for block := make([]byte, 64<<10); ctx.Err() == nil; {
+		if _, err := w.Write(block); err != nil {
+			return
+		}
+	}
 }
 
 // Frames returns an attack that sends these bytes over and over, as fast as they are

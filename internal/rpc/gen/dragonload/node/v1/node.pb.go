@@ -115,7 +115,8 @@ type Spec struct {
 	// web seeds are mirrors here.
 	Manifest      []byte   `protobuf:"bytes,50,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	ManifestId    string   `protobuf:"bytes,51,opt,name=manifest_id,json=manifestId,proto3" json:"manifest_id,omitempty"`
-	Select        []string `protobuf:"bytes,52,rep,name=select,proto3" json:"select,omitempty"` // globs that choose files; none: all
+	ManifestName  string   `protobuf:"bytes,53,opt,name=manifest_name,json=manifestName,proto3" json:"manifest_name,omitempty"` // or what it is called in the room, or how the hash begins
+	Select        []string `protobuf:"bytes,52,rep,name=select,proto3" json:"select,omitempty"`                                 // globs that choose files; none: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +364,13 @@ func (x *Spec) GetManifest() []byte {
 func (x *Spec) GetManifestId() string {
 	if x != nil {
 		return x.ManifestId
+	}
+	return ""
+}
+
+func (x *Spec) GetManifestName() string {
+	if x != nil {
+		return x.ManifestName
 	}
 	return ""
 }
@@ -2600,7 +2608,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xc6\b\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xeb\b\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -2639,7 +2647,8 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\aconfirm\x18( \x01(\rR\aconfirm\x12\x1a\n" +
 	"\bmanifest\x182 \x01(\fR\bmanifest\x12\x1f\n" +
 	"\vmanifest_id\x183 \x01(\tR\n" +
-	"manifestId\x12\x16\n" +
+	"manifestId\x12#\n" +
+	"\rmanifest_name\x185 \x01(\tR\fmanifestName\x12\x16\n" +
 	"\x06select\x184 \x03(\tR\x06select\"0\n" +
 	"\x06Mirror\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +

@@ -1,0 +1,287 @@
+package node_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"dragonload/internal/catalogue"
+	"dragonload/internal/manifest"
+	"dragonload/internal/node"
+	"dragonload/internal/peer/peertest"
+	"dragonload/internal/piece"
+	"dragonload/internal/room"
+	"dragonload/internal/rpc"
+)
+
+// parcel is a content with a manifest, and a web seed that has it.
+type parcel struct {
+	*httptest.Server
+	torrent *manifest.Torrent
+	files   fstest.MapFS
+	sent    atomic.Int64
+	handle  atomic.Pointer[http.HandlerFunc] // in place of the files, if set
+}
+
+// newParcel makes a folder called "parcel" of these files.
+func newParcel(t *testing.T, files map[string][]byte) *parcel {
+	t.Helper()
+	p := &parcel{files: fstest.MapFS{}}
+	for path, data := range files {
+		p.files["parcel/"+path] = &fstest.MapFile{Data: data}
+	}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &countingWriter{ResponseWriter: w, sent: &p.sent, ctx: r.Context()}
+		if h := p.handle.Load(); h != nil {
+			(*h)(out, r)
+			return
+		}
+		http.FileServerFS(p.files).ServeHTTP(out, r)
+	}))
+	t.Cleanup(p.Close)
+	var err error
+	if p.torrent, _, err = manifest.BuildTorrent(t.Context(), p.files, "parcel", manifest.BuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func someParcel(t *testing.T) *parcel {
+	return newParcel(t, map[string][]byte{
+		"big.bin": fileOf(3<<20 + 5), "sub/small": fileOf(100), "sub/more/two pieces": fileOf(70 << 10), "empty": nil,
+	})
+}
+
+func (p *parcel) id() string {
+	hash := p.torrent.InfoHash()
+	return hex.EncodeToString(hash[:])
+}
+
+func (p *parcel) metainfo(t *testing.T) []byte {
+	t.Helper()
+	var text bytes.Buffer
+	if err := p.torrent.Bare().Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	return text.Bytes()
+}
+
+// spec is of what p is, from its web seed and members if there is a room.
+func (p *parcel) spec(t *testing.T, room string) node.Spec {
+	return node.Spec{
+		Manifest: p.metainfo(t), Mirrors: []node.Mirror{{URL: p.URL + "/"}}, Room: room, Dir: t.TempDir(),
+		Timeout: 20 * time.Second, ConnectTimeout: 10 * time.Second, GiveUpAfter: time.Minute, Linger: 30 * time.Second,
+	}
+}
+
+// check compares what was saved with the files whose paths begin like this.
+func (p *parcel) check(t *testing.T, saved *node.Saved, prefix string) {
+	t.Helper()
+	for path, f := range p.files {
+		path = strings.TrimPrefix(path, "parcel/")
+		got, err := os.ReadFile(filepath.Join(saved.Path, path))
+		switch wanted := strings.HasPrefix(path, prefix); {
+		case wanted && (err != nil || !bytes.Equal(got, f.Data)):
+			t.Errorf("%s: %d bytes, %v", path, len(got), err)
+		case !wanted && err == nil:
+			t.Errorf("%s is there", path)
+		}
+	}
+	if saved.Checked != "checksum" || saved.Manifest != p.id() || saved.SHA256 != p.id() {
+		t.Errorf("saved as %+v", saved)
+	}
+}
+
+// publish has a machine tell the room's tracker what it holds, and where it is reached.
+func (b *lab) publish(m machine, addr string, entries ...catalogue.Entry) {
+	b.t.Helper()
+	cfg, err := m.keyring.ClientTLS(b.creator.ID, room.ALPNControl, piece.NodeID{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	to, err := rpc.NewTracker(b.addr, cfg, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer to.Close()
+	if err := to.Publish(b.t.Context(), addr, catalogue.Batch{To: 1, Add: entries}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (p *parcel) entry(name string) catalogue.Entry {
+	return catalogue.Entry{Manifest: p.torrent.InfoHash(), Name: name, Folder: true, Size: p.torrent.Size, Files: uint32(len(p.torrent.Files))}
+}
+
+func TestManifest_comesOnceFromItsWebSeedToAllMembers(t *testing.T) {
+	t.Parallel()
+	p, b := someParcel(t), newLab(t)
+	b.run()
+	first, second := start(t, b.join("one").options()), start(t, b.join("two").options())
+	r1 := download(t, t.Context(), first, p.spec(t, "lab"))
+	r2 := download(t, t.Context(), second, p.spec(t, "lab"))
+	p.check(t, r1.result(t), "")
+	p.check(t, r2.result(t), "")
+	if sent := p.sent.Load(); sent > p.torrent.Size*5/4 {
+		t.Errorf("the web seed has sent %d bytes of %d", sent, p.torrent.Size)
+	}
+}
+
+func TestManifest_isGotByNameOrIDFromMembersAlone(t *testing.T) {
+	t.Parallel()
+	p, b := someParcel(t), newLab(t)
+	b.run()
+	holder := b.join("holder")
+	o := holder.options()
+	o.KeepServing = true
+	n := start(t, o)
+	p.check(t, download(t, t.Context(), n, p.spec(t, "lab")).result(t), "")
+	b.publish(holder, n.Addr().String(), p.entry("The Parcel"))
+	sent := p.sent.Load()
+
+	for k, change := range []func(*node.Spec){
+		func(s *node.Spec) { s.ManifestName = "the parcel" },
+		func(s *node.Spec) { s.ManifestName = p.id()[:8] },
+		func(s *node.Spec) { s.ManifestID, s.Select = p.id(), []string{"sub"} },
+	} {
+		spec := p.spec(t, "lab")
+		spec.Manifest, spec.Mirrors = nil, nil
+		change(&spec)
+		saved := download(t, t.Context(), start(t, b.join(fmt.Sprintf("getter%d", k)).options()), spec).result(t)
+		p.check(t, saved, strings.Join(spec.Select, ""))
+		if saved.OriginBytes != 0 || saved.PeerBytes < saved.Size {
+			t.Errorf("%d bytes from the origin, %d from members", saved.OriginBytes, saved.PeerBytes)
+		}
+	}
+	if p.sent.Load() != sent {
+		t.Error("the web seed was asked")
+	}
+}
+
+func TestManifest_tellsWhatANameMayMean(t *testing.T) {
+	t.Parallel()
+	one, two := newParcel(t, map[string][]byte{"a": fileOf(1)}), newParcel(t, map[string][]byte{"a": fileOf(2)})
+	b := newLab(t)
+	b.run()
+	other := two.entry("Holiday photos 2024")
+	other.Manifest = [32]byte{1}
+	b.publish(b.join("ann"), "127.0.0.1:1", one.entry("films"), other)
+	b.publish(b.join("bob"), "127.0.0.1:1", two.entry("films"))
+	n := start(t, b.join("getter").options())
+	for _, c := range []struct {
+		spec node.Spec
+		exit int
+		want []string
+	}{
+		{node.Spec{ManifestName: "films"}, node.ExitBadOption, []string{one.id(), two.id(), "held by ann", "held by bob"}},
+		{node.Spec{ManifestName: "holiday pictures"}, node.ExitNotFound, []string{`"holiday pictures"`, "there is Holiday photos 2024"}},
+		{node.Spec{ManifestName: "xyz"}, node.ExitNotFound, []string{"nothing in lab"}},
+		{node.Spec{ManifestID: strings.Repeat("7", 64)}, node.ExitNotFound, []string{"no member of lab holds"}},
+		{node.Spec{ManifestID: one.id()}, node.ExitNetwork, []string{"none of the 1 members that hold"}},
+	} {
+		c.spec.Room, c.spec.Dir = "lab", t.TempDir()
+		e := download(t, t.Context(), n, c.spec).failure(t, c.exit)
+		for _, text := range c.want {
+			if !strings.Contains(e.Message, text) {
+				t.Errorf("%s%s: %q does not say %q", c.spec.ManifestName, c.spec.ManifestID, e.Message, text)
+			}
+		}
+	}
+}
+
+// Members that hold a manifest and do not give it, or give another one, are passed over.
+func TestManifest_isNotBelievedBeforeItIsChecked(t *testing.T) {
+	t.Parallel()
+	p, other, b := someParcel(t), newParcel(t, map[string][]byte{"a": fileOf(1)}), newLab(t)
+	b.run()
+	wrong := bytes.Clone(p.metainfo(t))
+	wrong[len(wrong)-10] ^= 1 // in the piece layers, which the hash does not cover
+	s := newSite(t, 100)
+	for _, o := range []peertest.Options{
+		{Manifest: peertest.ManifestOf(other.metainfo(t), other.torrent.InfoLength())},
+		{Manifest: peertest.ManifestOf(wrong, p.torrent.InfoLength())},
+		{Manifest: peertest.EndlessManifest},
+		{},
+	} {
+		o.Mute = true
+		c := b.cheat(s, o)
+		b.publish(c.m, c.addr, p.entry("parcel"))
+	}
+	spec := p.spec(t, "lab")
+	spec.Manifest, spec.Mirrors, spec.ManifestID = nil, nil, p.id()
+	getter := start(t, b.join("getter").options())
+	e := download(t, t.Context(), getter, spec).failure(t, node.ExitBadAnswer)
+	if !strings.Contains(e.Message, "piece layer") {
+		t.Errorf("it says %q", e.Message)
+	}
+
+	honest := b.join("honest")
+	o := honest.options()
+	o.KeepServing = true
+	n := start(t, o)
+	p.check(t, download(t, t.Context(), n, p.spec(t, "lab")).result(t), "")
+	b.publish(honest, n.Addr().String(), p.entry("parcel"))
+	p.check(t, download(t, t.Context(), getter, spec).result(t), "")
+}
+
+// What a stopped download left is gone on with, and more files can be chosen then.
+func TestManifest_goesOnWithWhatIsThere(t *testing.T) {
+	t.Parallel()
+	p := someParcel(t)
+	release := make(chan struct{})
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/big.bin") {
+			w = &stalling{w, 1 << 20, r.Context(), release}
+		}
+		http.FileServerFS(p.files).ServeHTTP(w, r)
+	})
+	p.handle.Store(&slow)
+	n := start(t, node.Options{})
+	spec := p.spec(t, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := download(t, ctx, n, spec)
+	r.awaits(t, func(ev node.Event) bool { return ev.Progress != nil && ev.Progress.Have >= 512<<10 })
+	cancel()
+	r.failure(t, node.ExitStopped)
+	close(release)
+	p.handle.Store(nil)
+	saved := download(t, t.Context(), n, spec).result(t)
+	p.check(t, saved, "")
+	if saved.OriginBytes > p.torrent.Size-256<<10 {
+		t.Errorf("%d bytes were fetched again", saved.OriginBytes)
+	}
+}
+
+// stalling sends so many bytes and then nothing until it is released.
+type stalling struct {
+	http.ResponseWriter
+	left    int
+	ctx     context.Context
+	release chan struct{}
+}
+
+func (s *stalling) Write(b []byte) (int, error) {
+	if len(b) > s.left {
+		b = b[:s.left]
+	}
+	n, err := s.ResponseWriter.Write(b)
+	if s.left -= n; s.left == 0 {
+		http.NewResponseController(s.ResponseWriter).Flush()
+		select {
+		case <-s.ctx.Done():
+		case <-s.release:
+		}
+		return n, http.ErrAbortHandler
+	}
+	return n, err
+}
