@@ -106,9 +106,9 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 		events = &jsonEvents{out: std.out}
 		tell = several{events, people}
 	}
-	err = downloadAll(ctx, s.downloader, specs, tell)
+	err = downloadAll(ctx, s, specs, tell)
 	people.close()
-	if closeErr := s.close(); err == nil && closeErr != nil {
+	if closeErr := s.worker.close(); err == nil && closeErr != nil {
 		err = closeErr
 	}
 	writeErr := people.outErr

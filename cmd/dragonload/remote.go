@@ -23,9 +23,9 @@ type remoteNode struct {
 	stdout   io.Writer
 }
 
-// remoteSession makes sure that the node which runs is one that the command line
+// remoteWorker makes sure that the node which runs is one that the command line
 // could have started itself.
-func (o sessionOptions) remoteSession(ctx context.Context, client *rpc.LocalClient) (*session, error) {
+func (o sessionOptions) remoteWorker(ctx context.Context, client *rpc.LocalClient) (*worker, error) {
 	ok := false
 	defer func() {
 		if !ok {
@@ -33,7 +33,10 @@ func (o sessionOptions) remoteSession(ctx context.Context, client *rpc.LocalClie
 		}
 	}()
 	status, err := client.Status(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, rpc.ErrStopping), err == nil && o.ended != 0 && status.GetPid() == o.ended:
+		return nil, errNodeEnded
+	case err != nil:
 		return nil, failf(exitOther, "%w", err)
 	}
 	for _, f := range []struct {
@@ -55,9 +58,9 @@ func (o sessionOptions) remoteSession(ctx context.Context, client *rpc.LocalClie
 		}
 	}
 	ok = true
-	return &session{
+	return &worker{
+		pid:        status.GetPid(),
 		downloader: &remoteNode{client: client, stateDir: o.stateDir, stdout: o.stdout},
-		room:       o.room,
 		stays:      status.GetStays(),
 		close:      func() error { client.Close(); return nil },
 	}, nil
@@ -88,6 +91,8 @@ func (r *remoteNode) Download(ctx context.Context, spec node.Spec, tell func(nod
 	err := r.client.Download(ctx, node.EncodeSpec(spec), func(x *nodev1.DownloadEvent) error {
 		ev := node.DecodeEvent(x)
 		switch {
+		case ev.Failed != nil && ev.Failed.Code == "ending" && ctx.Err() == nil:
+			return errNodeEnded
 		case ev.Failed != nil:
 			failed = ev.Failed
 		case ev.Start != nil:
@@ -101,8 +106,10 @@ func (r *remoteNode) Download(ctx context.Context, spec node.Spec, tell func(nod
 	switch {
 	case err != nil && ctx.Err() != nil:
 		r.awaitPause(ctx, path)
-	case err != nil && failed == nil && !r.answers(ctx):
-		return failf(exitOther, "the dragonload that worked on it has ended; what has come is kept, and the same command goes on from there")
+	case errors.Is(err, errNodeEnded):
+		return err
+	case err != nil && failed == nil && (errors.Is(err, rpc.ErrStopping) || !r.answers(ctx)):
+		return errNodeEnded
 	case err != nil && failed == nil:
 		return failf(exitOther, "%w; what has come is kept, and the same command goes on from there", err)
 	}

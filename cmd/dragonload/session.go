@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"dragonload/internal/node"
@@ -13,11 +14,20 @@ import (
 )
 
 // session is what get works with: the node that runs on the state folder already, or
-// one in this process.
+// one in this process. When the node of another process ends, it is replaced.
 type session struct {
+	options sessionOptions
+	room    string // the name, also if --room was an invite
+
+	mu     sync.Mutex // held while the worker is being replaced
+	worker *worker
+}
+
+// worker is a node that carries out downloads.
+type worker struct {
 	downloader downloader
-	room       string // the name, also if --room was an invite
-	stays      bool   // the node does not end with its downloads
+	stays      bool  // the node does not end with its downloads
+	pid        int64 // of the other process; 0 if it is in this one
 	close      func() error
 }
 
@@ -28,6 +38,7 @@ type sessionOptions struct {
 	// Whether the command line itself asks for these addresses, which the node that
 	// runs must then have.
 	listenDemanded, advertiseDemanded bool
+	ended                             int64 // process id of a node that is ending; 0 for none
 	discovery                         bool
 	// A node that is started here stays until it is told to stop, and serves whatever it
 	// has.
@@ -42,7 +53,14 @@ type sessionOptions struct {
 const (
 	startWithin = 5 * time.Second
 	startEvery  = 20 * time.Millisecond
+
+	// returnWithin is how long the next node is waited for when an up has ended: one that is
+	// started again should find the state folder free.
+	returnWithin = 1500 * time.Millisecond
 )
+
+// errNodeEnded: the node of another process has ended before the download had.
+var errNodeEnded = errors.New("the dragonload that worked on it has ended; what has come is kept, and the same command goes on from there")
 
 // openSession finds the node that runs, or starts one.
 func openSession(ctx context.Context, o sessionOptions) (*session, error) {
@@ -62,21 +80,30 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 			return nil, roomError(err)
 		}
 	}
+	w, err := o.openWorker(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &session{options: o, room: o.room, worker: w}, nil
+}
+
+// openWorker finds the node that runs, or starts one.
+func (o sessionOptions) openWorker(ctx context.Context) (*worker, error) {
 	until := time.Now().Add(startWithin)
 	for {
-		client, err := rpc.DialLocal(ctx, o.stateDir)
+		w, err := o.remote(ctx)
 		if err == nil {
-			return o.remoteSession(ctx, client)
+			return w, nil
 		}
-		if !errors.Is(err, rpc.ErrNoNode) {
-			return nil, failf(exitOther, "%w", err)
+		if !errors.Is(err, rpc.ErrNoNode) && !errors.Is(err, errNodeEnded) {
+			return nil, err
 		}
 		m, err := startMachine(ctx, machineOptions{
 			stateDir: o.stateDir, partialDir: o.partialDir, listen: o.listen, advertise: o.advertise,
 			room: o.room, discovery: o.discovery, serve: o.stays, daemon: o.stays, uploadLimit: o.uploadLimit, stdout: o.stdout, log: o.log,
 		})
 		if err == nil {
-			return o.ownSession(ctx, m), nil
+			return o.ownWorker(ctx, m), nil
 		}
 		if !errors.Is(err, node.ErrRunning) {
 			return nil, err
@@ -92,8 +119,18 @@ func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 	}
 }
 
-func (o sessionOptions) ownSession(ctx context.Context, m *machine) *session {
-	return &session{downloader: m, room: o.room, stays: o.stays, close: func() error {
+// remote finds the node that runs; rpc.ErrNoNode and errNodeEnded mean that there is none
+// any more, or yet.
+func (o sessionOptions) remote(ctx context.Context) (*worker, error) {
+	client, err := rpc.DialLocal(ctx, o.stateDir)
+	if err != nil {
+		return nil, failf(exitOther, "%w", err)
+	}
+	return o.remoteWorker(ctx, client)
+}
+
+func (o sessionOptions) ownWorker(ctx context.Context, m *machine) *worker {
+	return &worker{downloader: m, stays: o.stays, close: func() error {
 		if o.stays {
 			return m.close()
 		}
@@ -104,4 +141,59 @@ func (o sessionOptions) ownSession(ctx context.Context, m *machine) *session {
 		}
 		return errors.Join(idle, m.close())
 	}}
+}
+
+// Download carries out a download, if need be with one node after the other.
+func (s *session) Download(ctx context.Context, spec node.Spec, tell func(node.Event)) error {
+	for {
+		s.mu.Lock()
+		w := s.worker
+		s.mu.Unlock()
+		begun, saved := false, false
+		err := w.downloader.Download(ctx, spec, func(ev node.Event) {
+			begun, saved = begun || ev.Start != nil, saved || ev.Saved != nil
+			tell(ev)
+		})
+		if saved || ctx.Err() != nil || !errors.Is(err, errNodeEnded) {
+			return err
+		}
+		if err := s.replace(ctx, w); err != nil {
+			return err
+		}
+		warn := func(code, message string) {
+			tell(node.Event{Time: time.Now(), Warning: &node.Problem{Code: code, Message: message}})
+		}
+		warn("taken-over", "the dragonload that worked on it has ended; this command goes on with what has come")
+		spec.Restart = spec.Restart && !begun
+	}
+}
+
+// replace puts another node in the place of one that has ended, unless that has happened.
+func (s *session) replace(ctx context.Context, ended *worker) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.worker != ended {
+		return nil
+	}
+	if err := ended.close(); err != nil {
+		return err
+	}
+	o := s.options
+	o.ended = ended.pid
+	for until := time.Now().Add(returnWithin); ended.stays && time.Now().Before(until); {
+		if w, err := o.remote(ctx); err == nil {
+			s.worker = w
+			return nil
+		}
+		select {
+		case <-time.After(startEvery):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	w, err := o.openWorker(ctx)
+	if err == nil {
+		s.worker = w
+	}
+	return err
 }

@@ -161,19 +161,19 @@ func (f *shareFlags) run(cmd *cobra.Command, args []string, std streams) error {
 	if err == nil {
 		err = f.serve(ctx, s, std)
 	}
-	return errors.Join(err, s.close())
+	return errors.Join(err, s.worker.close())
 }
 
 // serve stays while this process is the one that serves.
 func (f *shareFlags) serve(ctx context.Context, s *session, std streams) error {
-	m, here := s.downloader.(*machine)
+	m, here := s.worker.downloader.(*machine)
 	switch {
 	case here:
 		if !f.quiet && !f.json {
 			fmt.Fprintln(std.err, "dragonload: serving what is shared; Ctrl-C ends that")
 		}
 		m.wait(ctx)
-	case !s.stays && !f.quiet:
+	case !s.worker.stays && !f.quiet:
 		fmt.Fprintln(std.err, "dragonload: warning: the dragonload that runs here ends with its downloads; run dragonload up to serve what is shared for longer")
 	}
 	return nil
@@ -200,7 +200,7 @@ func (f *shareFlags) shareAll(ctx context.Context, s *session, roomName string, 
 
 // share has the session's node share something, wherever that runs.
 func (s *session) share(ctx context.Context, req *nodev1.ShareRequest, event func(*nodev1.ShareEvent)) error {
-	switch d := s.downloader.(type) {
+	switch d := s.worker.downloader.(type) {
 	case *machine:
 		spec := share.Spec{Path: req.GetPath(), Room: req.GetRoom(), Name: req.GetName(), Private: req.GetPrivate()}
 		done, err := d.node.Share(ctx, spec, event)

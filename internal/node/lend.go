@@ -294,7 +294,7 @@ func (l *lending) ended(room string, o rpc.Offer, d *download, err error) {
 	switch {
 	case errors.Is(err, origin.ErrBlocked):
 		ev.Result = "blocked"
-	case errors.As(err, &known) && known.Code == "stopped":
+	case errors.As(err, &known) && known.Exit == ExitStopped:
 		ev.Result = "stopped"
 	case err != nil:
 		ev.Result = "failed"

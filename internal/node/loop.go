@@ -70,7 +70,7 @@ func (d *download) turn() {
 		case <-stop:
 			stop = nil
 			if d.saved == nil && d.failure == nil {
-				d.failure = problem("stopped", ExitStopped, errors.New("stopped; "+d.kept()))
+				d.failure = d.stopped()
 			}
 			d.step(swarm.Stopping{})
 		case <-late:
@@ -81,6 +81,17 @@ func (d *download) turn() {
 			late = time.After(stopWithin)
 		}
 	}
+}
+
+// stopped is how a download ends that was told to: by its user, or because the node ends.
+func (d *download) stopped() *Error {
+	d.node.mu.Lock()
+	ended := d.node.ended
+	d.node.mu.Unlock()
+	if ended {
+		return problem("ending", ExitStopped, errors.New("the node is ending; "+d.kept()))
+	}
+	return problem("stopped", ExitStopped, errors.New("stopped; "+d.kept()))
 }
 
 // fail ends the download without its file. The machine is told to stop, so that the
