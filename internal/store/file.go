@@ -73,10 +73,11 @@ func (f *File) Begin(pin piece.Pin, incarnation uint64, anew bool) error {
 	if f.tree != nil {
 		return f.beginTree(pin, anew)
 	}
-	if pin.Layout().Count() != (piece.Layout{Size: pin.Size, PieceLength: pin.Layout().PieceLength}).Count() {
-		return fmt.Errorf("begin %s: %v is of several files", f.o.Target, pin)
+	layout, err := f.layoutOf(pin)
+	if err != nil {
+		return fmt.Errorf("begin %s: %w", f.o.Target, err)
 	}
-	same := func(r *record) bool { return r.pin == pin && r.incarnation == incarnation && r.layout == pin.Layout() }
+	same := func(r *record) bool { return r.pin == pin && r.incarnation == incarnation && r.layout == layout }
 	if f.p != nil && !anew && same(&f.p.rec) {
 		return nil
 	}
@@ -84,8 +85,25 @@ func (f *File) Begin(pin piece.Pin, incarnation uint64, anew bool) error {
 		return f.goOn(l)
 	}
 	return f.startOver(record{
-		part: f.o.Part, source: f.o.Source, pin: pin, incarnation: incarnation, layout: pin.Layout(),
+		part: f.o.Part, source: f.o.Source, pin: pin, incarnation: incarnation, layout: layout,
 	})
+}
+
+// layoutOf returns how the one partial file is cut.
+func (f *File) layoutOf(pin piece.Pin) (piece.Layout, error) {
+	layout := pin.Layout()
+	if f.o.Cache && pin.Kind == piece.Manifest && f.o.Layout != (piece.Layout{}) {
+		layout = f.o.Layout
+		if layout.Size != pin.Size || layout.PieceLength != pin.PieceLength || layout.Count() != int(pin.Pieces) {
+			return layout, fmt.Errorf("%v is not of %d pieces", pin, layout.Count())
+		}
+		return layout, nil
+	}
+	// Where the pieces of several files end is not in their pin.
+	if one := (piece.Layout{Size: pin.Size, PieceLength: layout.PieceLength}); one != layout {
+		return layout, fmt.Errorf("%v is of several files", pin)
+	}
+	return layout, nil
 }
 
 // goOn makes what an earlier run left the present partial file.

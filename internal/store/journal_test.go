@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 
 	"dragonload/internal/piece"
@@ -105,6 +107,11 @@ func TestRecord_survivesEncoding(t *testing.T) {
 			incarnation: rapid.Uint64().Draw(t, "incarnation"), clean: rapid.Bool().Draw(t, "clean"),
 			size: rapid.Int64().Draw(t, "bytes"), modified: rapid.Int64().Draw(t, "modified"),
 		}
+		if rapid.Bool().Draw(t, "manifest") {
+			size := want.pin.Size % (1 << 35) // in pieces of any length that is allowed
+			layout := piece.Layout{Size: size, PieceLength: 16 << 10 << rapid.IntRange(0, 12).Draw(t, "length")}
+			want.pin = piece.ManifestPin([32]byte{byte(size)}, layout)
+		}
 		want.layout = want.pin.Layout()
 		encoded := want.encode()
 		if got, err := decodeRecord(encoded); err != nil || got != want {
@@ -120,10 +127,70 @@ func TestRecord_survivesEncoding(t *testing.T) {
 func FuzzDecodeRecord(f *testing.F) {
 	rec := record{part: "/a.part", source: "s", pin: piece.Pin{Size: 5}, layout: piece.LayoutFor(5)}
 	f.Add(rec.encode()[:30])
+	whole, err := unseal(rec.encode())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	rec.pin = piece.ManifestPin([32]byte{1}, rec.layout)
+	for _, rec.tree = range []bool{false, true} {
+		if whole, err = unseal(rec.encode()); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(whole)
+	}
 	f.Fuzz(func(t *testing.T, value []byte) {
 		rec, err := decodeRecord(seal(value)) // past the checksum, to the decoder itself
-		if err == nil && rec.layout.Validate() != nil {
-			t.Errorf("accepted the layout %+v", rec.layout)
+		if err != nil {
+			return
+		}
+		if rec.layout.Validate() != nil || rec.pin.Validate() != nil {
+			t.Errorf("accepted the layout %+v, the pin %+v", rec.layout, rec.pin)
+		}
+		if again, err := decodeRecord(rec.encode()); err != nil || again.pin != rec.pin || again.tree != rec.tree || again.layout.Count() != rec.layout.Count() {
+			t.Errorf("%+v became %+v, %v", rec, again, err)
+		}
+	})
+}
+
+func TestRecord_ofATreeSurvivesEncoding(t *testing.T) {
+	t.Parallel()
+	layout, err := piece.LayoutOf(16<<10, []int64{5, 0, 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := record{part: "/a.part", source: "s", pin: piece.ManifestPin([32]byte{1}, layout), layout: layout, tree: true, clean: true, modified: 77}
+	got, err := decodeRecord(want.encode())
+	if err != nil || got.layout.Count() != layout.Count() || got.layout.Size != layout.Size {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if got.layout = layout; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func FuzzDecodeKept(f *testing.F) {
+	k := Kept{Path: "/a", Size: 1, PieceLength: 64 << 10, Sums: []Sum{{"md5", make([]byte, 16)}}, From: []string{"http://a/"}}
+	stamps := encodeStamps(7, []Stamp{{Size: 5, Modified: 7}, {Size: -1}})
+	for _, k.Pin = range []piece.Pin{{}, piece.ManifestPin([32]byte{1}, piece.Layout{Size: 1, PieceLength: 64 << 10})} {
+		whole, err := unseal(k.encode(7))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(whole, stamps[:len(stamps)-4])
+	}
+	f.Fuzz(func(t *testing.T, value, files []byte) {
+		if k, number, err := decodeKept("/a", seal(value)); err == nil {
+			again, n, err := decodeKept("/a", k.encode(number))
+			if err != nil || n != number || !reflect.DeepEqual(again, k) {
+				t.Errorf("%+v became %+v, %v", k, again, err)
+			}
+		}
+		if stamps, number, err := decodeStamps(seal(files)); err == nil {
+			again, n, err := decodeStamps(encodeStamps(number, stamps))
+			if err != nil || n != number || !slices.Equal(again, stamps) {
+				t.Errorf("%+v became %+v, %v", stamps, again, err)
+			}
 		}
 	})
 }

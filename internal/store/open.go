@@ -27,6 +27,9 @@ type Options struct {
 	// nothing of it is synced, journaled or hashed as a whole, and it need not fit on the
 	// disk whole.
 	Cache bool
+	// Layout, if it is not zero, is that of the content of several files whose pieces a
+	// Cache holds. Journal.OpenTree is for those that are wanted.
+	Layout piece.Layout
 
 	// Hashes are computed over the whole file besides SHA-256. Their packages must be
 	// linked in.
@@ -67,7 +70,7 @@ type Resume struct {
 	Pin         piece.Pin
 	Incarnation uint64
 	Have        piece.Bitfield
-	Digests     []piece.Digest // one for each piece, zero where it is not held
+	Digests     []piece.Digest // one for each piece, zero where it is not held; all, of a tree
 	Origin      piece.Bitfield // pieces that this member read from the origin itself
 	Unclean     bool           // the earlier run did not close; every piece was hashed again
 	Dropped     int            // pieces that the journal claimed and that did not match

@@ -39,11 +39,13 @@ type tree struct {
 	o          *TreeOptions
 	branch     *branch // of the folder in which both lie
 	part, name string
+	trail      string // name of what in part says whose it is
 	handles    *cache[int, *treeHandle]
 	volume     bool // many files are synced by one call
 
 	mu       sync.Mutex
-	lock     Folder // NAME.part, locked; nil before Begin
+	lock     Folder // NAME.part, locked; nil before Begin, and when it goes
+	ended    bool   // every file has its name, and NAME.part is going
 	places   []place
 	modified []int64             // of named files, nanoseconds since 1970
 	dirty    map[int]struct{}    // files that were written since the last sync
@@ -56,7 +58,7 @@ type tree struct {
 
 func newTree(o *TreeOptions, top Folder) *tree {
 	return &tree{
-		o: o, branch: newBranch(top), part: filepath.Base(o.Target) + ".part", name: filepath.Base(o.Target),
+		o: o, branch: newBranch(top), part: filepath.Base(o.Target) + ".part", name: filepath.Base(o.Target), trail: trailName(o.Files),
 		handles: newCache[int, *treeHandle](maxHandles), volume: top.SyncsVolume(),
 		places: make([]place, len(o.Files)), modified: make([]int64, len(o.Files)),
 		dirty: make(map[int]struct{}), folders: make(map[string]struct{}), made: make(map[string]struct{}),
@@ -256,9 +258,6 @@ func (t *tree) mend(k int, b []byte, off int64) (int, error) {
 	}
 	defer h.Close()
 	n, err := h.WriteAt(b, off)
-	if err == nil && !t.volume {
-		err = h.Datasync()
-	}
 	if after, e := h.Stat(); e == nil {
 		info = after
 	}
@@ -289,19 +288,70 @@ func (t *tree) Datasync() error {
 	if err != nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		for k := range dirty {
-			t.dirty[k] = struct{}{}
-		}
-		for f := range folders {
-			t.folders[f] = struct{}{}
+		maps.Copy(t.dirty, dirty)
+		maps.Copy(t.folders, folders)
+	}
+	return err
+}
+
+// syncNames makes durable which names there are.
+func (t *tree) syncNames() error {
+	t.mu.Lock()
+	folders := t.folders
+	t.folders = make(map[string]struct{})
+	t.mu.Unlock()
+	var err error
+	if t.volume && len(folders) > fewFiles {
+		err = t.branch.top.SyncVolume()
+	} else {
+		err = t.syncEach(nil, slices.Sorted(maps.Keys(folders)))
+	}
+	if err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		maps.Copy(t.folders, folders)
+		if len(t.dirty) > 0 {
+			t.failed = err // what was told here of data is not told again
 		}
 	}
 	return err
 }
 
+// makeFolders makes the folders in which files are to have their names, and has them
+// found after a power cut before anything is moved there.
+func (t *tree) makeFolders(files []int) error {
+	fresh := false
+	for _, k := range files {
+		to := t.namedPath(k)
+		t.mu.Lock()
+		_, known := t.made[path.Dir(to)]
+		t.mu.Unlock()
+		if known {
+			continue
+		}
+		_, done, err := t.branch.folder(path.Dir(to), folderMode)
+		if errors.Is(err, ErrReplaced) {
+			continue // the file is told of when it is moved
+		}
+		if err != nil {
+			return err
+		}
+		done()
+		t.changed(to)
+		fresh = true
+	}
+	if !fresh {
+		return nil
+	}
+	return t.syncNames()
+}
+
 // syncEach syncs files and then folders; several at once, for each waits for the device.
 func (t *tree) syncEach(files []int, folders []string) error {
 	err := eachOf(files, func(k int) error {
+		if t.placeOf(k) == named {
+			return t.syncNamed(k)
+		}
 		it, err := t.open(k, false)
 		if err != nil {
 			return err
@@ -323,6 +373,21 @@ func (t *tree) syncEach(files []int, folders []string) error {
 		defer done()
 		return f.Sync()
 	})
+}
+
+// syncNamed syncs a file that has its name; some systems want it open for writing.
+func (t *tree) syncNamed(k int) error {
+	h, err := t.branch.open(t.namedPath(k), true)
+	if err != nil {
+		h, err = t.branch.open(t.namedPath(k), false)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its user has removed it
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.Datasync(), h.Close())
 }
 
 // eachOf calls do for all, eight at a time, and returns the first error.
@@ -393,6 +458,12 @@ func (t *tree) stamps() []Stamp {
 
 // samePart reports whether the part folder's name still leads to it.
 func (t *tree) samePart() bool {
+	t.mu.Lock()
+	ended := t.ended
+	t.mu.Unlock()
+	if ended {
+		return true
+	}
 	there, err := t.branch.top.Lstat(t.part)
 	if err != nil {
 		return false
@@ -437,9 +508,9 @@ func (a *afresh) Close() error { return nil }
 // journal.
 const treeMagic = "dltree 1"
 
-func (t *tree) trailName() string {
+func trailName(files []TreeFile) string {
 	name := ".dragonload"
-	for slices.ContainsFunc(t.o.Files, func(f TreeFile) bool {
+	for slices.ContainsFunc(files, func(f TreeFile) bool {
 		first, _, _ := strings.Cut(f.Path, "/")
 		return strings.EqualFold(first, name)
 	}) {
@@ -451,22 +522,30 @@ func (t *tree) trailName() string {
 func (t *tree) writeTrail(part Folder, rec *record) error {
 	head := *rec
 	head.part, head.clean = "", false
-	name := t.trailName()
-	if _, err := part.Lstat(name); err == nil {
+	if said, ok := t.readTrail(); ok && said.pin == rec.pin {
 		return nil
 	}
-	h, err := part.Create(name, 0o600)
+	if err := part.Remove(t.trail); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	h, err := part.Create(t.trail, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = h.WriteAt(append([]byte(treeMagic), head.encode()...), 0)
-	t.changed(path.Join(t.part, name))
-	return errors.Join(err, h.Close())
+	if err == nil {
+		err = h.Datasync()
+	}
+	if err = errors.Join(err, h.Close()); err != nil {
+		return err
+	}
+	// Nothing else is in the folder before it: whose that is can always be told.
+	return part.Sync()
 }
 
 // readTrail returns what the part folder says that it is of.
 func (t *tree) readTrail() (record, bool) {
-	h, err := t.branch.open(path.Join(t.part, t.trailName()), false)
+	h, err := t.branch.open(path.Join(t.part, t.trail), false)
 	if err != nil {
 		return record{}, false
 	}
@@ -495,7 +574,7 @@ func (t *tree) remove(files bool) error {
 	if err != nil {
 		return err
 	}
-	whole, err := emptied(part, func(name string, depth int) bool { return files || depth == 0 && name == t.trailName() }, 0)
+	whole, err := emptied(part, func(name string, depth int) bool { return files || depth == 0 && name == t.trail }, 0)
 	if err = errors.Join(err, part.Close()); err != nil || !whole {
 		return err
 	}

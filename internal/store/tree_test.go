@@ -14,8 +14,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"dragonload/internal/piece"
+
+	"pgregory.net/rapid"
 )
 
 // grove is a folder with a journal and a content of several files that the tests download.
@@ -616,4 +619,329 @@ func TestTree_followsNoLinks(t *testing.T) {
 		}
 		empty(t, dir)
 	})
+}
+
+// As TestFile_recoversFromAnyHistory, with files that have their names already, which
+// nothing takes back.
+func TestTree_recoversFromAnyHistory(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		files := []TreeFile{{Path: "d/a", Size: 3 << 16}, {Path: "d/b", Size: 10}, {Path: "d/none"}, {Path: "e", Size: 5<<16 - 3}}
+		g := newGrove(t, files).quick()
+		defer func() { g.journal.Close() }()
+		count := g.o.Layout.Count()
+		f, written, ever := g.begun(), piece.NewBitfield(count), piece.NewBitfield(count)
+		index := rapid.Custom(func(r *rapid.T) piece.Index { return piece.Index(rapid.IntRange(0, count-1).Draw(r, "piece")) })
+		reopen := func(orderly bool) {
+			g.quick()
+			f = g.open()
+			left, ok := f.Resumed()
+			if !ok {
+				left.Have = piece.NewBitfield(count)
+			}
+			for i, ok := left.Have.Next(0); ok; i, ok = left.Have.Next(i + 1) {
+				if !ever.Has(i) {
+					r.Fatalf("recovered piece %d, which was never written", i)
+				}
+			}
+			if orderly && left.Have.Count() < written.Count() {
+				r.Fatalf("an orderly close kept %d of %d pieces", left.Have.Count(), written.Count())
+			}
+			written = left.Have.Clone()
+			if err := f.Begin(g.o.Pin, 0, false); err != nil {
+				r.Fatal(err)
+			}
+		}
+		for range rapid.IntRange(1, 20).Draw(r, "steps") {
+			switch rapid.SampledFrom([]string{"write", "write", "write", "write", "forget", "close", "kill", "lose the journal"}).Draw(r, "step") {
+			case "write":
+				i := index.Draw(r, "write")
+				g.write(f, i)
+				written.Set(i)
+				ever.Set(i)
+			case "forget":
+				i := index.Draw(r, "forget")
+				if err := f.Forget(i); err != nil {
+					r.Fatal(err)
+				}
+				written.Unset(i)
+			case "close":
+				if err := f.Close(); err != nil {
+					r.Fatal(err)
+				}
+				reopen(true)
+			case "kill":
+				g.crash(f)
+				reopen(false)
+			case "lose the journal":
+				g.crash(f)
+				if err := errors.Join(g.journal.Close(), os.Remove(filepath.Join(g.dir, "state", "journal.db"))); err != nil {
+					r.Fatal(err)
+				}
+				g.openJournal()
+				reopen(false)
+			}
+		}
+		for i, ok := written.Next(0); ok; i, ok = written.Next(i + 1) {
+			if got, err := f.ReadPiece(i, nil); err != nil || !bytes.Equal(got, g.bytes(i)) {
+				r.Fatal(err)
+			}
+		}
+		g.write(f, g.pieces()...)
+		g.finish(f)
+		if err := errors.Join(f.Close(), os.RemoveAll(g.dir)); err != nil {
+			r.Fatal(err)
+		}
+	})
+}
+
+// After an orderly end only what somebody has written to since is hashed at once, and
+// nothing gets its name unread.
+func TestTree_findsDamageDoneWhileItWasClosed(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"part", "part, same time", "named"} {
+		g := newGrove(t, someFiles).quick()
+		var damaged []piece.Index
+		var mu sync.Mutex
+		g.o.Damaged = func(i piece.Index, _ error) { mu.Lock(); damaged = append(damaged, i); mu.Unlock() }
+		f := g.begun()
+		some := append(g.pieces(6), g.pieces(3)[:10]...)
+		g.write(f, some...)
+		g.settled(f, len(some))
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(g.o.Target+".part", "big")
+		if where == "named" {
+			path = filepath.Join(g.o.Target, "z", "last")
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[70_000] ^= 1
+		modified := info.ModTime().Add(time.Hour)
+		if where == "part, same time" {
+			modified = info.ModTime()
+		}
+		if err := errors.Join(os.WriteFile(path, data, 0o600), os.Chtimes(path, modified, modified)); err != nil {
+			t.Fatal(err)
+		}
+		if where == "named" {
+			if _, err := g.journal.OpenTree(t.Context(), g.o); !errors.Is(err, ErrExists) {
+				t.Errorf("a file that its user has changed: %v", err)
+			}
+			continue
+		}
+		f = g.open()
+		r, _ := f.Resumed()
+		if want := len(some); where == "part" && (r.Dropped != 1 || r.Have.Count() != want-1) || where != "part" && r.Have.Count() != want {
+			t.Errorf("%s: %d pieces, %d dropped", where, r.Have.Count(), r.Dropped)
+		}
+		if err := f.Begin(g.o.Pin, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		bad := g.pieces(3)[1]
+		if where == "part" {
+			g.write(f, bad)
+		}
+		g.write(f, g.pieces()...)
+		_, err = f.Finish(t.Context())
+		if where != "part" {
+			var lacks *IncompleteError
+			mu.Lock()
+			if !errors.As(err, &lacks) || lacks.Missing != bad || !slices.Equal(damaged, []piece.Index{bad}) {
+				t.Errorf("%s: finish %v, told of %v", where, err, damaged)
+			}
+			mu.Unlock()
+			g.write(f, bad)
+			_, err = f.Finish(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.check()
+	}
+}
+
+func TestTree_waitsForItsFolder(t *testing.T) {
+	t.Parallel()
+	g := newGrove(t, someFiles)
+	g.dir = filepath.Join(g.dir, "home")
+	if err := os.Mkdir(g.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.o.Target = filepath.Join(g.dir, "tree")
+	f := g.begun()
+	g.write(f, g.pieces(0, 1, 2, 3)...)
+	if err := os.Rename(g.dir, g.dir+".moved"); err != nil {
+		t.Skip(err)
+	}
+	if err := f.Ready(); !errors.Is(err, ErrFolderGone) {
+		t.Errorf("ready: %v", err)
+	}
+	g.write(f, g.pieces()...)
+	if _, err := f.Finish(t.Context()); !errors.Is(err, ErrFolderGone) || !Passing(err) {
+		t.Errorf("finish: %v", err)
+	}
+	if err := os.Rename(g.dir+".moved", g.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Ready(); err != nil {
+		t.Error(err)
+	}
+	g.finish(f)
+}
+
+// A folder inside that somebody removes costs the pieces in it and nothing more.
+func TestTree_bringsBackWhatIsRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	g := newGrove(t, someFiles)
+	f := g.begun()
+	g.write(f, g.pieces(0, 3)...)
+	if err := os.RemoveAll(filepath.Join(g.o.Target+".part", "a")); err != nil {
+		t.Skip(err)
+	}
+	g.write(f, g.pieces()...)
+	for range 3 {
+		_, err := f.Finish(t.Context())
+		var lacks *IncompleteError
+		if !errors.As(err, &lacks) {
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		g.write(f, lacks.Missing)
+	}
+	g.check()
+}
+
+func TestTree_discardLeavesNothingIncomplete(t *testing.T) {
+	t.Parallel()
+	for _, begun := range []bool{true, false} {
+		g := newGrove(t, someFiles).quick()
+		f := g.begun()
+		g.write(f, append(g.pieces(6), g.pieces(3)[1:]...)...)
+		g.settled(f, len(g.pieces(6))+len(g.pieces(3))-1)
+		if !begun {
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if holds, err := g.journal.Holds(g.o.Target, g.o.Pin); !holds || err != nil {
+				t.Errorf("the journal does not know it: %v", err)
+			}
+			f = g.open()
+		}
+		if err := f.Discard(); err != nil {
+			t.Error(err)
+		}
+		if exists(g.o.Target + ".part") {
+			t.Error("the folder of incomplete files is left")
+		}
+		if !g.named(6) {
+			t.Error("a file that had its name is gone")
+		}
+		if _, known, err := g.journal.Record(g.o.Target); known || err != nil {
+			t.Errorf("the journal still knows it: %v", err)
+		}
+	}
+	g := newGrove(t, someFiles)
+	if err := g.begun().Close(); err != nil {
+		t.Fatal(err)
+	}
+	if exists(g.o.Target+".part") || exists(g.o.Target) {
+		t.Error("something is left of a download without a piece")
+	}
+}
+
+func TestTree_beginsAnew(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"restart", "anew", "anew in the middle", "another manifest"} {
+		g := newGrove(t, slices.Clone(someFiles)).quick()
+		f := g.begun()
+		g.write(f, append(g.pieces(6), g.pieces(3)[1:]...)...)
+		g.settled(f, len(g.pieces(6))+len(g.pieces(3))-1)
+		if how != "anew in the middle" {
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if how == "another manifest" {
+				if err := os.RemoveAll(g.o.Target); err != nil {
+					t.Fatal(err)
+				}
+				g.o.Pin.Validator = "11" + g.o.Pin.Validator[2:]
+				if _, err := g.journal.OpenTree(t.Context(), g.o); !errors.Is(err, ErrReplaced) {
+					t.Errorf("the folder of another content: %v", err)
+				}
+			}
+			g.o.Restart = how != "anew"
+			f = g.open()
+		}
+		if err := f.Begin(g.o.Pin, 0, how != "restart" && how != "another manifest"); err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		if _, err := f.ReadPiece(g.pieces(3)[1], nil); !errors.Is(err, ErrNotHeld) {
+			t.Errorf("%s: a piece is still there: %v", how, err)
+		}
+		g.write(f, g.pieces()...)
+		g.finish(f)
+	}
+}
+
+func TestCache_ofSeveralFiles(t *testing.T) {
+	t.Parallel()
+	g := newGrove(t, someFiles)
+	f, err := g.journal.Open(t.Context(), Options{Target: g.o.Target, Source: "s", Cache: true, Layout: g.o.Layout})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Begin(g.o.Pin, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	g.write(f, g.pieces()...)
+	for _, i := range g.pieces() {
+		if got, err := f.ReadPiece(i, nil); err != nil || !bytes.Equal(got, g.bytes(i)) {
+			t.Errorf("piece %d: %v", i, err)
+		}
+	}
+	if err := f.Discard(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenTree_refusesWhatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(o *TreeOptions){
+		"digests":     func(o *TreeOptions) { o.Digests = o.Digests[1:] },
+		"a size":      func(o *TreeOptions) { o.Files[0].Size++ },
+		"escape":      func(o *TreeOptions) { o.Files[0].Path = "a/../../b" },
+		"an absolute": func(o *TreeOptions) { o.Files[0].Path = "/b" },
+		"a folder":    func(o *TreeOptions) { o.Folders = []string{".."} },
+		"pin":         func(o *TreeOptions) { o.Pin.Pieces++ },
+		"other pin":   func(o *TreeOptions) { o.Pin = piece.Pin{Size: o.Pin.Size, Kind: piece.StrongETag, Validator: `"x"`} },
+		"relative":    func(o *TreeOptions) { o.Target = "tree" },
+		"no folder":   func(o *TreeOptions) { o.Target = filepath.Join(o.Target, "in", "nothing") },
+	} {
+		g := newGrove(t, slices.Clone(someFiles))
+		change(&g.o)
+		if f, err := g.journal.OpenTree(t.Context(), g.o); err == nil {
+			f.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	g := newGrove(t, someFiles)
+	f := g.open()
+	if _, err := g.journal.OpenTree(t.Context(), g.o); !errors.Is(err, ErrInUse) {
+		t.Errorf("twice: %v", err)
+	}
+	other := g.o.Pin
+	other.Validator = "22" + other.Validator[2:]
+	if err := f.Begin(other, 0, false); err == nil {
+		t.Error("begun with another pin")
+	}
 }

@@ -202,33 +202,33 @@ func (p *partial) nameFiles() error {
 	touched := t.touched
 	t.touched = make(map[int]struct{})
 	t.mu.Unlock()
-	all := slices.Sorted(maps.Keys(touched))
-	for n, k := range all {
-		ready, again := p.ready(k)
-		var err error
-		if ready {
-			err = t.giveName(k)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			// Somebody has removed it.
-			p.loseFile(k, err)
-			err = nil
-		}
-		if err != nil || again {
-			t.mu.Lock()
-			t.touched[k] = struct{}{}
-			for _, rest := range all[n:] {
-				if err != nil {
-					t.touched[rest] = struct{}{}
-				}
-			}
-			t.mu.Unlock()
-		}
-		if err != nil {
-			return p.journal.writeError(p.o.Target, 1, err)
+	var todo, later []int
+	for _, k := range slices.Sorted(maps.Keys(touched)) {
+		switch ready, again := p.ready(k); {
+		case ready:
+			todo = append(todo, k)
+		case again:
+			later = append(later, k)
 		}
 	}
-	return nil
+	err := t.makeFolders(todo)
+	for err == nil && len(todo) > 0 {
+		k := todo[0]
+		err = t.giveName(k)
+		if errors.Is(err, fs.ErrNotExist) {
+			p.loseFile(k, err) // somebody has removed it
+			err = nil
+		}
+		if err == nil {
+			todo = todo[1:]
+		}
+	}
+	t.mu.Lock()
+	for _, k := range append(later, todo...) {
+		t.touched[k] = struct{}{}
+	}
+	t.mu.Unlock()
+	return p.journal.writeError(p.o.Target, 1, err)
 }
 
 // ready reports whether file k can have its name; again, that it is only too early to
@@ -391,14 +391,18 @@ func (f *File) nameAll(p *partial) error {
 	if err := p.unnamedFile(); err != nil {
 		return err
 	}
-	if err := t.Datasync(); err != nil {
-		return fmt.Errorf("sync the folders of %s: %w", f.o.Target, err)
+	if err = t.Datasync(); err != nil {
+		err = fmt.Errorf("sync the folders of %s: %w", f.o.Target, err)
+	} else {
+		t.mu.Lock()
+		t.ended = true
+		t.mu.Unlock()
+		err = t.remove(false)
 	}
-	if err := t.remove(false); err != nil {
-		// It is in nobody's way.
-		f.o.Log.Warn("what is left of the folder of incomplete files cannot be removed", "part", f.o.Part, "error", err)
+	if err == nil {
+		err = t.branch.top.Sync()
 	}
-	return t.branch.top.Sync()
+	return f.journal.writeError(f.o.Target, 1, err)
 }
 
 // unnamedFile says why a file that is wanted has not its name.

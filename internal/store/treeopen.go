@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"dragonload/internal/piece"
 )
@@ -130,7 +131,6 @@ func (f *File) openTree(ctx context.Context, o *TreeOptions) error {
 		rec:      record{part: f.o.Part, source: o.Source, pin: o.Pin, layout: o.Layout, tree: true},
 		claims:   newClaims(o.Layout.Count(), true),
 	}
-	l.claims.digests = o.Digests
 	look := &treeLook{tree: f.tree, o: o, l: l, known: k.readable && k.rec.tree && k.rec.pin == o.Pin}
 	if look.known {
 		l.rec.source, l.rec.clean, l.rec.modified, l.unclean = k.rec.source, k.rec.clean, k.rec.modified, !k.rec.clean
@@ -147,7 +147,7 @@ func (f *File) openTree(ctx context.Context, o *TreeOptions) error {
 	if err := look.check(ctx); err != nil {
 		return err
 	}
-	f.left = l
+	f.left, l.claims.digests = l, o.Digests
 	if l.claims.have.Count() > 0 || look.known {
 		l.data = f.tree
 	}
@@ -215,10 +215,10 @@ func (t *treeLook) whosePart(f *File, k known) error {
 	empty := false
 	if part, err := t.tree.branch.top.Folder(t.tree.part); err == nil {
 		names, err := part.Names()
-		empty = err == nil && len(names) == 0
+		empty = err == nil && !slices.ContainsFunc(names, func(name string) bool { return name != t.tree.trail })
 		_ = part.Close()
 	}
-	mine := t.known && k.rec.part == f.o.Part || ok && said.pin == t.o.Pin || !ok && marked || empty
+	mine := t.known || ok && said.pin == t.o.Pin || !ok && marked || empty
 	begun := mine || ok || marked || k.readable && k.rec.tree && k.rec.part == f.o.Part
 	switch {
 	case t.o.Restart && begun:

@@ -181,7 +181,7 @@ func (s *subject) check(dir string, image Image, ops []Op, start Image) (Log, er
 		return Log{}, errors.New("the finished file has wrong bytes")
 	}
 	for path := range end {
-		if filepath.Dir(path) == "home" && filepath.Base(path) != "file.iso" {
+		if path != "home/" && filepath.Dir(path) == "home" && filepath.Base(path) != "file.iso" {
 			return Log{}, fmt.Errorf("%s is left behind", path)
 		}
 	}
@@ -225,9 +225,14 @@ var fastDir = func() string {
 	return ""
 }()
 
+// cuttable is a download that can be cut.
+type cuttable interface {
+	check(dir string, image Image, ops []Op, start Image) (Log, error)
+}
+
 // lane goes through moments of its own log, in a folder of its own.
 type lane struct {
-	*subject
+	cuttable
 	t      *testing.T
 	dir    string
 	rng    *rand.Rand
@@ -330,7 +335,7 @@ func TestFault01_04_05CutAnywhere(t *testing.T) {
 			if n := safe(log.Ops); n != 9 {
 				t.Fatalf("%d pieces were recorded before the end", n)
 			}
-			l := &lane{subject: s, t: t, dir: dir, rng: rand.New(rand.NewPCG(4, uint64(first)))}
+			l := &lane{cuttable: s, t: t, dir: dir, rng: rand.New(rand.NewPCG(4, uint64(first)))}
 			l.cut(log, first, lanes)
 			t.Logf("%d operations, %d states", len(log.Ops), l.states)
 		})

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Killed returns what is there when the process ends after n operations: all that it
@@ -92,8 +93,14 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	ops := l.Ops[:n]
 	synced := make(map[int]int)     // file: operations before this one are durable
 	folders := make(map[string]int) // likewise of names in a folder
+	all := 0                        // likewise of everything
+	made := make(map[string]bool)   // folders
 	for _, op := range ops {
 		switch op.Kind {
+		case SyncAll:
+			all = max(all, op.Upto)
+		case Mkdir:
+			made[op.Path] = true
 		case Sync:
 			synced[op.File] = max(synced[op.File], op.Upto)
 		case SyncFolder:
@@ -102,22 +109,26 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	}
 	names, files := make(map[string]int), make(map[int][]byte)
 	for k, path := range l.Start.paths() {
+		if name, folder := strings.CutSuffix(path, "/"); folder {
+			names[name], made[name] = k+1, true
+			continue
+		}
 		names[path], files[k+1] = k+1, slices.Clone(l.Start[path])
 	}
 	for k, op := range ops {
 		switch op.Kind {
 		case Write, Truncate:
 			f := fate{kept: true}
-			if k >= synced[op.File] {
+			if k >= max(all, synced[op.File]) {
 				f = decide(op, false)
 			}
 			files[op.File] = op.apply(files[op.File], f)
-		case Create, Rename, Remove:
+		case Create, Mkdir, Rename, Remove:
 			path := op.Path
-			if k < folders[filepath.Dir(path)] || decide(op, true).kept {
+			if k < max(all, folders[filepath.Dir(path)]) || decide(op, true).kept {
 				delete(names, path)
 				switch op.Kind {
-				case Create:
+				case Create, Mkdir:
 					names[path] = op.File
 				case Rename:
 					names[op.To] = op.File
@@ -127,9 +138,25 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	}
 	image := make(Image)
 	for path, file := range names {
-		image[path] = files[file]
+		switch {
+		case !reached(path, made, names):
+		case made[path]:
+			image[path+"/"] = nil
+		default:
+			image[path] = files[file]
+		}
 	}
 	return image
+}
+
+// reached reports whether the folders on the way to path are there.
+func reached(path string, made map[string]bool, names map[string]int) bool {
+	for up := filepath.Dir(path); up != "."; up = filepath.Dir(up) {
+		if _, there := names[up]; made[up] && !there {
+			return false
+		}
+	}
+	return true
 }
 
 // apply carries out a write or a truncation, or what comes of it.

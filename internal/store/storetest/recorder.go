@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"dragonload/internal/store"
@@ -28,6 +29,8 @@ const (
 	Rename
 	Remove
 	SyncFolder
+	SyncAll // of all files and folders
+	Mkdir
 	Mark // changes nothing: what the test has to say about this moment
 )
 
@@ -50,7 +53,8 @@ type Log struct {
 	Ops   []Op
 }
 
-// Image is the content of a folder: files by their paths relative to it.
+// Image is the content of a folder: files by their paths relative to it, and folders, whose
+// paths end in a slash.
 type Image map[string][]byte
 
 // Recorder is a store.Disk below root that does what it is told and records it.
@@ -77,7 +81,7 @@ func NewRecorder(root string) (*Recorder, error) {
 	r.changed = sync.NewCond(&r.mu)
 	for _, path := range start.paths() {
 		r.files++
-		r.names[path] = r.files
+		r.names[strings.TrimSuffix(path, "/")] = r.files
 	}
 	return r, nil
 }
@@ -115,7 +119,7 @@ func (r *Recorder) add(ops ...Op) {
 	defer r.mu.Unlock()
 	for _, op := range ops {
 		switch op.Kind {
-		case Create:
+		case Create, Mkdir:
 			r.files++
 			op.File = r.files
 			r.names[op.Path] = op.File
@@ -297,10 +301,15 @@ func (h *recorded) Datasync() error {
 	return err
 }
 
-// Load returns the regular files below root.
+// Load returns the regular files and the folders below root.
 func Load(root string) (Image, error) {
 	image := make(Image)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && path != root {
+			path, err = filepath.Rel(root, path)
+			image[path+"/"] = nil
+			return err
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
@@ -319,6 +328,12 @@ func Load(root string) (Image, error) {
 func (i Image) Store(root string) error {
 	for path, data := range i {
 		full := filepath.Join(root, path)
+		if strings.HasSuffix(path, "/") {
+			if err := os.MkdirAll(full, 0o700); err != nil {
+				return err
+			}
+			continue
+		}
 		err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o700), os.WriteFile(full, data, 0o600))
 		if err != nil {
 			return err
