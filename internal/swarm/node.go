@@ -313,7 +313,10 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	count := n.layout.Count()
 	n.have, n.own = piece.NewBitfield(count), piece.NewBitfield(count)
 	n.digests = n.knownDigests(count)
-	n.stater = make([]int32, count)
+	n.stater = nil
+	if !n.vouched() {
+		n.stater = make([]int32, count)
+	}
 	n.avail = make([]uint16, count)
 	n.asking = make([]uint8, count)
 	n.fresh, n.unreported, n.lost = piece.Extents{}, piece.Extents{}, piece.Extents{}

@@ -114,6 +114,7 @@ type member struct {
 	barredUntil Instant
 	progressAt  Instant
 	brought     int64   // bytes since progressAt
+	named       int     // newcomers that were shown it as a source
 	relieveAt   Instant // not before
 }
 
@@ -478,6 +479,7 @@ func (p *pool) setWhole(m *member, whole bool) {
 		}
 	}
 	m.whole = whole
+	p.source(m, whole)
 }
 
 func (p *pool) canFetch(m *member) bool { return p.pinned && m.fetches }

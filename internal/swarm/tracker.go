@@ -221,7 +221,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	if t.now < p.pauseUntil {
 		t.tell(p, m, Hold{For: p.pauseUntil.Sub(t.now)}) // a newcomer must not ask either, not even for an audit
 	}
-	if peers := t.handout(p, m); len(peers) > 0 {
+	if peers := t.handout(p, m, false); len(peers) > 0 {
 		t.tell(p, m, Handout{Peers: peers})
 	}
 	t.tellReaders(p, m)
@@ -271,8 +271,8 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	}
 }
 
-// handout picks members for m to connect to.
-func (t *Tracker) handout(p *pool, m *member) []PeerAddr {
+// handout picks members for m to connect to; more says that m has asked for some.
+func (t *Tracker) handout(p *pool, m *member, more bool) []PeerAddr {
 	var peers []PeerAddr
 	add := func(o *member) {
 		if o != m && o.addr != "" {
@@ -294,8 +294,8 @@ func (t *Tracker) handout(p *pool, m *member) []PeerAddr {
 			add(p.order[k])
 		}
 	}
-	if k, ok := t.holders(p, m, drawn); ok {
-		add(p.order[k])
+	if o := t.sourceFor(p, m, drawn, more); o != nil {
+		add(o)
 	}
 	return peers
 }
@@ -384,7 +384,7 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 		p.probeBy = never // its answer has begun; only its death or failure ends the wait
 	}
 	if r.WantPeers {
-		if peers := t.handout(p, m); len(peers) > 0 {
+		if peers := t.handout(p, m, true); len(peers) > 0 {
 			t.tell(p, m, Handout{Peers: peers})
 		}
 	}

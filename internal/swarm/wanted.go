@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -11,7 +12,19 @@ import (
 
 // despairTime is how long the pool of a manifest may lack what nobody can fetch before its
 // members are told to give up: a holder may only be starting again.
-const despairTime = 10 * time.Second
+const despairTime = 30 * time.Second
+
+const (
+	// maxSources bounds the members of a pool that are remembered for having all they want.
+	maxSources = 64
+
+	// maxNamed is how many newcomers are shown the same source. The others get what they
+	// want from those: a source has one line, and room for maxNeighbours.
+	maxNamed = 16
+
+	// maxLooked bounds the members that are looked at where nobody has all.
+	maxLooked = 64
+)
 
 // wanting is who wants what in a pool.
 type wanting struct {
@@ -19,6 +32,7 @@ type wanting struct {
 	some    []uint32 // others that want each piece; empty where there are none
 	sought  int      // pieces that some of these want
 	covered int      // and that somebody holds
+	sources []*member
 }
 
 // ofManifest reports whether a pool is of a manifest.
@@ -148,24 +162,40 @@ func (p *pool) pieceLength() int64 {
 	return p.layout.PieceLength
 }
 
-// holders adds to a handout a member that has something, if it names none.
-func (t *Tracker) holders(p *pool, m *member, drawn []int) (k int, ok bool) {
-	if !p.ofManifest() || p.held == 0 {
-		return 0, false
+// source notes who has all that it wants, or has it no more.
+func (p *pool) source(m *member, whole bool) {
+	w := &p.wanting
+	k := slices.Index(w.sources, m)
+	switch {
+	case k >= 0 && !whole:
+		w.sources = slices.Delete(w.sources, k, k+1)
+	case k < 0 && whole && p.ofManifest() && len(w.sources) < maxSources:
+		w.sources = append(w.sources, m)
 	}
-	for _, k := range drawn {
-		if p.order[k].have.Count() > 0 {
-			return 0, false
+}
+
+// sourceFor returns a member that has something, for a handout that would name none: the
+// one that was shown to the fewest. Who is stuck is shown one, however many there are.
+func (t *Tracker) sourceFor(p *pool, m *member, drawn []int, stuck bool) (best *member) {
+	if !p.ofManifest() || p.held == 0 || slices.ContainsFunc(drawn, func(k int) bool { return p.order[k].have.Count() > 0 }) {
+		return nil
+	}
+	consider := func(o *member) {
+		if o != m && o.addr != "" && o.have.Count() > 0 && (stuck || o.named < maxNamed) && (best == nil || o.named < best.named) {
+			best = o
 		}
+	}
+	for _, o := range p.sources {
+		consider(o)
 	}
 	from := t.rng.IntN(len(p.order))
-	for d := range p.order {
-		k := (from + d) % len(p.order)
-		if o := p.order[k]; o != m && o.addr != "" && o.have.Count() > 0 {
-			return k, true
-		}
+	for d := 0; best == nil && d < min(len(p.order), maxLooked); d++ {
+		consider(p.order[(from+d)%len(p.order)])
 	}
-	return 0, false
+	if best != nil {
+		best.named++
+	}
+	return best
 }
 
 // despair reports whether the members of a pool should give up: nobody who could fetch has
@@ -184,7 +214,7 @@ func (t *Tracker) despair(p *pool) bool {
 
 func (t *Tracker) despairAt(p *pool) Instant {
 	patience := max(t.opts.Patience, 0)
-	if p.ofManifest() {
+	if p.ofManifest() && t.opts.Patience >= 0 {
 		patience = despairTime
 	}
 	return max(p.meetsUntil, p.hopelessFrom.Add(patience))
