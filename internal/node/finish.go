@@ -295,7 +295,7 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		}
 		if hex.EncodeToString(got) != c.Hex {
 			agree := checked == "origin-digest" || compared
-			return "", agree, d.wrongChecksum(c, got, agree && sources <= 1)
+			return "", agree, d.wrongChecksum(c, got, agree && sources <= 1 && !d.addresses.dropped())
 		}
 		if kind.strong {
 			checked = "checksum"

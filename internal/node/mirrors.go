@@ -352,6 +352,14 @@ func (s *addresses) sources(g *generation) (count, same int) {
 	return count, s.same
 }
 
+// dropped reports whether an address was found to have other bytes than another one: then
+// it is not certain whose are the file's.
+func (s *addresses) dropped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.all, func(a *address) bool { return a.gone })
+}
+
 // pinOf returns the pin that a's answers are held to; zero while it is not known.
 func (s *addresses) pinOf(a *address) piece.Pin {
 	s.mu.Lock()
