@@ -262,7 +262,7 @@ func ofZeros(_ piece.Index, _ piece.Digest) []piece.Digest {
 // A liar whose downloads take long enough is shut out by name, by all who have confirmed it.
 func TestRoom_aLiarIsShutOutByName(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, 4<<20)
+	s := newSite(t, 8<<20)
 	s.set(func() { s.perConn = rate.Limit(96 << 10) })
 	b := newLab(t)
 	nodes := []*node.Node{b.run()}

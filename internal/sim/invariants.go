@@ -121,7 +121,7 @@ func (r *run) mayDeceive(v uint8) bool {
 // s5NoHonestMemberIsBanned: what a ban rests on shows itself to everybody who looks (S6):
 // the banned member did state what the origin never gave it, or two digests for one piece.
 // An origin that keeps showing one face to some members and another to the rest makes the
-// few look like liars to the many; that they are banned is noted, not forbidden.
+// few look like liars to the many, but they stand by their word when they are accused.
 func (r *run) s5NoHonestMemberIsBanned(p *proc, id piece.NodeID) {
 	k := r.memberOf(id)
 	if p.m.cheats() || k < 0 {
@@ -129,8 +129,6 @@ func (r *run) s5NoHonestMemberIsBanned(p *proc, id piece.NodeID) {
 	}
 	switch m := r.members[k]; {
 	case m.Forgery > 0 || m.Equivocates:
-	case r.origin.twoFaces:
-		r.mark(BannedByFace)
 	default:
 		r.violate(p, "bans member %d, which has stated nothing but what it read", k) // S5, S6
 	}

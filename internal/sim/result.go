@@ -49,7 +49,6 @@ const (
 	Equivocated                   // or stated two digests for one piece
 	Deceived                      // and somebody finished with them, as the default allows
 	Banned                        // a member was shut out for what it stated
-	BannedByFace                  // or because the origin shows it what it shows few others
 	Inconsistent                  // the origin was found to give two things for one
 	FacesMixed                    // a file has bytes of both faces of the origin
 	Withheld                      // a request was never answered
@@ -68,7 +67,7 @@ var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "l
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
 	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "forged", "equivocated",
-	"deceived", "banned", "banned-by-face", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong", "core-done"}
+	"deceived", "banned", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 

@@ -14,11 +14,14 @@ func (n *Node) accused(p *neighbour, a *Accuse) {
 	said, ok1 := a.Accused.of(a.Piece)
 	read, ok2 := a.Accuser.of(a.Piece)
 	if !n.pinned || n.vouched() || a.Accused.Generation != n.generation() || a.Accuser.Generation != n.generation() ||
-		int(a.Piece) >= n.have.Len() || !ok1 || !ok2 || said == read || said.IsZero() || read.IsZero() ||
-		!p.mayAccuse(n.now) {
+		int(a.Piece) >= n.have.Len() || !ok1 || !ok2 || said == read || said.IsZero() || read.IsZero() {
 		return
 	}
 	accused, accuser := a.Accused, a.Accuser
+	answers := accuser.By == p.id && p.chargedAt > 0 && p.charged == a.Piece && !t.inconsistent
+	if !answers && !p.mayAccuse(n.now) {
+		return
+	}
 	if accused.By == accuser.By {
 		if accused.Run == accuser.Run {
 			n.proven(a.Piece, &accused, &accuser)
@@ -27,6 +30,16 @@ func (n *Node) accused(p *neighbour, a *Accuse) {
 	}
 	if t.banned[accused.By] || t.banned[accuser.By] || t.inconsistent && t.distrusted[accused.By] {
 		return
+	}
+	if _, stands := t.convicted[accuser.By]; stands {
+		n.inconsistent()
+		return
+	}
+	if _, known := t.convicted[accused.By]; known {
+		return
+	}
+	if accused.By == n.opts.Self {
+		n.standBy(p, a)
 	}
 	d := n.dispute(a.Piece, &accused, &accuser)
 	if d == nil {
@@ -127,6 +140,9 @@ func (n *Node) accuse(d *dispute, liar *Statement) {
 		return
 	}
 	t.accused[liar.By] = true
+	if p := n.neighbour(liar.By); p != nil && p.here {
+		p.charged, p.chargedAt = d.piece, n.now
+	}
 	n.tellAccusation(Accuse{Piece: d.piece, Accused: *liar, Accuser: *s})
 }
 

@@ -202,7 +202,7 @@ func (n *Node) judge(d *dispute) {
 	}
 	t.close(d)
 	for _, s := range liars {
-		n.ban(s.statement.By)
+		n.convict(d, s.statement)
 	}
 }
 

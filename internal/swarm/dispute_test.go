@@ -23,8 +23,14 @@ func newWorld(names ...string) *world {
 		w.play(swarm.PeerUp{Peer: id(name)})
 	}
 	w.play(swarm.TrackerSaid{Message: swarm.Pinned{Pin: hostilePin}})
+	for _, name := range names {
+		w.play(said(name, holdsNothing))
+	}
 	return w
 }
+
+// holdsNothing is what a neighbour says first.
+var holdsNothing = swarm.Holds{Generation: hostilePin.Generation(0), Have: piece.NewBitfield(hostilePin.Layout().Count())}
 
 // play steps the node and answers what it asks of the origin.
 func (w *world) play(events ...swarm.Event) { w.carry(w.hear(events...)) }
@@ -85,7 +91,11 @@ func TestNode_bansWhomItsOwnReadingsConvict(t *testing.T) {
 	if w.read[7] != 0 && w.hungUpOn("A") {
 		t.Fatal("bans on hearsay")
 	}
-	w.wait(5 * time.Second)
+	w.wait(4 * time.Second)
+	if w.hungUpOn("A") {
+		t.Fatal("bans one that has had no time to answer")
+	}
+	w.wait(4 * time.Second)
 	if w.read[7] != 4 {
 		t.Errorf("reads the piece %d times, want 4: with B's word that makes five readings alike", w.read[7])
 	}
@@ -229,7 +239,7 @@ func TestNode_waitsForAThirdBeforeItBans(t *testing.T) {
 		t.Fatal("accuses without having read the piece")
 	}
 	w.play(said("B", stated("B", digestOf, 0)))
-	w.wait(5 * time.Second)
+	w.wait(10 * time.Second)
 	if !w.hungUpOn("A") {
 		t.Error("does not ban A, though B has read the same")
 	}
@@ -239,9 +249,83 @@ func TestNode_readsTheDisputedPieceOfTwoStatementsItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld("A", "B", "C")
 	w.play(said("A", stated("A", wrongDigest, 9)), said("B", stated("B", digestOf, 9)))
-	w.wait(5 * time.Second)
+	w.wait(10 * time.Second)
 	if w.read[9] == 0 || !w.hungUpOn("A") || w.hungUpOn("B") {
 		t.Errorf("read %v, hung up on A %v, on B %v", w.read, w.hungUpOn("A"), w.hungUpOn("B"))
+	}
+}
+
+// An origin that shows one member another face than all others makes it look like a liar.
+// It is not asked to read anything: it stands by what it has read.
+func TestNode_standsByItsWord(t *testing.T) {
+	t.Parallel()
+	w := newWorld("A", "B", "C")
+	w.digest = wrongDigest
+	w.play(swarm.TrackerSaid{Message: swarm.Lease{Extents: []piece.Extent{{First: 7, Count: 1}}}})
+	w.wait(time.Second)
+	var mine swarm.Statement
+	for _, s := range toldAll[swarm.Statement](w.out) {
+		mine = s
+	}
+	if len(mine.Pieces) != 1 || mine.Pieces[0] != 7 || mine.By != id("M") {
+		t.Fatalf("states %v", mine)
+	}
+	w.out = nil
+	for _, name := range []string{"A", "B", "A"} {
+		w.play(said(name, accusation(7, mine, stated(name, digestOf, 7))))
+	}
+	told := only[swarm.TellPeer](w.out)
+	if len(told) != 2 || told[0].Peer != id("A") || told[1].Peer != id("B") {
+		t.Fatalf("answers with %v, want one word to A and one to B", told)
+	}
+	for _, answer := range toldAll[swarm.Accuse](w.out) {
+		if answer.Accuser.By != id("M") || answer.Accuser.Digests[0] != wrongDigest(7) || answer.Accused.Digests[0] != digestOf(7) {
+			t.Errorf("answers with %v", answer)
+		}
+	}
+	// What it never stated it does not stand by.
+	w.out = nil
+	w.play(said("C", accusation(8, stated("M", wrongDigest, 8), stated("C", digestOf, 8))))
+	if n := len(toldAll[swarm.Accuse](w.out)); n != 0 {
+		t.Errorf("stands by what it has not stated, %d times", n)
+	}
+}
+
+// Nobody is banned behind its back, and nobody who answers.
+func TestNode_hearsWhomItsReadingsConvict(t *testing.T) {
+	t.Parallel()
+	accused := stated("A", wrongDigest, 7)
+	for name, answers := range map[string]bool{"lets it stand": false, "stands by its word": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld("B", "C")
+			w.play(said("B", accusation(7, accused, stated("B", digestOf, 7))))
+			w.wait(20 * time.Second)
+			if w.warned(swarm.WarnBanned) != 0 || w.read[7] == 0 {
+				t.Fatalf("read %v, %d bans of one that could not hear of it", w.read, w.warned(swarm.WarnBanned))
+			}
+			w.out = nil
+			w.play(swarm.PeerUp{Peer: id("A")})
+			w.wait(10 * time.Second)
+			if n := len(toldAll[swarm.Accuse](w.out)); n != 0 {
+				t.Errorf("accuses one that has another version of the file, or none, %d times", n)
+			}
+			w.play(said("A", holdsNothing))
+			w.wait(time.Second)
+			if n := len(toldAll[swarm.Accuse](w.out)); n != 1 {
+				t.Errorf("tells it %d times, want once", n)
+			}
+			if answers {
+				w.play(said("A", accusation(7, stated("M", digestOf, 7), accused)))
+			}
+			w.wait(10 * time.Second)
+			if banned := w.warned(swarm.WarnBanned) == 1; banned == answers {
+				t.Errorf("banned: %v", banned)
+			}
+			if inconsistent := w.warned(swarm.WarnInconsistent) == 1; inconsistent != answers {
+				t.Errorf("warned of the origin: %v", inconsistent)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ func (n *Node) inconsistent() {
 	}
 	t.inconsistent = true
 	clear(t.banned)
+	clear(t.convicted)
 	n.warn(WarnInconsistent)
 }
 

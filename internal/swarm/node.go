@@ -349,6 +349,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	for _, p := range n.swap.order {
 		had := p.has
 		p.forget(count)
+		p.away()
 		n.tellHolds(p)
 		switch {
 		case p.said == nil:
@@ -359,6 +360,7 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 			said := p.said
 			p.said = nil
 			n.takeHolds(p, *said)
+			p.here = true
 		}
 	}
 	n.trust.plan(n)
@@ -592,9 +594,11 @@ func (n *Node) check() {
 	if n.finished {
 		n.checkAt = n.now.Add(time.Second)
 		n.readDisputed()
+		n.sentence()
 		return
 	}
 	n.readDisputed()
+	n.sentence()
 	if n.checkHelper(); n.ended {
 		return
 	}

@@ -321,7 +321,7 @@ func (n *Node) shunsSomebody() bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.wrong >= maxWrong })
 }
 
 // rescue fetches a missing piece that the origin was not to be asked for, since nobody
@@ -380,10 +380,7 @@ func (n *Node) withheld() bool {
 		return false
 	}
 	suspect := hanging > 0 || slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.silences > 0 || n.mute(p) })
-	for _, k := range n.swap.known {
-		suspect = suspect || k.shunned
-	}
-	if !suspect {
+	if !suspect && !n.shunsSomebody() {
 		return false
 	}
 	for i, ok := n.nextLacking(0); ok; i, ok = n.nextLacking(i + 1) {

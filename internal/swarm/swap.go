@@ -83,6 +83,10 @@ type neighbour struct {
 	astray  bool          // it has not the room's own
 	doubtTo Instant       // until when it is not believed about the trackers of others
 
+	here        bool          // it has said that it has this node's generation
+	charged     piece.Index   // the piece of which it was told what it has stated wrongly
+	chargedAt   Instant       // 0: none
+	answered    piece.Extents // pieces of which it was told that this node stands by its word
 	accusedFrom Instant       // see mayAccuse
 	claimedTo   Instant       // until when claims of it are not answered
 	wants       []piece.Index // pieces it has that this node had not when it heard so
@@ -232,6 +236,12 @@ func (p *neighbour) forget(count int) {
 	}
 }
 
+// away notes that p is not on this node's generation.
+func (p *neighbour) away() {
+	p.here, p.chargedAt = false, 0
+	p.answered.Clear()
+}
+
 func (n *Node) peerDown(id piece.NodeID) {
 	if k := n.swap.known[id]; k != nil {
 		k.dialing, k.up = false, false
@@ -308,8 +318,10 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		case msg.Generation == n.generation():
 			p.said = nil
 			n.takeHolds(p, msg)
+			p.here = true
 		default:
 			// This node may be about to go over to the same generation.
+			p.away()
 			p.said = &msg
 			n.holdsNothing(p)
 		}
@@ -519,14 +531,19 @@ func (n *Node) peerEnded(ev PeerEnded) {
 			if n.digests[i].IsZero() {
 				continue // it was asked for with the digest of a liar, known as such now
 			}
-			p.wrong++
-			n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
+			if p.wrong++; p.wrong <= maxWrong {
+				n.act(Warn{Code: WarnWrongBytes, Peer: p.id})
+			}
 			if !n.vouched() {
 				n.doubtDigest(i, p.id)
 			}
 		}
 	}
-	if p.wrong >= maxWrong && !n.trust.inconsistent {
+	switch {
+	case p.wrong < maxWrong, n.trust.inconsistent:
+	case n.onTrial(p.id):
+		n.setAside(p)
+	default:
 		if k := n.swap.known[p.id]; k != nil && !k.shunned {
 			k.shunned = true
 			n.act(Warn{Code: WarnShutOut, Peer: p.id})

@@ -35,9 +35,10 @@ type trustSide struct {
 	afresh     int     // times that a statement was doubted without looking
 	mine       []int32 // 1 + index in statements of this node's own word on each piece, in this run
 	run        uint64
-	distrusted map[piece.NodeID]bool // its word does not count
-	banned     map[piece.NodeID]bool // shut out
-	accused    map[piece.NodeID]bool // by this node, to its neighbours
+	distrusted map[piece.NodeID]bool   // its word does not count
+	banned     map[piece.NodeID]bool   // shut out
+	accused    map[piece.NodeID]bool   // by this node, to its neighbours
+	convicted  map[piece.NodeID]Accuse // by readings, but not heard yet
 
 	disputes      []*dispute
 	readings      int                          // made for disputes
