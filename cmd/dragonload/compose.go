@@ -13,6 +13,7 @@ import (
 
 	"dragonload/internal/node"
 	"dragonload/internal/room"
+	"dragonload/internal/swarm"
 	"dragonload/internal/tracker"
 	"dragonload/internal/tracker/boltstate"
 )
@@ -31,6 +32,7 @@ type machineOptions struct {
 	discovery            bool   // members are looked for in the network around
 	uploadLimit          int64
 	lend                 *node.LendOptions // nil for no help to others
+	etcd                 *sharedState      // that this tracker is a replica in; nil: it is the only one
 	stdout               io.Writer
 	log                  *slog.Logger
 }
@@ -40,7 +42,7 @@ type machineOptions struct {
 type machine struct {
 	node    *node.Node
 	keyring *room.Keyring
-	state   *boltstate.State // nil without rooms made here
+	state   tracker.State // that must be closed; nil without rooms made here
 
 	cancel     context.CancelFunc
 	ended      chan struct{} // closed when the node has, with nodeErr
@@ -92,34 +94,46 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 	// Of the rooms made here this node is the tracker; in all others it can take the
 	// place of one that is away, for which it needs to remember nothing.
 	var service *tracker.Service
+	var shared *replica
 	if madeHere || len(rooms) > 0 {
-		var state tracker.State = tracker.NewMemory()
-		if madeHere {
-			m.state, err = boltstate.Open(filepath.Join(o.stateDir, trackerFile))
+		serve := tracker.Options{State: tracker.NewMemory(), Rooms: m.keyring, Self: folder.Identity().ID, Log: o.log}
+		switch {
+		case o.etcd != nil:
+			if shared, err = joinCluster(ctx, o.etcd, folder, m.keyring, o.log); err != nil {
+				return nil, err
+			}
+			shared.owners = shared.state.NewOwners(o.etcd.addr, func(pool swarm.PoolID) { service.Lost(pool) })
+			m.state, serve.State, serve.Owners = shared.state, shared.state, shared.owners
+		case madeHere:
+			state, err := boltstate.Open(filepath.Join(o.stateDir, trackerFile))
 			if errors.Is(err, tracker.ErrLocked) {
 				return nil, fmt.Errorf("%s: %w", o.stateDir, node.ErrRunning)
 			}
 			if err != nil {
 				return nil, failf(exitFileIO, "%w", err)
 			}
-			state = m.state
+			m.state, serve.State = state, state
 		}
-		service = tracker.NewService(tracker.Options{State: state, Rooms: m.keyring, Self: folder.Identity().ID, Log: o.log})
+		service = tracker.NewService(serve)
 		options.Tracker = service
 	}
 	if m.node, err = node.New(options); err != nil {
 		return nil, errors.Join(err, m.closeState())
 	}
-	if err := m.start(service); err != nil {
+	if err := m.start(service, shared); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
 // start runs the tracker, then the node, and waits until it can be reached.
-func (m *machine) start(service *tracker.Service) error {
+func (m *machine) start(service *tracker.Service, shared *replica) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
+	if shared != nil {
+		m.running.Go(func() { shared.owners.Run(ctx) })
+		m.running.Go(func() { shared.run(ctx) })
+	}
 	if service != nil {
 		m.running.Go(func() {
 			if err := service.Run(ctx); err != nil {

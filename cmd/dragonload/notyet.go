@@ -7,8 +7,8 @@ import "strings"
 
 // laterCommands are the commands that come with a later version.
 var laterCommands = map[string]bool{
-	"ls":      true,
-	"tracker": true, "status": true, "pause": true, "resume": true, "rm": true,
+	"ls":     true,
+	"status": true, "pause": true, "resume": true, "rm": true,
 	"top": true, "doctor": true, "open": true,
 }
 

@@ -84,6 +84,7 @@ func tellNode(ctx context.Context, stateDir string) error {
 
 func newRoomCreate(std streams) *cobra.Command {
 	var advertise string
+	var also []string
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "make a room; prints an invite into it",
@@ -101,7 +102,12 @@ room, at --advertise.`,
 			if err := checkAddress("--advertise", advertise); err != nil {
 				return err
 			}
-			r, err := folder.Create(args[0], createAddress(advertise, cfg), folder.Identity())
+			for _, address := range also {
+				if err := checkAddress("--also", address); err != nil {
+					return err
+				}
+			}
+			r, err := folder.Create(args[0], createAddress(advertise, cfg), folder.Identity(), also...)
 			if err != nil {
 				return roomError(err)
 			}
@@ -116,6 +122,7 @@ room, at --advertise.`,
 		},
 	}
 	cmd.Flags().StringVar(&advertise, "advertise", "", "`HOST:PORT` where members reach this machine (default: its address, port "+defaultPort+")")
+	cmd.Flags().StringArrayVar(&also, "also", nil, "`HOST:PORT` of another tracker of the room (see dragonload tracker --help); may be repeated")
 	return cmd
 }
 

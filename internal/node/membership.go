@@ -42,6 +42,7 @@ type membership struct {
 
 	mu       sync.Mutex // guards what follows
 	trackers []*rpc.Tracker
+	replicas []*rpc.Tracker          // that trackers have named, the newest last
 	addrs    map[piece.NodeID]string // as they are told
 	proven   map[piece.NodeID]string // as they were met, where that is another one
 	links    map[piece.NodeID]*link
@@ -188,9 +189,14 @@ func (m *membership) clientTLS(alpn string, to piece.NodeID) (*tls.Config, error
 func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again bool) (*rpc.Session, *rpc.Tracker, error) {
 	all := errors.New("the room has no tracker")
 	for _, t := range m.reachable(again) {
-		within, cancel := context.WithTimeout(ctx, openWithin)
-		live, err := t.Open(within, pool)
-		cancel()
+		live, err := open(ctx, t, pool)
+		if elsewhere := (*rpc.ElsewhereError)(nil); errors.As(err, &elsewhere) {
+			// That one may be gone, or have given the pool back: the next time will tell.
+			if at, atErr := m.replica(elsewhere.Addr); atErr == nil {
+				t = at
+				live, err = open(ctx, t, pool)
+			}
+		}
 		if err == nil {
 			return live, t, nil
 		}
@@ -204,6 +210,37 @@ func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again b
 		all = err
 	}
 	return nil, nil, all
+}
+
+func open(ctx context.Context, t *rpc.Tracker, pool swarm.PoolID) (*rpc.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, openWithin)
+	defer cancel()
+	return t.Open(ctx, pool)
+}
+
+// maxReplicas bounds the replicas that a room's tracker may send its members to.
+const maxReplicas = 16
+
+// replica returns a connection to a replica that another has named, kept for the pools
+// that come after.
+func (m *membership) replica(addr string) (*rpc.Tracker, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range slices.Concat(m.trackers, m.replicas) {
+		if t.Addr() == addr {
+			return t, nil
+		}
+	}
+	if len(m.replicas) >= maxReplicas {
+		m.replicas[0].Close()
+		m.replicas = slices.Delete(m.replicas, 0, 1)
+	}
+	t, err := m.newTracker(addr)
+	if err != nil {
+		return nil, err
+	}
+	m.replicas = append(m.replicas, t)
+	return t, nil
 }
 
 // openSuccessor opens a session about pool with a member that has taken the tracker's
@@ -372,7 +409,7 @@ func (m *membership) close() {
 	for _, l := range m.links {
 		l.end()
 	}
-	trackers := slices.Concat(m.trackers, m.foundTrackers)
+	trackers := slices.Concat(m.trackers, m.foundTrackers, m.replicas)
 	m.mu.Unlock()
 	for _, t := range trackers {
 		t.Close()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func (m *membership) shutOut(list *room.Removals) {
 		}
 		l.end()
 	}
-	for _, t := range m.trackers {
+	for _, t := range slices.Concat(m.trackers, m.replicas) {
 		t.CutIf(list.Has)
 	}
 	for id := range m.addrs {

@@ -97,7 +97,7 @@ func (m *membership) reconnect() {
 	for _, l := range m.links {
 		l.end()
 	}
-	for _, t := range m.trackers {
+	for _, t := range slices.Concat(m.trackers, m.replicas) {
 		t.Cut()
 	}
 }

@@ -194,14 +194,20 @@ func (f *Folder) read(name string) (*Room, error) {
 }
 
 // Create makes a room whose authority and tracker is this node, reached by the others
-// at advertise (host:port). ErrExists if the name is taken here, ErrName if it is no
-// name.
-func (f *Folder) Create(name, advertise string, id *Identity) (*Room, error) {
+// at advertise (host:port); also are addresses of other trackers of the room. ErrExists
+// if the name is taken here, ErrName if it is no name.
+func (f *Folder) Create(name, advertise string, id *Identity, also ...string) (*Room, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	if err := CheckAddr(advertise); err != nil {
-		return nil, fmt.Errorf("the tracker's address: %w", err)
+	trackers := append([]string{advertise}, also...)
+	if len(trackers) > MaxTrackers {
+		return nil, fmt.Errorf("%d addresses of trackers, of at most %d", len(trackers), MaxTrackers)
+	}
+	for _, addr := range trackers {
+		if err := CheckAddr(addr); err != nil {
+			return nil, fmt.Errorf("the tracker's address: %w", err)
+		}
 	}
 	now := time.Now()
 	a, caKey, err := newAuthority(name, now)
@@ -213,7 +219,7 @@ func (f *Folder) Create(name, advertise string, id *Identity) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Room{Name: name, ID: a.ID, Trackers: []string{advertise}, Created: true, Authority: a, identity: id, caKey: caKey}
+	r := &Room{Name: name, ID: a.ID, Trackers: trackers, Created: true, Authority: a, identity: id, caKey: caKey}
 	if r, err = r.Accept(a.chain(leaf), now); err != nil {
 		return nil, err
 	}

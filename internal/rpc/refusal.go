@@ -40,6 +40,7 @@ var (
 	ErrTrackerAway   = refusal("tracker-away", connect.CodeFailedPrecondition, "the tracker of this room is away, and this machine takes its place for downloads only: ask again when it is back")
 	ErrNotHosting    = refusal("not-hosting", connect.CodeNotFound, "this machine does not take the tracker's place for that pool")
 	ErrTrackerMoved  = refusal("tracker-moved", connect.CodeAborted, "this machine takes the tracker's place no more: another does, or the room's own is back")
+	ErrElsewhere     = refusal("pool-elsewhere", connect.CodeAborted, "another replica of the tracker works on that pool")
 	ErrNoAuthority   = refusal("no-authority", connect.CodeFailedPrecondition, "this tracker does not hold the room's authority: ask the machine that made the room")
 	ErrCannotStore   = refusal("cannot-store", connect.CodeUnavailable, "the room's tracker cannot store, so joins are paused: its disk is full or failing; tell who runs it, and join again afterwards")
 	ErrCreator       = refusal("is-creator", connect.CodeFailedPrecondition, "this machine made the room and holds its authority: it can leave the room, not be removed from it")
@@ -73,6 +74,15 @@ func malformed(what string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrMalformed, what, err)
 }
 
+// ElsewhereError is an ErrElsewhere that says where the pool is worked on.
+type ElsewhereError struct{ Addr string } // host:port
+
+func (e *ElsewhereError) Error() string { return ErrElsewhere.text + ": " + e.Addr }
+func (e *ElsewhereError) Unwrap() error { return ErrElsewhere }
+
+// elsewhereHeader carries the address of an ElsewhereError.
+const elsewhereHeader = "Dragonload-Elsewhere"
+
 // ToWire returns what the caller of this end is told about err: the Refusal in it, or
 // ErrInternal. Every handler returns its errors through here.
 func ToWire(err error) error {
@@ -88,7 +98,11 @@ func ToWire(err error) error {
 	default:
 		r = ErrInternal
 	}
-	return connect.NewError(r.code, errors.New(r.word))
+	told := connect.NewError(r.code, errors.New(r.word))
+	if e := (*ElsewhereError)(nil); errors.As(err, &e) {
+		told.Meta().Set(elsewhereHeader, e.Addr)
+	}
+	return told
 }
 
 // FromWire returns the Refusal that the other end told, or err itself, which then is of
@@ -100,6 +114,9 @@ func FromWire(err error) error {
 		return err
 	}
 	if r, ok := refusals[e.Message()]; ok && r.code == e.Code() {
+		if addr := e.Meta().Get(elsewhereHeader); r == ErrElsewhere && CheckAddr(addr) == nil {
+			return &ElsewhereError{Addr: addr}
+		}
 		return r
 	}
 	if e.Code() == connect.CodeUnimplemented {

@@ -112,6 +112,18 @@ func (p *presence) about(s *session, pool swarm.PoolID) {
 	s.pool = pool
 }
 
+// idle reports whether no session is about a pool.
+func (p *presence) idle(pool swarm.PoolID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.sessions {
+		if s.pool == pool {
+			return false
+		}
+	}
+	return true
+}
+
 // cutPool ends all sessions about a pool.
 func (p *presence) cutPool(pool swarm.PoolID, why error) {
 	p.mu.Lock()

@@ -44,6 +44,15 @@ type Rooms interface {
 	Watch(f func(*room.Room) error)
 }
 
+// Owners shares the pools out among the replicas of a tracker; etcdstate has them.
+type Owners interface {
+	// Claim makes this replica the one that works on a pool, or returns the address of
+	// the one that does, to which its members are sent.
+	Claim(ctx context.Context, pool swarm.PoolID) (elsewhere string, err error)
+	// Release gives a pool back unless idle reports that somebody works on it here again.
+	Release(ctx context.Context, pool swarm.PoolID, idle func() bool)
+}
+
 // Options say what a Service works with. State, Rooms and Log must be given.
 type Options struct {
 	State State
@@ -54,6 +63,9 @@ type Options struct {
 	// those that were created here. Members of other rooms are refused, so that no
 	// pool is split between two trackers.
 	Serves func(*room.Room) bool
+
+	// Owners says which of several replicas works on a pool; nil: there is only one.
+	Owners Owners
 
 	// Self is this node's own key: what it says to itself as a successor comes from an
 	// address at which others do not reach it.

@@ -61,6 +61,7 @@ func (h poolHandler) Session(ctx context.Context, stream *connect.BidiStream[poo
 	if err := h.s.present.open(s, c.member, h.s.opts.MaxSessions); err != nil {
 		return rpc.ToWire(err)
 	}
+	defer h.s.disown(s)
 	defer h.s.present.close(s, c.member)
 
 	// A cut makes reads fail at once and writes soon, so that nothing here waits for a
@@ -103,6 +104,16 @@ func (s *Service) converse(ctx context.Context, c *caller, sess *session, stream
 	// Asked after the session can be found by its pool, so that Unhost finds it or this does.
 	if c.successor && !s.hosted.has(in) {
 		return rpc.ErrNotHosting
+	}
+	if s.opts.Owners != nil && !c.successor {
+		// As above: it can be found by its pool, so that Release does not take the pool away.
+		elsewhere, err := s.opts.Owners.Claim(ctx, in)
+		if err != nil {
+			return err
+		}
+		if elsewhere != "" {
+			return &rpc.ElsewhereError{Addr: elsewhere}
+		}
 	}
 	// The answer tells the member that a tracker is there and has taken the session.
 	if err := stream.Send(&poolv1.SessionResponse{}); err != nil {
