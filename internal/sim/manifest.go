@@ -78,11 +78,15 @@ func (r *run) manifest() *swarm.Manifest {
 
 // selection is what a member wants, nil if all.
 func (r *run) selection(m *member) *piece.Bitfield {
-	if !r.world.ofManifest() || m.Selects == 0 {
+	inPlace := m.Holds && m.index%2 == 1 // what its user keeps there is not to be written to
+	if !r.world.ofManifest() || m.Selects == 0 && !inPlace {
 		return nil
 	}
 	l := r.origin.current.layout
 	wanted := piece.NewBitfield(l.Count())
+	if inPlace {
+		return &wanted
+	}
 	for file := range l.Files() {
 		if (uint64(file)*0x9e3779b97f4a7c15^uint64(m.index)*0xbf58476d1ce4e5b9)>>33%uint64(m.Selects) == 0 {
 			_, e := l.File(file)

@@ -32,8 +32,10 @@ func (m *Manifest) check(wanted *piece.Bitfield) {
 }
 
 const (
-	// refusedTime is how long a tracker is left alone that takes the pool for another.
+	// refusedTime is how long a tracker is left alone that takes the pool for another,
+	// doubling maxRefused times.
 	refusedTime = 5 * time.Second
+	maxRefused  = 4
 
 	// starvedTime is how long nothing may come and no neighbour hold what is wanted before
 	// more members are asked for, however many there are.
@@ -197,14 +199,17 @@ func (n *Node) done() bool {
 
 // refuseTracker leaves a tracker that takes the pool for one of other bytes.
 func (n *Node) refuseTracker() {
-	n.warn(WarnOtherContent)
 	t := &n.tracker
+	if t.refused == 0 {
+		n.warn(WarnOtherContent)
+	}
 	home := n.home()
 	t.up, t.complete, t.downSince, t.reportAt = false, false, n.now, never
 	if home {
-		n.act(QueueTracker{In: refusedTime})
+		n.act(QueueTracker{In: refusedTime << min(t.refused, maxRefused)})
 	} else {
 		n.trackerIsDown() // another member takes its place
 	}
+	t.refused++
 	n.lostTracker()
 }

@@ -36,7 +36,8 @@ type NodeOptions struct {
 	Manifest *Manifest
 
 	// Wanted are the pieces of a Manifest that this node wants; nil: all. It is done once it
-	// holds them, and serves whatever it holds.
+	// holds them, and serves whatever it holds. A node that shares files in place, to which
+	// nothing is to be written, wants none.
 	Wanted *piece.Bitfield
 
 	// Run tells this run of the node from all earlier ones, in what it states.

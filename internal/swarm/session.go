@@ -21,6 +21,7 @@ type trackerSide struct {
 	fresh      bool // the generation was seen at the origin or named by a tracker
 	streaming  bool
 	complete   bool
+	refused    int  // times that it took the pool for another
 	stream     bool // the pool reads one stream
 	wholeTold  bool
 	patience   time.Duration // before fetching of its own choice, beyond orphanTime
