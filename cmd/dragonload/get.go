@@ -45,18 +45,21 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	state, err := cfg.stateDir()
+	if err != nil {
+		return err
+	}
 	room := g.room
 	if room == "" && !g.alone {
-		room = cfg.DefaultRoom
+		if room, err = roomOfLinks(sources, state); err != nil {
+			return err
+		}
+		room = firstOf(room, cfg.DefaultRoom)
 	}
 	if room == "" && g.confirm > 1 {
 		return usagef("--confirm %d needs %d members; name their room with --room", g.confirm, g.confirm)
 	}
 	specs, err := g.specs(sources, room)
-	if err != nil {
-		return err
-	}
-	state, err := cfg.stateDir()
 	if err != nil {
 		return err
 	}

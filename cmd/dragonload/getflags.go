@@ -22,6 +22,7 @@ import (
 
 	"dragonload/internal/manifest"
 	"dragonload/internal/node"
+	"dragonload/internal/room"
 )
 
 // getFlags are the flags of get as the command line and the configuration gave them.
@@ -143,6 +144,7 @@ type source struct {
 	mirrors []string               // a Metalink's, then the user's own
 	own     int                    // how many are the user's own
 	file    *manifest.MetalinkFile // what a Metalink says of it, or nil
+	link    *room.Link             // that led to it, or nil
 
 	// Instead of a URL: a manifest, or its id.
 	torrent *manifest.Torrent
@@ -257,6 +259,8 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 // readSource returns the file that a SOURCE names, or those that a Metalink does.
 func readSource(word string) ([]source, error) {
 	switch {
+	case room.IsLink(word):
+		return readLink(word)
 	case isTorrent(word):
 		s, err := torrentSource(word)
 		return []source{s}, err
@@ -293,8 +297,6 @@ func checkSource(source string) error {
 	u, err := url.Parse(source)
 	lower := strings.ToLower(source)
 	switch {
-	case strings.HasPrefix(lower, "dragon:"):
-		return usagef("links to content (dragon://) are not in this version yet; give the http or https URL itself")
 	case strings.HasPrefix(lower, "magnet:"):
 		return usagef("%s: magnet links name no place that dragonload can ask; give a torrent file, or the id of a manifest in a room", shownSource(source))
 	case err != nil:

@@ -9,7 +9,7 @@ import "strings"
 var laterCommands = map[string]bool{
 	"ls":     true,
 	"status": true, "pause": true, "resume": true, "rm": true,
-	"top": true, "doctor": true, "open": true,
+	"top": true, "doctor": true,
 }
 
 // laterFlags are the flags that come with a later version, by command.

@@ -25,7 +25,7 @@ import (
 type shareFlags struct {
 	room, name        string
 	private           bool
-	list              bool
+	list, links       bool
 	listen, advertise string
 	limitUpload       rateValue
 	discover          discoveryFlag
@@ -67,6 +67,7 @@ itself serves, everything that is shared from this machine, until Ctrl-C.`,
 	fl.StringVar(&f.name, "name", "", "offer it as `NAME`")
 	fl.BoolVar(&f.private, "private", false, "name no addresses outside of the room in the manifest")
 	fl.BoolVar(&f.list, "list", false, "only list what is shared from here")
+	fl.BoolVar(&f.links, "links", false, "print a dragon:// link to each, on a line of its own")
 	fl.StringVar(&f.listen, "listen", "", "`ADDR:PORT` for members")
 	fl.StringVar(&f.advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
 	fl.Var(&f.limitUpload, "limit-upload", "bytes per second to all members together at most")
@@ -156,7 +157,7 @@ func (f *shareFlags) run(cmd *cobra.Command, args []string, std streams) error {
 	if !people.quiet && f.verbose == 0 && std.err == io.Writer(os.Stderr) && canBlock(os.Stderr) {
 		people.start(newBlock(os.Stderr, os.Stdout))
 	}
-	err = f.shareAll(ctx, s, roomName, paths, people, std)
+	err = f.shareAll(ctx, s, folder, roomName, paths, people, std)
 	people.close()
 	if err == nil {
 		err = f.serve(ctx, s, std)
@@ -180,9 +181,9 @@ func (f *shareFlags) serve(ctx context.Context, s *session, std streams) error {
 }
 
 // shareAll shares one path after the other: hashing takes all cores for each.
-func (f *shareFlags) shareAll(ctx context.Context, s *session, roomName string, paths []string, people *people, std streams) error {
+func (f *shareFlags) shareAll(ctx context.Context, s *session, folder *room.Folder, roomName string, paths []string, people *people, std streams) error {
 	for k, path := range paths {
-		tell := &shareTeller{flags: f, index: k, path: path, people: people, out: std.out}
+		tell := &shareTeller{flags: f, index: k, path: path, people: people, folder: folder, out: std.out}
 		req := &nodev1.ShareRequest{Path: path, Room: roomName, Name: f.name, Private: f.private}
 		err := s.share(ctx, req, tell.event)
 		if err == nil {
@@ -223,6 +224,7 @@ type shareTeller struct {
 	index  int
 	path   string
 	people *people
+	folder *room.Folder
 	out    io.Writer
 	began  time.Time
 	err    error // what went wrong, with the sharing or with telling
@@ -258,7 +260,16 @@ func (t *shareTeller) event(e *nodev1.ShareEvent) {
 			t.json(jsonShare("shared", s))
 			return
 		}
-		t.people.saved(sharedLine(s))
+		line := sharedLine(s)
+		if t.flags.links {
+			link, err := shareLink(t.folder, s)
+			if err != nil {
+				t.note(err)
+				return
+			}
+			line += link + "\n"
+		}
+		t.people.saved(line)
 		t.note(t.people.outErr)
 	}
 }
@@ -293,8 +304,18 @@ func sharedLine(s share.Share) string {
 	return fmt.Sprintf("shared %s  %d bytes  %d files  manifest=%s\n", quotedPath(s.Spec.Path), s.Size, s.Files, s.Manifest)
 }
 
+// shareLink is the link to what is shared, for members of its room.
+func shareLink(folder *room.Folder, s share.Share) (string, error) {
+	r, err := folder.Get(s.Spec.Room)
+	if err != nil {
+		return "", roomError(err)
+	}
+	name := firstOf(s.Spec.Name, filepath.Base(s.Spec.Path))
+	return r.ContentLink(s.Manifest, name, s.Size).String(), nil
+}
+
 func (f *shareFlags) runList(cmd *cobra.Command, std streams) error {
-	_, state, err := openState(cmd)
+	_, folder, state, err := openRooms(cmd)
 	if err != nil {
 		return err
 	}
@@ -303,7 +324,14 @@ func (f *shareFlags) runList(cmd *cobra.Command, std streams) error {
 		return err
 	}
 	for _, s := range all {
-		if f.json {
+		if f.links && !f.json {
+			link, linkErr := shareLink(folder, s)
+			if linkErr != nil {
+				fmt.Fprintf(std.err, "dragonload: %s has no link: %v\n", quotedPath(s.Spec.Path), linkErr)
+				continue
+			}
+			_, err = fmt.Fprintln(std.out, link)
+		} else if f.json {
 			err = json.NewEncoder(std.out).Encode(jsonShare("share", s))
 		} else {
 			line := fmt.Sprintf("%s  %s  %s  room=%s", s.Manifest, s.State, quotedPath(s.Spec.Path), s.Spec.Room)
