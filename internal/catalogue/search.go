@@ -38,6 +38,9 @@ func (x *Index) Search(q Query, now time.Time) Page {
 		}
 		r.takeSorted(x, some)
 	default:
+		if r.expect(matches); len(words) == 0 {
+			r.expect(len(x.contents))
+		}
 		for c := range x.byName.all() {
 			if fits(*c) && !r.take(*c) {
 				break
@@ -82,11 +85,16 @@ type result struct {
 	page  Page
 	limit int
 	now   time.Time
+	by    []*Holder // for the next results to take theirs from
 }
+
+// expect makes room for about so many results.
+func (r *result) expect(n int) { r.page.Found = make([]Found, 0, min(n, r.limit)) }
 
 // takeSorted takes contents by name. They are the caller's, which are put into order.
 func (r *result) takeSorted(x *Index, some []*content) {
 	slices.SortFunc(some, x.byName.compare)
+	r.expect(len(some))
 	for _, c := range some {
 		if !r.take(c) {
 			return
@@ -96,7 +104,10 @@ func (r *result) takeSorted(x *Index, some []*content) {
 
 // take adds a content if somebody holds it. It reports whether there is place for more.
 func (r *result) take(c *content) bool {
-	var f Found
+	if cap(r.by)-len(r.by) < MaxNamed {
+		r.by = make([]*Holder, 0, 1024)
+	}
+	f, by := Found{}, r.by[len(r.by):]
 	for i := range c.held {
 		one := &c.held[i]
 		if !one.by.live(r.now) {
@@ -105,10 +116,11 @@ func (r *result) take(c *content) bool {
 		if f.Holders++; !one.partial {
 			f.Whole++
 		}
-		if len(f.By) < MaxNamed {
-			f.By = append(f.By, one.by.said)
+		if len(by) < MaxNamed {
+			by = append(by, one.by.said)
 		}
 	}
+	f.By = by[:len(by):len(by)]
 	switch {
 	case f.Holders == 0:
 		return true
@@ -117,6 +129,7 @@ func (r *result) take(c *content) bool {
 		return false
 	}
 	f.Entry = c.entry
+	r.by = r.by[:len(r.by)+len(by)]
 	r.page.Found = append(r.page.Found, f)
 	return true
 }
