@@ -138,7 +138,9 @@ func startStoppable(t *testing.T, o node.Options) (*node.Node, func()) {
 	if o.StateDir == "" {
 		o.StateDir = stateDir(t)
 	}
-	o.Log = testLog(t)
+	if o.Log == nil {
+		o.Log = testLog(t)
+	}
 	n, err := node.New(o)
 	if err != nil {
 		t.Fatal(err)

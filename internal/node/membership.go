@@ -36,6 +36,7 @@ type membership struct {
 	self piece.NodeID
 
 	members *vouched
+	shelf   *shelf
 
 	sessions atomic.Int32 // open with trackers
 	homes    atomic.Int32 // of these, with the room's own
@@ -114,10 +115,12 @@ func (n *Node) member(r *room.Room) (*membership, error) {
 
 			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting),
 		}
+		m.shelf = newShelf(m)
 		n.members[r.ID] = m
 		n.work.Go(func() { m.renew(n.life) })
 		n.work.Go(func() {
 			<-n.life.Done()
+			m.shelf.wait() // for what is told at the end, over the connections
 			m.close()
 		})
 	}

@@ -30,6 +30,7 @@ type lab struct {
 	stop    func() // ends the tracker's node
 	network node.Network
 	limits  swarm.TrackerOptions
+	heard   chan heard // what trackers hear of the catalogue; nil: nobody wants to know
 }
 
 // machine is what one member has on disk.
@@ -89,7 +90,7 @@ func newLabAt(t *testing.T, addr string, network node.Network) *lab {
 func (b *lab) run() *node.Node {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	service := tracker.NewService(tracker.Options{State: b.state, Rooms: b.first.keyring, Log: testLog(b.t), Seed: 1, Machine: b.limits})
+	service := tracker.NewService(tracker.Options{State: b.telling(b.state), Rooms: b.first.keyring, Log: testLog(b.t), Seed: 1, Machine: b.limits})
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := service.Run(ctx); err != nil {

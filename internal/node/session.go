@@ -160,6 +160,7 @@ func (s *session) seek(d *download, to swarm.PeerAddr) {
 			return
 		}
 		defer tracker.Close()
+		defer d.room.shelf.add(to.ID, tracker)()
 		err = s.converse(ctx, d, live, to.ID)
 		d.log.Info("the session with the member that took the tracker's place has ended", "member", to.ID, "err", err)
 	})
@@ -230,6 +231,9 @@ func (s *session) begin(ctx context.Context, cancel context.CancelFunc, d *downl
 	s.live, s.home, s.end, s.seeking, s.everLive = live, home, cancel, func() {}, true
 	if list := d.room.removals(); list != nil {
 		live.SendRemovals(list)
+	}
+	if home {
+		d.room.shelf.reconnect() // it may know nothing any more
 	}
 	d.step(swarm.TrackerUp{Member: member})
 }

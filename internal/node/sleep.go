@@ -71,6 +71,7 @@ func (n *Node) woke(missed time.Duration) {
 	}
 	for _, m := range rooms {
 		m.reconnect()
+		m.shelf.reconnect()
 	}
 }
 

@@ -18,7 +18,7 @@ func (b *lab) host(m machine) (*node.Node, func()) {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	service := tracker.NewService(tracker.Options{
-		State: tracker.NewMemory(), Rooms: m.keyring, Self: m.folder.Identity().ID, Log: testLog(b.t), Seed: 1,
+		State: b.telling(tracker.NewMemory()), Rooms: m.keyring, Self: m.folder.Identity().ID, Log: testLog(b.t), Seed: 1,
 	})
 	var running sync.WaitGroup
 	running.Go(func() {
