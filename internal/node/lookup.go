@@ -112,19 +112,16 @@ func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue
 	return found, err
 }
 
-// ask asks the trackers of the room one after the other until one answers.
+// ask asks the trackers of the room one after the other until one answers, then those
+// that take their place.
 func (m *membership) ask(ctx context.Context, do func(*rpc.Tracker) error) error {
-	err := errors.New("it has none")
-	for _, t := range m.reachable(false) {
-		if err = do(t); err == nil {
-			return nil
-		}
-		if refused := accessProblem(err); refused != nil {
-			return m.whyRefused(ctx, t.Addr(), refused)
-		}
-		if ctx.Err() != nil {
-			return AsError(ctx.Err())
-		}
+	err := m.askOf(ctx, append(m.reachable(false), m.shelf.successors()...), do)
+	var known *Error
+	switch {
+	case err == nil, errors.As(err, &known), refuses(err):
+		return err
+	case ctx.Err() != nil:
+		return AsError(ctx.Err())
 	}
 	return problem("no-tracker", ExitNetwork, fmt.Errorf("no tracker of the room %s answers, and nobody else knows what its members have: %w; try again when one does", m.name, err))
 }
