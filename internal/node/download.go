@@ -33,6 +33,7 @@ type generation struct {
 	pin     piece.Pin
 	layout  piece.Layout
 	file    *store.File
+	shared  *store.Shared  // of a share, in place of file
 	digests []piece.Digest // of a manifest; else nil
 }
 
@@ -71,6 +72,7 @@ type download struct {
 	parsed    *url.URL // spec.URL; nil if there is a manifest instead
 	want      *wanted  // what is wanted of a manifest; nil if a URL is downloaded
 	lent      *lent    // not nil: the pool is helped, and the file not wanted
+	serving   *serving // not nil: a share is served, and nothing downloaded
 	emit      func(Event)
 	log       *slog.Logger
 	started   time.Time
@@ -87,6 +89,7 @@ type download struct {
 	stop     context.CancelFunc
 	ctx      context.Context // ends when the loop has ended
 	cancel   context.CancelFunc
+	attached chan struct{} // closed when neighbours can open the pool
 	over     chan struct{} // closed when everything has ended
 	isSaved  atomic.Bool
 	wasShort atomic.Bool              // a connection had to wait for a place
@@ -139,6 +142,8 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		inbox:   newInbox(),
 		copied:  make(chan error, 1),
 		over:    make(chan struct{}),
+
+		attached: make(chan struct{}),
 	}
 	d.log = n.log.With("download", d.source[:8])
 	d.stopping, d.stop = context.WithCancel(context.Background())
@@ -263,9 +268,15 @@ func (d *download) prepare(ctx context.Context) error {
 		opts.Manifest, opts.Wanted = d.want.forMachine(), d.want.pieces
 		opts.Fetches = len(d.addresses.all) > 0
 	}
-	target, ok, err := d.earlyTarget()
-	if err != nil {
-		return err
+	var target string
+	ok := false
+	if d.serving != nil {
+		d.prepareServing(&opts)
+	} else {
+		var err error
+		if target, ok, err = d.earlyTarget(); err != nil {
+			return err
+		}
 	}
 	if ok {
 		if err := d.open(ctx, target); err != nil {
@@ -329,6 +340,10 @@ func (d *download) stdout() bool { return d.spec.Output == "-" }
 // begin carries out SetGeneration. Workers that still bring bytes of an older
 // generation find that theirs is no longer the present one.
 func (d *download) begin(a swarm.SetGeneration) error {
+	if d.serving != nil {
+		d.beginServing(a)
+		return nil
+	}
 	if d.file == nil {
 		target, err := d.lateTarget()
 		if err != nil {

@@ -104,6 +104,9 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		saved.Took = time.Since(d.started)
 		d.saved = saved
 		d.isSaved.Store(true)
+		if d.want != nil {
+			d.node.publishSoon()
+		}
 		if n := d.harm.parts; n > 0 {
 			d.warn("repaired", fmt.Sprintf("%d parts of %s were damaged on this disk and repaired", n, d.target))
 		}

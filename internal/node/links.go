@@ -294,6 +294,18 @@ func (m *membership) theyOpened(l *link, said peer.Received) {
 	if addr := withHost(said.Addr, l.host); addr != "" {
 		m.learnOne(l.id, addr)
 	}
+	if m.pools[said.Pool] == nil {
+		if s, ok := m.node.offered(m.id, said.Pool); ok {
+			m.node.work.Go(func() { m.openShare(l, said, s) })
+			return
+		}
+	}
+	m.opened(l, said)
+}
+
+// opened opens a pool on l that the neighbour has opened, or says that this node does
+// not work on it. It needs m.mu.
+func (m *membership) opened(l *link, said peer.Received) {
 	d := m.pools[said.Pool]
 	if d == nil {
 		l.stream.Leave(said.Pool)

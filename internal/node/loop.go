@@ -67,6 +67,9 @@ func (d *download) turn() {
 		case <-tick.C:
 			d.checkAlone()
 			d.progress()
+			if d.serving != nil {
+				d.restServing(time.Now())
+			}
 		case <-stop:
 			stop = nil
 			if d.saved == nil && d.failure == nil {
@@ -234,12 +237,19 @@ func (d *download) carryOut(action swarm.Action) {
 	case swarm.AuditLeaf:
 		d.start(a.Request, func(ctx context.Context) { d.auditLeaf(ctx, g, a) })
 	case swarm.Forget:
+		if d.serving != nil {
+			return // the file is its user's
+		}
 		if err := d.file.Forget(a.Piece); err != nil {
 			d.fail(storeProblem(err))
 		}
 	case swarm.Finish:
 		if d.failure != nil {
 			return // an empty file is whole at once, though it could not be opened
+		}
+		if d.serving != nil {
+			d.pending = append(d.pending, swarm.Finished{})
+			return
 		}
 		d.checking = true
 		d.progress()
@@ -311,6 +321,11 @@ func (d *download) attach() {
 		return
 	}
 	d.room.attach(d)
+	close(d.attached)
+	if d.want != nil && d.serving == nil {
+		d.node.publishSoon()
+		d.work.Go(d.meetHolders)
+	}
 	d.session = d.openSession()
 }
 
@@ -350,6 +365,13 @@ func (d *download) close() error {
 		if err := end(); err != nil && d.failure == nil && d.saved == nil {
 			d.failure = storeProblem(err)
 		}
+	}
+	if d.serving != nil {
+		if err := d.serving.files.Close(); err != nil {
+			d.log.Info("close what was served", "err", err)
+		}
+		d.failure = nil // it was stopped, for nothing was to be downloaded
+		return nil
 	}
 	if d.lent != nil {
 		if d.failure == nil {
@@ -416,7 +438,7 @@ func (d *download) progress() {
 		p.ETA = eta(missing, p.Rate)
 	}
 	switch {
-	case d.saved != nil:
+	case d.saved != nil, d.serving != nil:
 		p.State = "serving"
 	case d.checking:
 		p.State = "checking"

@@ -105,6 +105,7 @@ type Node struct {
 
 	announcing sync.Mutex
 	sharing    sharing
+	serving    servings
 
 	mu       sync.Mutex // guards what follows
 	ended    bool
@@ -150,6 +151,7 @@ func New(o Options) (*Node, error) {
 		network: o.Network, moment: newMoment,
 		pools: make(map[poolKey]*download),
 	}
+	n.sharing.dirty = make(chan struct{}, 1)
 	if n.network == nil {
 		n.network = systemNetwork{}
 	}
@@ -365,6 +367,9 @@ func (n *Node) leave(d *download) {
 	if d.room != nil {
 		delete(n.pools, poolKey{d.room.id, d.pool})
 	}
+	if d.want != nil && d.serving == nil {
+		n.publishSoon()
+	}
 	close(d.over)
 }
 
@@ -381,8 +386,11 @@ func (n *Node) Idle(ctx context.Context) error {
 	for {
 		n.mu.Lock()
 		var one *download
-		if len(n.running) > 0 {
-			one = n.running[0]
+		for _, d := range n.running {
+			if d.serving == nil {
+				one = d
+				break
+			}
 		}
 		n.mu.Unlock()
 		if one == nil {

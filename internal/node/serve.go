@@ -147,6 +147,9 @@ func (c *content) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 			left -= n
 		}
 	}
+	if c.g.shared != nil {
+		return c.g.shared.ReadPiece(i, buf)
+	}
 	data, err := c.g.file.ReadPiece(i, buf)
 	if errors.Is(err, store.ErrDamaged) {
 		c.d.damaged(i, err)

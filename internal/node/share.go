@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"dragonload/internal/catalogue"
 	"dragonload/internal/manifest"
 	"dragonload/internal/peer"
 	"dragonload/internal/rpc"
@@ -34,6 +37,8 @@ type sharing struct {
 	ended   bool
 	// Which manifest the pool of a room is of, of what is offered; nil: to be made anew.
 	pools map[poolKey]offer
+
+	dirty chan struct{} // holds one when what is held is to be published anew
 }
 
 // offer is a share and the room in which it is offered.
@@ -63,6 +68,8 @@ func (n *Node) shares() (*share.Library, error) {
 	}
 	s.library = library
 	n.work.Go(func() { library.Run(n.life) })
+	n.work.Go(func() { n.keepPublished(library) })
+	n.publishSoon()
 	return library, nil
 }
 
@@ -118,6 +125,7 @@ func (n *Node) sharesChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pools = nil
+	n.publishSoon()
 }
 
 // offered returns what is offered under the name of a pool.
@@ -187,6 +195,9 @@ func (n *Node) Share(ctx context.Context, spec share.Spec, tell func(*nodev1.Sha
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(n.life, func() { cancel(ErrEnding) })()
+	if !spec.Private {
+		spec.WebSeeds = n.webSeedsOf(spec.Path)
+	}
 	s, skipped, err := library.Add(ctx, spec, func(done, total int64) {
 		tell(&nodev1.ShareEvent{Event: &nodev1.ShareEvent_Hashed{Hashed: &nodev1.Hashed{Done: done, Total: total}}})
 	})
@@ -206,6 +217,29 @@ func (n *Node) Share(ctx context.Context, spec share.Spec, tell func(*nodev1.Sha
 		}
 	}
 	return s, nil
+}
+
+// webSeedsOf returns where a file came from, if it is one that was downloaded and is as it
+// was then. What has a query, which may be secret, is left out.
+func (n *Node) webSeedsOf(path string) (urls []string) {
+	straight, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil
+	}
+	info, err := os.Stat(straight)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	kept, found, err := n.journal.Kept(straight)
+	if err != nil || !found || kept.Size != info.Size() || !kept.Modified.Equal(info.ModTime()) {
+		return nil
+	}
+	for _, raw := range kept.From {
+		if u, err := url.Parse(raw); err == nil && u.User == nil && u.RawQuery == "" && !u.ForceQuery {
+			urls = append(urls, raw)
+		}
+	}
+	return urls
 }
 
 // shareProblem is AsError for what came of making a manifest.
@@ -246,7 +280,14 @@ func (l localNode) Share(ctx context.Context, req *nodev1.ShareRequest, send fun
 
 // Unshare implements rpc.LocalNode.
 func (l localNode) Unshare(_ context.Context, what, room string) ([]*nodev1.Shared, error) {
-	library, err := l.n.shares()
+	matches, err := l.n.Unshare(what, room)
+	return encodeShares(matches), err
+}
+
+// Unshare ends the share that a word means, a path or digits of an id, in a room or, if
+// that is "", wherever it is; with several, or none, nothing has happened.
+func (n *Node) Unshare(what, room string) ([]share.Share, error) {
+	library, err := n.shares()
 	if err != nil {
 		return nil, err
 	}
@@ -255,8 +296,9 @@ func (l localNode) Unshare(_ context.Context, what, room string) ([]*nodev1.Shar
 		if _, err := library.Remove(matches[0].Number); err != nil {
 			return nil, err
 		}
+		n.endServing(matches[0].Number)
 	}
-	return encodeShares(matches), nil
+	return matches, nil
 }
 
 // MatchShares returns the shares that a word means in a room, or in any if that is "".
@@ -335,4 +377,36 @@ func DecodeShared(x *nodev1.Shared) share.Share {
 		}
 	}
 	return s
+}
+
+// Search implements rpc.LocalNode.
+func (l localNode) Search(ctx context.Context, req *nodev1.SearchRequest) ([]*nodev1.Found, bool, error) {
+	q := catalogue.Query{Words: req.GetWords(), Limit: int(min(req.GetLimit(), catalogue.MaxEntries))}
+	if err := q.Validate(); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", rpc.ErrMalformed, err)
+	}
+	page, err := l.n.Search(ctx, req.GetRoom(), q)
+	if err != nil {
+		return nil, false, err
+	}
+	var found []*nodev1.Found
+	for _, f := range page.Found {
+		e := f.Entry
+		x := &nodev1.Found{
+			Manifest: e.Manifest[:], Name: e.Name, Folder: e.Folder, Size: e.Size, Files: e.Files, Private: e.Private,
+			Holders: uint32(f.Holders), Whole: uint32(f.Whole),
+		}
+		if req.GetHolders() {
+			all, err := l.n.Holders(ctx, req.GetRoom(), e.Manifest, 0)
+			if err != nil {
+				return nil, false, err
+			}
+			f = f.Naming(all)
+		}
+		for _, h := range f.By {
+			x.By = append(x.By, &nodev1.Holder{Id: h.ID[:], Number: h.Number, Name: h.Name, Addr: h.Addr, Partial: h.Partial})
+		}
+		found = append(found, x)
+	}
+	return found, page.More, nil
 }

@@ -60,6 +60,8 @@ type LocalNode interface {
 	// Manifest returns the metainfo file of the share that is meant, if that is exactly
 	// one.
 	Manifest(ctx context.Context, what string) ([]*nodev1.Shared, []byte, error)
+	// Search asks a room for what its members hold.
+	Search(ctx context.Context, req *nodev1.SearchRequest) (found []*nodev1.Found, more bool, err error)
 }
 
 // LocalServer serves a node's local API on a loopback port of its own choice.

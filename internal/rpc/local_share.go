@@ -11,8 +11,9 @@ import (
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 )
 
-// What one message tells of: shares, bytes of a manifest.
+// What one message tells of: contents, shares, bytes of a manifest.
 const (
+	foundAtOnce    = 100
 	sharesAtOnce   = 100
 	manifestAtOnce = 256 << 10
 )
@@ -53,6 +54,18 @@ func (h localHandler) Manifest(ctx context.Context, req *connect.Request[nodev1.
 		text = text[n:]
 	}
 	return h.answer("manifest", err)
+}
+
+func (h localHandler) Search(ctx context.Context, req *connect.Request[nodev1.SearchRequest], stream *connect.ServerStream[nodev1.SearchResponse]) error {
+	found, more, err := h.s.node.Search(ctx, req.Msg)
+	for len(found) > foundAtOnce && err == nil {
+		err = stream.Send(&nodev1.SearchResponse{Found: found[:foundAtOnce]})
+		found = found[foundAtOnce:]
+	}
+	if err == nil {
+		err = stream.Send(&nodev1.SearchResponse{Found: found, More: more})
+	}
+	return h.answer("search", err)
 }
 
 // Share has the node offer a file or folder, and calls event with each of its events, in
@@ -129,4 +142,23 @@ func (c *LocalClient) Manifest(ctx context.Context, what string) ([]*nodev1.Shar
 		return nil, nil, fmt.Errorf("ask the running node for a manifest: %w", FromWire(err))
 	}
 	return matches, text, nil
+}
+
+// Search has the node ask a room for what its members hold.
+func (c *LocalClient) Search(ctx context.Context, req *nodev1.SearchRequest) (found []*nodev1.Found, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout) // the node asks others
+	defer cancel()
+	stream, err := c.node.Search(ctx, connect.NewRequest(req))
+	if err != nil {
+		return nil, false, fmt.Errorf("search by the running node: %w", FromWire(err))
+	}
+	defer func() { _ = stream.Close() }() // as in Download
+	for stream.Receive() {
+		found = append(found, stream.Msg().GetFound()...)
+		more = stream.Msg().GetMore()
+	}
+	if err := stream.Err(); err != nil && !errors.Is(err, io.EOF) {
+		return nil, false, fmt.Errorf("search by the running node: %w", FromWire(err))
+	}
+	return found, more, nil
 }

@@ -80,6 +80,14 @@ func (n *fakeNode) Manifest(_ context.Context, what string) ([]*nodev1.Shared, [
 	return []*nodev1.Shared{{Path: what}}, make([]byte, n.flood), nil
 }
 
+func (n *fakeNode) Search(_ context.Context, req *nodev1.SearchRequest) ([]*nodev1.Found, bool, error) {
+	var found []*nodev1.Found
+	for range 3*foundAtOnce + 1 {
+		found = append(found, &nodev1.Found{Name: req.GetWords()[0]})
+	}
+	return found, true, nil
+}
+
 func TestLocal_carriesShares(t *testing.T) {
 	t.Parallel()
 	dir, _ := serveLocal(t, &fakeNode{flood: 1_000_000})
@@ -95,6 +103,9 @@ func TestLocal_carriesShares(t *testing.T) {
 	}
 	if gone, err := c.Unshare(t.Context(), "/a", "lab"); err != nil || len(gone) != 1 || gone[0].GetRoom() != "lab" {
 		t.Errorf("unshared %v: %v", gone, err)
+	}
+	if found, more, err := c.Search(t.Context(), &nodev1.SearchRequest{Words: []string{"film"}}); err != nil || len(found) != 3*foundAtOnce+1 || !more || found[0].GetName() != "film" {
+		t.Errorf("found %d, more %v: %v", len(found), more, err)
 	}
 	if _, text, err := c.Manifest(t.Context(), "/a"); err != nil || len(text) != 1_000_000 {
 		t.Errorf("a manifest of %d bytes came: %v", len(text), err)

@@ -25,8 +25,8 @@ var (
 	ErrLocked = errors.New("another process keeps the shares of this state folder")
 	// ErrNoShare: there is no such share.
 	ErrNoShare = errors.New("there is no such share")
-	// ErrEmpty: nothing that could be shared is there.
-	ErrEmpty = errors.New("it holds no file")
+	// ErrChanged: what is shared is another content now.
+	ErrChanged = errors.New("it has changed")
 )
 
 // MaxShares bounds the shares of one library.
@@ -205,6 +205,49 @@ func (l *Library) Offered(m Manifest, room string) (Share, bool) {
 func (l *Library) Torrent(s Share) (*manifest.Torrent, error) {
 	t, _, err := l.load(s.Number)
 	return t, err
+}
+
+// File is a file of a share, as it was when it was hashed.
+type File struct {
+	Path     string // below the folder that Content returns, with slashes
+	Size     int64
+	Modified int64  // nanoseconds since 1970
+	Inode    uint64 // 0 where the system does not tell
+}
+
+// Content returns the manifest of a share with the folder that its files lie in and the
+// files, in the manifest's order. ErrChanged if it has another manifest by now.
+func (l *Library) Content(s Share) (t *manifest.Torrent, folder string, files []File, err error) {
+	t, found, err := l.load(s.Number)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	if t.InfoHash() != s.Manifest {
+		return nil, "", nil, ErrChanged
+	}
+	info, err := os.Stat(s.Spec.Path)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	for _, f := range found.files {
+		files = append(files, File{f.path, f.size, f.modified, f.inode})
+	}
+	if !info.IsDir() {
+		files[0].Path = filepath.Base(s.Spec.Path)
+		return t, filepath.Dir(s.Spec.Path), files[:1], nil
+	}
+	return t, s.Spec.Path, files, nil
+}
+
+// Has reports whether a share is there still.
+func (l *Library) Has(number uint64) bool { return l.entry(number) != nil }
+
+// Suspect says that a file of a share was found to be another than it was.
+func (l *Library) Suspect(number uint64) {
+	if e := l.entry(number); e != nil {
+		l.touch(e)
+		l.nudge()
+	}
 }
 
 // minID is how many hexadecimal digits of a manifest's id name a share.

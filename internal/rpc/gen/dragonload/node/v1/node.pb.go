@@ -2602,6 +2602,313 @@ func (x *ManifestResponse) GetManifest() []byte {
 	return nil
 }
 
+type SearchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"` // name
+	// Each is the beginning of a word in the name of what is found, or of a file or folder in
+	// it, in any case; none: all there is.
+	Words         []string `protobuf:"bytes,2,rep,name=words,proto3" json:"words,omitempty"`
+	Limit         uint32   `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`     // 0: as many as a room can have
+	Holders       bool     `protobuf:"varint,4,opt,name=holders,proto3" json:"holders,omitempty"` // name up to 50 holders of each, and where they are reached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchRequest) Reset() {
+	*x = SearchRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchRequest) ProtoMessage() {}
+
+func (x *SearchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
+func (*SearchRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SearchRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *SearchRequest) GetWords() []string {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
+func (x *SearchRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SearchRequest) GetHolders() bool {
+	if x != nil {
+		return x.Holders
+	}
+	return false
+}
+
+type SearchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Found         []*Found               `protobuf:"bytes,1,rep,name=found,proto3" json:"found,omitempty"`
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"` // than was asked for, in the last message
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchResponse) Reset() {
+	*x = SearchResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchResponse) ProtoMessage() {}
+
+func (x *SearchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
+func (*SearchResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SearchResponse) GetFound() []*Found {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+func (x *SearchResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Found is a content with what its holders say of it.
+type Found struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manifest      []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"` // info hash
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Folder        bool                   `protobuf:"varint,3,opt,name=folder,proto3" json:"folder,omitempty"`
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Files         uint32                 `protobuf:"varint,5,opt,name=files,proto3" json:"files,omitempty"`
+	Private       bool                   `protobuf:"varint,6,opt,name=private,proto3" json:"private,omitempty"`
+	Holders       uint32                 `protobuf:"varint,7,opt,name=holders,proto3" json:"holders,omitempty"`
+	Whole         uint32                 `protobuf:"varint,8,opt,name=whole,proto3" json:"whole,omitempty"` // of these, that hold all of it
+	By            []*Holder              `protobuf:"bytes,9,rep,name=by,proto3" json:"by,omitempty"`        // some of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Found) Reset() {
+	*x = Found{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Found) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Found) ProtoMessage() {}
+
+func (x *Found) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Found.ProtoReflect.Descriptor instead.
+func (*Found) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Found) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *Found) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Found) GetFolder() bool {
+	if x != nil {
+		return x.Folder
+	}
+	return false
+}
+
+func (x *Found) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Found) GetFiles() uint32 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Found) GetPrivate() bool {
+	if x != nil {
+		return x.Private
+	}
+	return false
+}
+
+func (x *Found) GetHolders() uint32 {
+	if x != nil {
+		return x.Holders
+	}
+	return 0
+}
+
+func (x *Found) GetWhole() uint32 {
+	if x != nil {
+		return x.Whole
+	}
+	return 0
+}
+
+func (x *Found) GetBy() []*Holder {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+type Holder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Number        uint32                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"` // in the room
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Addr          string                 `protobuf:"bytes,4,opt,name=addr,proto3" json:"addr,omitempty"` // "" if it was not asked for
+	Partial       bool                   `protobuf:"varint,5,opt,name=partial,proto3" json:"partial,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Holder) Reset() {
+	*x = Holder{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Holder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Holder) ProtoMessage() {}
+
+func (x *Holder) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Holder.ProtoReflect.Descriptor instead.
+func (*Holder) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Holder) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Holder) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Holder) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Holder) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *Holder) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
 var File_dragonload_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_dragonload_node_v1_node_proto_rawDesc = "" +
@@ -2805,7 +3112,31 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x04what\x18\x01 \x01(\tR\x04what\"d\n" +
 	"\x10ManifestResponse\x124\n" +
 	"\amatches\x18\x01 \x03(\v2\x1a.dragonload.node.v1.SharedR\amatches\x12\x1a\n" +
-	"\bmanifest\x18\x02 \x01(\fR\bmanifest2\x9b\x06\n" +
+	"\bmanifest\x18\x02 \x01(\fR\bmanifest\"i\n" +
+	"\rSearchRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
+	"\x05words\x18\x02 \x03(\tR\x05words\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x18\n" +
+	"\aholders\x18\x04 \x01(\bR\aholders\"U\n" +
+	"\x0eSearchResponse\x12/\n" +
+	"\x05found\x18\x01 \x03(\v2\x19.dragonload.node.v1.FoundR\x05found\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\xef\x01\n" +
+	"\x05Found\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06folder\x18\x03 \x01(\bR\x06folder\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05files\x18\x05 \x01(\rR\x05files\x12\x18\n" +
+	"\aprivate\x18\x06 \x01(\bR\aprivate\x12\x18\n" +
+	"\aholders\x18\a \x01(\rR\aholders\x12\x14\n" +
+	"\x05whole\x18\b \x01(\rR\x05whole\x12*\n" +
+	"\x02by\x18\t \x03(\v2\x1a.dragonload.node.v1.HolderR\x02by\"r\n" +
+	"\x06Holder\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\rR\x06number\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04addr\x18\x04 \x01(\tR\x04addr\x12\x18\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial2\xee\x06\n" +
 	"\vNodeService\x12T\n" +
 	"\bDownload\x12#.dragonload.node.v1.DownloadRequest\x1a!.dragonload.node.v1.DownloadEvent0\x01\x12O\n" +
 	"\x06Status\x12!.dragonload.node.v1.StatusRequest\x1a\".dragonload.node.v1.StatusResponse\x12^\n" +
@@ -2815,7 +3146,8 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x05Share\x12 .dragonload.node.v1.ShareRequest\x1a\x1e.dragonload.node.v1.ShareEvent0\x01\x12R\n" +
 	"\aUnshare\x12\".dragonload.node.v1.UnshareRequest\x1a#.dragonload.node.v1.UnshareResponse\x12Q\n" +
 	"\x06Shares\x12!.dragonload.node.v1.SharesRequest\x1a\".dragonload.node.v1.SharesResponse0\x01\x12W\n" +
-	"\bManifest\x12#.dragonload.node.v1.ManifestRequest\x1a$.dragonload.node.v1.ManifestResponse0\x01B7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
+	"\bManifest\x12#.dragonload.node.v1.ManifestRequest\x1a$.dragonload.node.v1.ManifestResponse0\x01\x12Q\n" +
+	"\x06Search\x12!.dragonload.node.v1.SearchRequest\x1a\".dragonload.node.v1.SearchResponse0\x01B7Z5dragonload/internal/rpc/gen/dragonload/node/v1;nodev1b\x06proto3"
 
 var (
 	file_dragonload_node_v1_node_proto_rawDescOnce sync.Once
@@ -2829,7 +3161,7 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
@@ -2866,19 +3198,23 @@ var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*SharesResponse)(nil),        // 32: dragonload.node.v1.SharesResponse
 	(*ManifestRequest)(nil),       // 33: dragonload.node.v1.ManifestRequest
 	(*ManifestResponse)(nil),      // 34: dragonload.node.v1.ManifestResponse
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*SearchRequest)(nil),         // 35: dragonload.node.v1.SearchRequest
+	(*SearchResponse)(nil),        // 36: dragonload.node.v1.SearchResponse
+	(*Found)(nil),                 // 37: dragonload.node.v1.Found
+	(*Holder)(nil),                // 38: dragonload.node.v1.Holder
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
 	3,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
 	4,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	35, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	35, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	35, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	35, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	39, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	39, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	39, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	39, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
 	2,  // 7: dragonload.node.v1.Spec.mirrors:type_name -> dragonload.node.v1.Mirror
-	36, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	40, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 9: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
 	7,  // 10: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
 	8,  // 11: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
@@ -2886,47 +3222,51 @@ var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	10, // 13: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
 	9,  // 14: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
 	11, // 15: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	35, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	35, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	39, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	39, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
 	14, // 18: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
 	15, // 19: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
 	7,  // 20: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
 	20, // 21: dragonload.node.v1.FinishedResponse.finished:type_name -> dragonload.node.v1.Finished
-	36, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
-	36, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
+	40, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
+	40, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
 	4,  // 24: dragonload.node.v1.Finished.sums:type_name -> dragonload.node.v1.Checksum
 	23, // 25: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
 	26, // 26: dragonload.node.v1.ShareEvent.hashed:type_name -> dragonload.node.v1.Hashed
 	27, // 27: dragonload.node.v1.ShareEvent.skipped:type_name -> dragonload.node.v1.Skipped
 	28, // 28: dragonload.node.v1.ShareEvent.shared:type_name -> dragonload.node.v1.Shared
 	9,  // 29: dragonload.node.v1.ShareEvent.failed:type_name -> dragonload.node.v1.Problem
-	36, // 30: dragonload.node.v1.Shared.added:type_name -> google.protobuf.Timestamp
+	40, // 30: dragonload.node.v1.Shared.added:type_name -> google.protobuf.Timestamp
 	28, // 31: dragonload.node.v1.UnshareResponse.matches:type_name -> dragonload.node.v1.Shared
 	28, // 32: dragonload.node.v1.SharesResponse.shares:type_name -> dragonload.node.v1.Shared
 	28, // 33: dragonload.node.v1.ManifestResponse.matches:type_name -> dragonload.node.v1.Shared
-	0,  // 34: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	12, // 35: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	16, // 36: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	18, // 37: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
-	21, // 38: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
-	24, // 39: dragonload.node.v1.NodeService.Share:input_type -> dragonload.node.v1.ShareRequest
-	29, // 40: dragonload.node.v1.NodeService.Unshare:input_type -> dragonload.node.v1.UnshareRequest
-	31, // 41: dragonload.node.v1.NodeService.Shares:input_type -> dragonload.node.v1.SharesRequest
-	33, // 42: dragonload.node.v1.NodeService.Manifest:input_type -> dragonload.node.v1.ManifestRequest
-	5,  // 43: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	13, // 44: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	17, // 45: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	19, // 46: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
-	22, // 47: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
-	25, // 48: dragonload.node.v1.NodeService.Share:output_type -> dragonload.node.v1.ShareEvent
-	30, // 49: dragonload.node.v1.NodeService.Unshare:output_type -> dragonload.node.v1.UnshareResponse
-	32, // 50: dragonload.node.v1.NodeService.Shares:output_type -> dragonload.node.v1.SharesResponse
-	34, // 51: dragonload.node.v1.NodeService.Manifest:output_type -> dragonload.node.v1.ManifestResponse
-	43, // [43:52] is the sub-list for method output_type
-	34, // [34:43] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	37, // 34: dragonload.node.v1.SearchResponse.found:type_name -> dragonload.node.v1.Found
+	38, // 35: dragonload.node.v1.Found.by:type_name -> dragonload.node.v1.Holder
+	0,  // 36: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	12, // 37: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	16, // 38: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	18, // 39: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
+	21, // 40: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	24, // 41: dragonload.node.v1.NodeService.Share:input_type -> dragonload.node.v1.ShareRequest
+	29, // 42: dragonload.node.v1.NodeService.Unshare:input_type -> dragonload.node.v1.UnshareRequest
+	31, // 43: dragonload.node.v1.NodeService.Shares:input_type -> dragonload.node.v1.SharesRequest
+	33, // 44: dragonload.node.v1.NodeService.Manifest:input_type -> dragonload.node.v1.ManifestRequest
+	35, // 45: dragonload.node.v1.NodeService.Search:input_type -> dragonload.node.v1.SearchRequest
+	5,  // 46: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	13, // 47: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	17, // 48: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	19, // 49: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
+	22, // 50: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	25, // 51: dragonload.node.v1.NodeService.Share:output_type -> dragonload.node.v1.ShareEvent
+	30, // 52: dragonload.node.v1.NodeService.Unshare:output_type -> dragonload.node.v1.UnshareResponse
+	32, // 53: dragonload.node.v1.NodeService.Shares:output_type -> dragonload.node.v1.SharesResponse
+	34, // 54: dragonload.node.v1.NodeService.Manifest:output_type -> dragonload.node.v1.ManifestResponse
+	36, // 55: dragonload.node.v1.NodeService.Search:output_type -> dragonload.node.v1.SearchResponse
+	46, // [46:56] is the sub-list for method output_type
+	36, // [36:46] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -2955,7 +3295,7 @@ func file_dragonload_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

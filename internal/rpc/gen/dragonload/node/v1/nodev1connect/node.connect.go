@@ -56,6 +56,8 @@ const (
 	NodeServiceSharesProcedure = "/dragonload.node.v1.NodeService/Shares"
 	// NodeServiceManifestProcedure is the fully-qualified name of the NodeService's Manifest RPC.
 	NodeServiceManifestProcedure = "/dragonload.node.v1.NodeService/Manifest"
+	// NodeServiceSearchProcedure is the fully-qualified name of the NodeService's Search RPC.
+	NodeServiceSearchProcedure = "/dragonload.node.v1.NodeService/Search"
 )
 
 // NodeServiceClient is a client for the dragonload.node.v1.NodeService service.
@@ -83,6 +85,8 @@ type NodeServiceClient interface {
 	Shares(context.Context, *connect.Request[v1.SharesRequest]) (*connect.ServerStreamForClient[v1.SharesResponse], error)
 	// Manifest returns the metainfo file of a share.
 	Manifest(context.Context, *connect.Request[v1.ManifestRequest]) (*connect.ServerStreamForClient[v1.ManifestResponse], error)
+	// Search asks a room for what its members hold.
+	Search(context.Context, *connect.Request[v1.SearchRequest]) (*connect.ServerStreamForClient[v1.SearchResponse], error)
 }
 
 // NewNodeServiceClient constructs a client for the dragonload.node.v1.NodeService service. By
@@ -150,6 +154,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Manifest")),
 			connect.WithClientOptions(opts...),
 		),
+		search: connect.NewClient[v1.SearchRequest, v1.SearchResponse](
+			httpClient,
+			baseURL+NodeServiceSearchProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Search")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -164,6 +174,7 @@ type nodeServiceClient struct {
 	unshare      *connect.Client[v1.UnshareRequest, v1.UnshareResponse]
 	shares       *connect.Client[v1.SharesRequest, v1.SharesResponse]
 	manifest     *connect.Client[v1.ManifestRequest, v1.ManifestResponse]
+	search       *connect.Client[v1.SearchRequest, v1.SearchResponse]
 }
 
 // Download calls dragonload.node.v1.NodeService.Download.
@@ -211,6 +222,11 @@ func (c *nodeServiceClient) Manifest(ctx context.Context, req *connect.Request[v
 	return c.manifest.CallServerStream(ctx, req)
 }
 
+// Search calls dragonload.node.v1.NodeService.Search.
+func (c *nodeServiceClient) Search(ctx context.Context, req *connect.Request[v1.SearchRequest]) (*connect.ServerStreamForClient[v1.SearchResponse], error) {
+	return c.search.CallServerStream(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the dragonload.node.v1.NodeService service.
 type NodeServiceHandler interface {
 	// Download carries out one download and tells how it goes. The stream ends after
@@ -236,6 +252,8 @@ type NodeServiceHandler interface {
 	Shares(context.Context, *connect.Request[v1.SharesRequest], *connect.ServerStream[v1.SharesResponse]) error
 	// Manifest returns the metainfo file of a share.
 	Manifest(context.Context, *connect.Request[v1.ManifestRequest], *connect.ServerStream[v1.ManifestResponse]) error
+	// Search asks a room for what its members hold.
+	Search(context.Context, *connect.Request[v1.SearchRequest], *connect.ServerStream[v1.SearchResponse]) error
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -299,6 +317,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Manifest")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceSearchHandler := connect.NewServerStreamHandler(
+		NodeServiceSearchProcedure,
+		svc.Search,
+		connect.WithSchema(nodeServiceMethods.ByName("Search")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/dragonload.node.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceDownloadProcedure:
@@ -319,6 +343,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceSharesHandler.ServeHTTP(w, r)
 		case NodeServiceManifestProcedure:
 			nodeServiceManifestHandler.ServeHTTP(w, r)
+		case NodeServiceSearchProcedure:
+			nodeServiceSearchHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -362,4 +388,8 @@ func (UnimplementedNodeServiceHandler) Shares(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) Manifest(context.Context, *connect.Request[v1.ManifestRequest], *connect.ServerStream[v1.ManifestResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Manifest is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Search(context.Context, *connect.Request[v1.SearchRequest], *connect.ServerStream[v1.SearchResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Search is not implemented"))
 }

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"dragonload/internal/peer"
+	"dragonload/internal/piece"
+	"dragonload/internal/share"
+	"dragonload/internal/store"
+	"dragonload/internal/swarm"
+)
+
+const (
+	// maxServings bounds the shares whose pools are open at a time: who asks for one more is
+	// sent away, and gets it from another holder, or later.
+	maxServings = 128
+
+	// servingIdle is how long a pool stays open in which no neighbour is left.
+	servingIdle = time.Minute
+)
+
+// serving is what a download has that downloads nothing: it serves a share from where it
+// lies. Its pool is opened when the first member asks for it, and closed when none is
+// left, so that a node may share any number of things (docs/adr/0014).
+type serving struct {
+	number uint64 // of the share
+	files  *store.Shared
+	alone  time.Time // since when there is no neighbour; zero: there is one. Belongs to the loop
+}
+
+// servings counts the open pools of shares.
+type servings struct{ open atomic.Int32 }
+
+// openShare opens the pool of a share for a neighbour that has opened it.
+func (m *membership) openShare(l *link, said peer.Received, s share.Share) {
+	d, err := m.node.serveShare(m, s)
+	if err == nil {
+		select {
+		case <-d.attached:
+		case <-d.over:
+		}
+	} else {
+		m.node.log.Info("a share is not served", "share", s.Spec.Path, "err", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.links[l.id] == l {
+		m.opened(l, said)
+	}
+}
+
+// serveShare returns the download that serves a share, started if need be.
+func (n *Node) serveShare(m *membership, s share.Share) (*download, error) {
+	if n.serving.open.Add(1) > maxServings {
+		n.serving.open.Add(-1)
+		return nil, fmt.Errorf("%d shares are being served already", maxServings)
+	}
+	d, err := n.newServing(m, s)
+	var before *download
+	if err == nil {
+		if before, err = n.register(d); err != nil {
+			err = errors.Join(err, d.serving.files.Close())
+			d.release()
+		}
+	}
+	if err != nil {
+		n.serving.open.Add(-1)
+		if before != nil && before.serving != nil {
+			return before, nil
+		}
+		return nil, err
+	}
+	go func() { // ends with the download, which Run waits for
+		defer n.tasks.Done()
+		defer n.serving.open.Add(-1)
+		defer n.leave(d)
+		if err := d.run(); err != nil {
+			d.log.Info("serving a share has ended", "share", s.Spec.Path, "err", err)
+		}
+	}()
+	return d, nil
+}
+
+func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
+	library := n.opened()
+	if library == nil {
+		return nil, ErrEnding
+	}
+	t, root, files, err := library.Content(s)
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if err := t.Write(&text); err != nil {
+		return nil, err
+	}
+	d, err := n.newDownload(Spec{Room: m.name, Manifest: text.Bytes()}, nil, func(Event) {})
+	if err != nil {
+		return nil, err
+	}
+	o := store.SharedOptions{Disk: n.opts.Disk, Root: root, Layout: d.want.layout, Digests: d.want.digests, Log: n.log}
+	for _, f := range files {
+		o.Files = append(o.Files, store.SharedFile{Path: f.Path, Stamp: store.Stamp{Size: f.Size, Modified: f.Modified, Inode: f.Inode}})
+	}
+	o.Changed = func(_ int, lost piece.Extent, _ error) {
+		d.inbox.post(swarm.PiecesLost{Extents: []piece.Extent{lost}})
+		library.Suspect(s.Number)
+	}
+	d.serving = &serving{number: s.Number}
+	if d.serving.files, err = store.OpenShared(o); err != nil {
+		d.release()
+		return nil, err
+	}
+	d.isSaved.Store(true) // it gives way to a download of the same content
+	return d, nil
+}
+
+// prepareServing makes the machine of a download that has everything.
+func (d *download) prepareServing(opts *swarm.NodeOptions) {
+	have := d.serving.files.Have()
+	opts.Resume = &swarm.Resume{Pin: d.want.pin(), Have: have}
+	opts.KeepServing, opts.Fetches = true, false
+}
+
+// beginServing carries out SetGeneration for it.
+func (d *download) beginServing(a swarm.SetGeneration) {
+	d.genMu.Lock()
+	defer d.genMu.Unlock()
+	d.gen = &generation{pin: a.Pin, layout: d.want.layout, shared: d.serving.files, digests: d.want.digests}
+}
+
+// restServing ends a download that nobody needs, or whose share was ended.
+func (d *download) restServing(now time.Time) {
+	s := d.serving
+	if library := d.node.opened(); library == nil || !library.Has(s.number) {
+		d.stop()
+		return
+	}
+	switch {
+	case len(d.links) > 0:
+		s.alone = time.Time{}
+	case s.alone.IsZero():
+		s.alone = now
+	case now.Sub(s.alone) >= servingIdle:
+		d.stop()
+	}
+}
+
+// endServing ends the downloads that serve a share, of whatever manifest it had.
+func (n *Node) endServing(number uint64) {
+	n.mu.Lock()
+	var all []*download
+	for _, d := range n.running {
+		if d.serving != nil && d.serving.number == number {
+			all = append(all, d)
+		}
+	}
+	n.mu.Unlock()
+	for _, d := range all {
+		d.stop()
+		<-d.over
+	}
+}
