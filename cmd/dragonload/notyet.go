@@ -7,7 +7,6 @@ import "strings"
 
 // laterCommands are the commands that come with a later version.
 var laterCommands = map[string]bool{
-	"ls":     true,
 	"status": true, "pause": true, "resume": true, "rm": true,
 	"top": true, "doctor": true,
 }

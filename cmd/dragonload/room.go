@@ -374,7 +374,11 @@ func newRoomMembers(std streams) *cobra.Command {
 			if err != nil {
 				return roomError(err)
 			}
-			members, err := askMembers(cmd.Context(), folder, r, discover.on(cfg))
+			var members []rpc.Member
+			err = askTracker(cmd.Context(), folder, r, discover.on(cfg), func(t *rpc.Tracker) (err error) {
+				members, err = t.Members(cmd.Context())
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -401,42 +405,39 @@ func newRoomMembers(std streams) *cobra.Command {
 	return cmd
 }
 
-// askMembers asks the first tracker that answers; with look also one that is only found in
+// askTracker asks the first tracker that answers; with look also one that is only found in
 // the network around.
-func askMembers(ctx context.Context, folder *room.Folder, r *room.Room, look bool) (members []rpc.Member, err error) {
+func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look bool, ask func(*rpc.Tracker) error) error {
 	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
-		return nil, roomError(err)
+		return roomError(err)
 	}
 	var last error
 	for _, addr := range r.Trackers {
 		tracker, err := rpc.NewTracker(addr, r.ClientTLS(room.ALPNControl, piece.NodeID{}), nil)
 		if err != nil {
-			return nil, failf(exitOther, "%w", err)
+			return failf(exitOther, "%w", err)
 		}
-		members, err = tracker.Members(ctx)
+		err = ask(tracker)
 		tracker.Close()
 		if err == nil {
-			return members, nil
+			return nil
 		}
 		if errors.Is(room.RefusedBy(err), room.ErrNotMember) && wasRemoved(ctx, folder, r, addr) {
-			return nil, failf(exitNoAccess, "room %s: %w", r.Name, rpc.ErrRemoved)
+			return failf(exitNoAccess, "room %s: %w", r.Name, rpc.ErrRemoved)
 		}
 		var refusal *rpc.Refusal
 		if errors.Is(err, rpc.ErrRemoved) {
-			return nil, failf(exitNoAccess, "room %s: %w", r.Name, err)
+			return failf(exitNoAccess, "room %s: %w", r.Name, err)
 		}
 		if errors.As(err, &refusal) && refusal.Access() || room.RefusedBy(err) != nil {
-			return nil, failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
+			return failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
 		}
 		last = err
 	}
-	if look && findTracker(ctx, r, func(t *rpc.Tracker) error {
-		members, err = t.Members(ctx)
-		return err
-	}) {
-		return members, nil
+	if look && findTracker(ctx, r, ask) {
+		return nil
 	}
-	return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
+	return failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
 }
 
 // wasRemoved asks a tracker that has refused this machine whether it was removed, and

@@ -53,7 +53,7 @@ func newRoot(std streams) *cobra.Command {
 	root.SetErr(std.err)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		newGet(std), newShare(std), newUnshare(std), newUp(std), newTracker(std), newRoom(std), newInspect(std), newExport(std), newOpen(std),
+		newGet(std), newShare(std), newUnshare(std), newLs(std), newUp(std), newTracker(std), newRoom(std), newInspect(std), newExport(std), newOpen(std),
 		newDemo(std), newSimulate(std), newVersion(std), newCompletion(std),
 	)
 	root.SetHelpCommand(newHelp())
