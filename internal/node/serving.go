@@ -122,6 +122,8 @@ func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
 // prepareServing makes the machine of a download that has everything.
 func (d *download) prepareServing(opts *swarm.NodeOptions) {
 	have := d.serving.files.Have()
+	none := piece.NewBitfield(have.Len()) // what is lost of the user's files is not for this node to write
+	opts.Wanted = &none
 	opts.Resume = &swarm.Resume{Pin: d.want.pin(), Have: have}
 	opts.KeepServing, opts.Fetches = true, false
 }
