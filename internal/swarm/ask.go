@@ -51,7 +51,7 @@ func (n *Node) fetchFromPeers() {
 	for _, p := range waiting {
 		p.isDirty = false
 	}
-	if n.whole() || !n.opts.Wants || n.finished && n.vouched() {
+	if n.whole() || !n.opts.Wants || n.finished {
 		return
 	}
 	// Everybody is asked for something before anybody is asked for more, and first who has

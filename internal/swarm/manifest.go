@@ -133,7 +133,7 @@ func (n *Node) piecesLost(extents []piece.Extent) {
 	}
 	n.tellLess()
 	n.tracker.reportAt = n.now
-	if o := &n.origin; n.finished && n.opts.Fetches && !o.barred {
+	if o := &n.origin; n.finished && !n.whole() && n.opts.Fetches && !o.barred {
 		// It fetches nothing again; whatever the tracker lends it would lie idle.
 		o.barred = true
 		if n.tracker.up {
@@ -194,7 +194,7 @@ func (n *Node) judgeSeed(ev *OriginEnded) {
 // done reports whether nothing more is wanted: neither pieces nor words on them. What a
 // node loses of files that have their names already it does not want again.
 func (n *Node) done() bool {
-	return n.whole() && !n.unsure() || n.finished && n.vouched()
+	return n.whole() && !n.unsure() || n.finished && !n.whole()
 }
 
 // refuseTracker leaves a tracker that takes the pool for one of other bytes.

@@ -196,8 +196,7 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 	case Audited:
 		n.audited(ev)
 	case Unreadable:
-		n.drop(ev.Piece)
-		n.tellLess()
+		n.piecesLost([]piece.Extent{{First: ev.Piece, Count: 1}})
 	case PiecesLost:
 		n.piecesLost(ev.Extents)
 	case Misread:
