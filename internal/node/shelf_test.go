@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -202,7 +203,21 @@ func (l lines) Write(line []byte) (int, error) {
 func TestShelf_outlivesTheTracker(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 16<<20)
-	s.set(func() { s.perConn = 128 << 10 })
+	// Once it has sent a quarter of the file the origin answers no more until the end.
+	enough := make(chan struct{})
+	s.set(func() {
+		s.perConn = 256 << 10
+		s.handle = func(w http.ResponseWriter, r *http.Request) {
+			if s.sent.Load() >= 4<<20 {
+				select {
+				case <-enough:
+				case <-r.Context().Done():
+					return
+				}
+			}
+			s.file(w, r)
+		}
+	})
 	b := newLab(t)
 	b.listens()
 	b.run()
@@ -237,7 +252,7 @@ func TestShelf_outlivesTheTracker(t *testing.T) {
 	back := b.run()
 	b.wait(func(h heard) bool { return h.from == anna && h.at == b.state && h.what == "publish" })
 	finds(t, back, "film", "film.mkv×1 of anna")
-	s.set(func() { s.perConn = 4 << 20 })
+	close(enough)
 	for _, r := range runs {
 		s.check(t, r.result(t))
 	}
