@@ -249,13 +249,15 @@ func (t *shareTeller) event(e *nodev1.ShareEvent) {
 		t.json(map[string]any{"event": "progress", "state": p.State, "path": t.path, "size": p.Size, "have": p.Have})
 	case e.GetSkipped() != nil:
 		text := fmt.Sprintf("%s is left out: %s", e.GetSkipped().GetPath(), e.GetSkipped().GetWhy())
-		t.people.event(t.index, node.Event{Time: now, Warning: &node.Problem{Code: "left-out", Message: text}})
-		t.json(map[string]any{"event": "warning", "code": "left-out", "message": text})
+		t.warn("left-out", text)
 	case e.GetFailed() != nil:
 		t.err = failf(exitCode(e.GetFailed().GetExit()), "%s", e.GetFailed().GetMessage())
 	case e.GetShared() != nil:
 		t.people.event(t.index, node.Event{Time: now, Ended: &struct{}{}})
 		s := node.DecodeShared(e.GetShared())
+		if s.Problem != "" {
+			t.warn("not-watched", s.Problem)
+		}
 		if t.flags.json {
 			t.json(jsonShare("shared", s))
 			return
@@ -272,6 +274,11 @@ func (t *shareTeller) event(e *nodev1.ShareEvent) {
 		t.people.saved(line)
 		t.note(t.people.outErr)
 	}
+}
+
+func (t *shareTeller) warn(code, text string) {
+	t.people.event(t.index, node.Event{Time: time.Now(), Warning: &node.Problem{Code: code, Message: text}})
+	t.json(map[string]any{"event": "warning", "code": code, "message": text})
 }
 
 func (t *shareTeller) note(err error) {

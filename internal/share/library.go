@@ -79,7 +79,7 @@ type Share struct {
 	PieceLength int64
 	Added       time.Time
 	State       State
-	Problem     string // why it is Broken or Missing
+	Problem     string // why it is Broken or Missing; of one that is Offered, what else is not well
 }
 
 // Options say how a Library works. Path is needed; zero values of the others mean the
@@ -183,10 +183,22 @@ func (l *Library) List() []Share {
 	defer l.mu.Unlock()
 	var all []Share
 	for _, e := range l.entries {
-		all = append(all, e.share)
+		all = append(all, l.known(e))
 	}
 	slices.SortFunc(all, func(a, b Share) int { return cmp.Compare(a.Number, b.Number) })
 	return all
+}
+
+// notWatched is what is told of a share whose changes the system does not report.
+const notWatched = "the system watches no more folders, so changes are noticed after a minute or so; raise fs.inotify.max_user_watches and start again"
+
+// known returns what is to be told of e. It needs l.mu.
+func (l *Library) known(e *entry) Share {
+	s := e.share
+	if s.State == Offered && !l.watcher.whole(s.Number) {
+		s.Problem = notWatched
+	}
+	return s
 }
 
 // Offered returns the share in a room that has a manifest now.
@@ -303,7 +315,7 @@ func (l *Library) Add(ctx context.Context, spec Spec, progress func(done, total 
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return e.share, skipped, nil
+	return l.known(e), skipped, nil
 }
 
 // make looks at what is on disk, remembers it and offers it. It needs e's turn.

@@ -339,6 +339,9 @@ func TestLibrary_givesUpWatchingAndSaysSo(t *testing.T) {
 	if n := strings.Count(said.String(), "max_user_watches"); n != 1 {
 		t.Errorf("said %d times: %s", n, said.String())
 	}
+	if !strings.Contains(s.Problem, "max_user_watches") || b.List()[0].Problem != s.Problem {
+		t.Errorf("the share says %q", s.Problem)
+	}
 	e := b.entry(s.Number)
 	b.again(e, 0)
 	if wait := time.Until(e.next); wait > b.o.Rescan/5 {
@@ -415,6 +418,58 @@ func TestSurvey_isReadAsItWasWritten(t *testing.T) {
 	for n := range data {
 		if _, err := decodeSurvey(data[:n]); err == nil {
 			t.Errorf("%d of %d bytes are taken", n, len(data))
+		}
+	}
+}
+
+func TestLibrary_triesAgainWhatChangesWhileItIsHashed(t *testing.T) {
+	for _, c := range []struct {
+		changes int
+		ok      bool
+	}{{1, true}, {2, true}, {100, false}} {
+		b := newBench(t)
+		at := b.write("set/a", strings.Repeat("first", 100_000))
+		left := c.changes
+		s, _, err := b.Add(t.Context(), Spec{Path: filepath.Dir(at), Room: "lab"}, func(done, total int64) {
+			if left > 0 && done < total {
+				left--
+				b.write("set/a", strings.Repeat("other", 100_000+left))
+			}
+		})
+		switch {
+		case c.ok && (err != nil || s.Size != 500_000):
+			t.Errorf("after %d changes: %+v, %v", c.changes, s, err)
+		case !c.ok && !errors.Is(err, manifest.ErrFileChanged):
+			t.Errorf("what changes all the time is %v", err)
+		}
+	}
+}
+
+func TestLibrary_endsWithItsCaller(t *testing.T) {
+	b := newBench(t)
+	b.write("set/a", strings.Repeat("first", 1_000_000))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, _, err := b.Add(ctx, Spec{Path: filepath.Join(b.dir, "set"), Room: "lab"}, func(int64, int64) { cancel() })
+	if !errors.Is(err, context.Canceled) || len(b.List()) > 0 || len(b.watcher.folders) > 0 {
+		t.Errorf("stopped: %v; there are %v", err, b.List())
+	}
+}
+
+func TestLibrary_contentIsWhereItLies(t *testing.T) {
+	b := newBench(t)
+	b.write("set/in/a", "first")
+	b.write("one/only", "second")
+	for _, c := range []struct{ share, folder, file string }{
+		{"set", "set", "in/a"}, {"one", "one", "only"}, {"one/only", "one", "only"},
+	} {
+		s := b.add(c.share)
+		_, folder, files, err := b.Content(s)
+		if err != nil || folder != filepath.Join(b.dir, c.folder) || len(files) != 1 || files[0].Path != c.file {
+			t.Errorf("%s lies in %s as %+v: %v", c.share, folder, files, err)
+		}
+		s.Manifest[0]++
+		if _, _, _, err := b.Content(s); !errors.Is(err, ErrChanged) {
+			t.Errorf("another manifest is %v", err)
 		}
 	}
 }
