@@ -43,6 +43,7 @@ type machine struct {
 	node    *node.Node
 	keyring *room.Keyring
 	state   tracker.State // that must be closed; nil without rooms made here
+	held    catalogues    // nil without a tracker, and where they do not tell their size
 
 	cancel     context.CancelFunc
 	ended      chan struct{} // closed when the node has, with nodeErr
@@ -114,6 +115,7 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 			}
 			m.state, serve.State = state, state
 		}
+		m.held, _ = serve.State.(catalogues)
 		service = tracker.NewService(serve)
 		options.Tracker = service
 	}
@@ -133,6 +135,9 @@ func (m *machine) start(service *tracker.Service, shared *replica) error {
 	if shared != nil {
 		m.running.Go(func() { shared.owners.Run(ctx) })
 		m.running.Go(func() { shared.run(ctx) })
+	}
+	if m.held != nil {
+		m.running.Go(func() { fitMemory(ctx, m.held) })
 	}
 	if service != nil {
 		m.running.Go(func() {

@@ -30,7 +30,7 @@ type host struct {
 
 // site is a running tracker on loopback, with a room made on its host.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	addr    string
 	home    host
 	keyring *room.Keyring
@@ -41,7 +41,7 @@ type site struct {
 
 // newSite starts a tracker. Real sockets and the real splitter are below it; only the
 // limits are the test's.
-func newSite(t *testing.T, o tracker.Options) *site {
+func newSite(t testing.TB, o tracker.Options) *site {
 	t.Helper()
 	s, listener := listen(t)
 	s.home.folder = newFolder(t)
@@ -50,7 +50,7 @@ func newSite(t *testing.T, o tracker.Options) *site {
 	return s
 }
 
-func listen(t *testing.T) (*site, net.Listener) {
+func listen(t testing.TB) (*site, net.Listener) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *site) serve(listener net.Listener, o tracker.Options) {
 	t.Cleanup(s.stop)
 }
 
-func newFolder(t *testing.T) *room.Folder {
+func newFolder(t testing.TB) *room.Folder {
 	t.Helper()
 	folder, err := room.OpenFolder(filepath.Join(t.TempDir(), "state"))
 	if err != nil {

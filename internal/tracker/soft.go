@@ -3,6 +3,8 @@ package tracker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +38,19 @@ type softRoom struct {
 // who was shut out of a room.
 func NewSoft(now func() time.Time, removed func(ctx context.Context, room [32]byte, key piece.NodeID) (bool, error)) *Soft {
 	return &Soft{now: now, removed: removed, rooms: make(map[[32]byte]*softRoom)}
+}
+
+// Text returns how many bytes of names all catalogues hold.
+func (s *Soft) Text() int {
+	s.mu.Lock()
+	rooms := slices.Collect(maps.Values(s.rooms))
+	s.mu.Unlock()
+	all := 0
+	for _, r := range rooms {
+		_, _, text := r.index.Size()
+		all += text
+	}
+	return all
 }
 
 // look returns a room, nil if nobody ever published in it.

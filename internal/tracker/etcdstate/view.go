@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +40,19 @@ func (v *view) index(id [32]byte) *catalogue.Index {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return indexOf(v.rooms, id)
+}
+
+// Text returns how many bytes of names all catalogues hold, as this replica has seen them.
+func (s *State) Text() int {
+	s.view.mu.Lock()
+	rooms := slices.Collect(maps.Values(s.view.rooms))
+	s.view.mu.Unlock()
+	all := 0
+	for _, x := range rooms {
+		_, _, text := x.Size()
+		all += text
+	}
+	return all
 }
 
 func indexOf(rooms map[[32]byte]*catalogue.Index, id [32]byte) *catalogue.Index {
