@@ -32,6 +32,10 @@ type lsFlags struct {
 // can hold, no two are alike in them.
 const shownDigits = 12
 
+// listedWithHolders is how many contents are listed with --holders if --limit does not
+// say: the tracker is asked about each.
+const listedWithHolders = 100
+
 func newLs(std streams) *cobra.Command {
 	var f lsFlags
 	cmd := &cobra.Command{
@@ -61,7 +65,7 @@ in that of a file or folder in it, in any case. dragonload get takes a name or a
 	fl.SortFlags = false
 	fl.StringVar(&f.room, "room", "", "the `ROOM` (default: default_room of the config, else the only one)")
 	fl.Var(&countValue{n: &f.limit, min: 1, max: catalogue.MaxEntries}, "limit", "list at most so many")
-	fl.BoolVar(&f.holders, "holders", false, "list who holds each of them, at most "+strconv.Itoa(catalogue.MaxHandout))
+	fl.BoolVar(&f.holders, "holders", false, "list who holds each of them, at most "+strconv.Itoa(catalogue.MaxHandout)+" (of 100 contents without --limit)")
 	fl.BoolVar(&f.links, "links", false, "print links in place of the table")
 	fl.BoolVar(&f.json, "json", false, "JSON lines on standard output")
 	f.discover.register(cmd, "do not look for the room's tracker in the network around where its address does not answer")
@@ -77,6 +81,9 @@ type roomTracker struct {
 }
 
 func (f *lsFlags) run(ctx context.Context, from *roomTracker, words []string, std streams) error {
+	if f.holders && f.limit == 0 {
+		f.limit = listedWithHolders
+	}
 	q := catalogue.Query{Words: words, Limit: f.limit}
 	if err := q.Validate(); err != nil {
 		return usagef("%w", err)
