@@ -46,12 +46,13 @@ func (d *download) fetchPeer(ctx context.Context, g *generation, a swarm.FetchPe
 		d.inbox.post(swarm.PeerStored{Request: a.Request, Piece: i})
 		return nil
 	}
+	moved := func() { d.inbox.post(swarm.PeerMoved{Request: a.Request}) }
 	addr, ok := d.room.address(a.Peer)
 	var err error
 	if !ok {
 		err = errNoAddress
 	} else if err = d.rest(ctx); err == nil {
-		err = d.peers.Fetch(ctx, addr, a.Peer, d.pool, g.layout, a.Pieces, got)
+		err = d.peers.Fetch(ctx, addr, a.Peer, d.pool, g.layout, a.Pieces, moved, got)
 	}
 	if broken != nil && !errors.Is(broken, errSuperseded) && ctx.Err() == nil {
 		d.abort(storeProblem(broken))

@@ -8,6 +8,7 @@ import (
 
 	"dragonload/internal/piece"
 	"dragonload/internal/store"
+	"dragonload/internal/swarm"
 )
 
 // readyEvery is how often a disk that took no writes is looked at again.
@@ -64,6 +65,7 @@ func (d *download) lookAgain(p *pause, file *store.File, why error) {
 	for again := true; again; {
 		select {
 		case <-tick.C:
+			d.inbox.do(d.tellHeld)
 			err := file.Ready()
 			if again = store.Passing(err); again && code(err) != code(why) {
 				why = err
@@ -77,6 +79,15 @@ func (d *download) lookAgain(p *pause, file *store.File, why error) {
 	d.pause = nil
 	d.originMu.Unlock()
 	close(p.over)
+}
+
+// tellHeld tells the machine that nothing comes because nothing is taken: that is no
+// neighbour's fault.
+func (d *download) tellHeld() {
+	for req := range d.cancels {
+		d.pending = append(d.pending, swarm.PeerMoved{Request: req})
+	}
+	d.drain()
 }
 
 func code(err error) string { return storeProblem(err).Code }

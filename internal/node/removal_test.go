@@ -175,7 +175,7 @@ func TestRemoval_theDisobedientGetsNoByte(t *testing.T) {
 	defer client.Close()
 	layout := piece.Pin{Size: int64(len(s.data)), Kind: piece.StrongETag, Validator: s.etag}.Layout()
 	fetch := func() (got int, err error) {
-		err = client.Fetch(t.Context(), addr, server, pool, layout, []piece.Index{1, 2}, func(_ piece.Index, data []byte) error {
+		err = client.Fetch(t.Context(), addr, server, pool, layout, []piece.Index{1, 2}, nil, func(_ piece.Index, data []byte) error {
 			got += len(data)
 			return nil
 		})

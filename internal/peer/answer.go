@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"dragonload/internal/piece"
@@ -74,7 +75,9 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 
 	waiting, cancel := context.WithTimeout(r.Context(), s.o.AdmitTimeout)
+	turn := tellWaiting(w)
 	content, done, err := s.backend.Admit(waiting, m.room, m.id, pool, pieces)
+	turn.come()
 	cancel()
 	switch {
 	case err == nil:
@@ -91,6 +94,39 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	a := &answer{s: s, m: m, w: w, control: http.NewResponseController(w), ctx: r.Context(), content: content}
 	defer func() { done(a.sent) }()
 	a.send(pieces, part)
+}
+
+// turn is what a request waits for; who asked is told about every sayWaiting.
+type turn struct {
+	mu    sync.Mutex // held while w is written to
+	w     http.ResponseWriter
+	timer *time.Timer
+	over  bool
+}
+
+func tellWaiting(w http.ResponseWriter) *turn {
+	t := &turn{w: w}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(sayWaiting, t.tell)
+	return t
+}
+
+func (t *turn) tell() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.w.WriteHeader(statusWaiting)
+		t.timer.Reset(sayWaiting)
+	}
+}
+
+// come ends it: w is the caller's again.
+func (t *turn) come() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	t.timer.Stop()
 }
 
 // refuse answers with a status and nothing else.

@@ -97,7 +97,7 @@ func benchmarkFetch(b *testing.B, length int64, pieces, conns int, layer func(ne
 	}
 	get := func() error {
 		if !transport {
-			return c.Fetch(ctx, "there", n.server.id, testPool, p.layout, list, func(piece.Index, []byte) error { return nil })
+			return c.Fetch(ctx, "there", n.server.id, testPool, p.layout, list, nil, func(piece.Index, []byte) error { return nil })
 		}
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "https://there"+string(appendPath(nil, testPool, list)), nil)
 		resp, err := stock.RoundTrip(req)

@@ -155,9 +155,13 @@ func (c *Client) cut(why error, whose func(piece.NodeID) bool) {
 // each piece, in their order, from its own goroutine; data is valid until got returns,
 // and unchecked. It stops at the first error that got returns, and returns that.
 //
+// It calls moved, which may be nil, about once a second while the request is not
+// forgotten: a few KiB have come, or the member says that it waits for its turn, or the
+// limit lets nothing more in.
+//
 // Other errors are ErrNotHeld, ErrBusy, ErrBroken and ErrSilent, with their cause, and
 // the cause of ctx's end. Pieces that got has taken by then are good nonetheless.
-func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool swarm.PoolID, layout piece.Layout, pieces []piece.Index, got func(i piece.Index, data []byte) error) error {
+func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool swarm.PoolID, layout piece.Layout, pieces []piece.Index, moved func(), got func(i piece.Index, data []byte) error) error {
 	if err := layout.Validate(); err != nil {
 		return fmt.Errorf("fetch from %s: %w", id, err)
 	}
@@ -171,7 +175,7 @@ func (c *Client) Fetch(ctx context.Context, addr string, id piece.NodeID, pool s
 		}
 		length += layout.Length(i)
 	}
-	f := &fetch{c: c, request: appendRequest(nil, pool, pieces)}
+	f := &fetch{c: c, request: appendRequest(nil, pool, pieces), moved: moved}
 	f.body = func(l *line, h head) (again bool, err error) {
 		if h.length != length {
 			return false, fmt.Errorf("%w: %d bytes instead of %d", ErrBroken, h.length, length)
@@ -411,6 +415,10 @@ type fetch struct {
 	request []byte
 	refused bool // the error is that of who asked
 
+	moved  func()    // may be nil
+	told   time.Time // when moved was called last
+	untold int       // bytes that have come since
+
 	// body reads the body of an answer that has one. Again is as run's.
 	body func(l *line, h head) (again bool, err error)
 }
@@ -432,7 +440,8 @@ func (f *fetch) run(l *line) (again bool, err error) {
 	if _, err := l.conn.Write(f.request); err != nil {
 		return false, broken(err)
 	}
-	head, err := readHead(l.in)
+	f.told, f.untold = l.moved, 0
+	head, err := readFinalHead(l.in, f.alive)
 	if err != nil {
 		return false, broken(err)
 	}
@@ -486,6 +495,7 @@ func (f *fetch) fill(l *line, p []byte, left int64) error {
 		l.wake.before(left)
 		n, err := l.in.Read(part)
 		left -= int64(n)
+		f.came(n)
 		if n == 0 && err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
@@ -494,10 +504,50 @@ func (f *fetch) fill(l *line, p []byte, left int64) error {
 		}
 		p = p[n:]
 		if limiter != nil {
-			if err := limiter.WaitN(f.ctx, n); err != nil {
+			if err := f.rest(limiter, n); err != nil {
 				return err
 			}
 			l.came = enough
+		}
+	}
+	return nil
+}
+
+// came notes that n bytes have come, and tells so once they are enough and a while has
+// passed.
+func (f *fetch) came(n int) {
+	if f.untold += n; f.moved == nil || f.untold < enough {
+		return
+	}
+	if time.Since(f.told) >= sayWaiting {
+		f.alive()
+	}
+}
+
+// alive tells that the request is not forgotten.
+func (f *fetch) alive() {
+	f.told, f.untold = time.Now(), 0
+	if f.moved != nil {
+		f.moved()
+	}
+}
+
+// rest waits until the limit allows n bytes more, and tells meanwhile that it is not the
+// member who is slow.
+func (f *fetch) rest(limiter *rate.Limiter, n int) error {
+	allowed := limiter.ReserveN(time.Now(), n)
+	if !allowed.OK() {
+		return limiter.WaitN(f.ctx, n) // which says why
+	}
+	for left := allowed.Delay(); left > 0; left = allowed.Delay() {
+		select {
+		case <-time.After(min(left, sayWaiting)):
+		case <-f.ctx.Done():
+			allowed.Cancel()
+			return context.Cause(f.ctx)
+		}
+		if left > sayWaiting {
+			f.alive()
 		}
 	}
 	return nil

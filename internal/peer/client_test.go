@@ -235,13 +235,78 @@ func TestFetch_waitsForASlowReceiverOfItsOwn(t *testing.T) {
 		serve(t, f, n, ServerOptions{WriteTimeout: time.Hour})
 		c := newTestClient(t, n, newParty(t), ClientOptions{})
 		got := 0
-		err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, func(piece.Index, []byte) error {
+		err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, nil, func(piece.Index, []byte) error {
 			time.Sleep(time.Minute)
 			got++
 			return nil
 		})
 		if err != nil || got != 3 {
 			t.Errorf("%d pieces: %v", got, err)
+		}
+	})
+}
+
+// A request that waits for its turn, or whose bytes come slowly, is told from one that is
+// forgotten.
+func TestFetch_tellsThatItIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		server ServerOptions
+		client ClientOptions
+		turn   time.Duration
+		signs  [2]int
+	}{
+		"at once":          {signs: [2]int{0, 0}},
+		"waits its turn":   {turn: 5500 * time.Millisecond, signs: [2]int{5, 5}},
+		"slow member":      {server: ServerOptions{Limiter: rate.NewLimiter(32<<10, 32<<10)}, signs: [2]int{3, 7}},
+		"limited receiver": {client: ClientOptions{Limiter: rate.NewLimiter(4<<10, 16<<10)}, signs: [2]int{20, 64}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f, n := newFile(1<<20, 64<<10), newNetwork(newParty(t), Coalesce)
+				f.admit = func(context.Context, piece.NodeID, []piece.Index) error {
+					time.Sleep(c.turn)
+					return nil
+				}
+				serve(t, f, n, c.server)
+				client := newTestClient(t, n, newParty(t), c.client)
+				var signs []time.Time
+				began, got := time.Now(), 0
+				err := client.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3, 4},
+					func() { signs = append(signs, time.Now()) },
+					func(piece.Index, []byte) error { got++; return nil })
+				if err != nil || got != 4 {
+					t.Fatalf("%d pieces: %v", got, err)
+				}
+				if len(signs) < c.signs[0] || len(signs) > c.signs[1] {
+					t.Errorf("%d signs, want %d to %d", len(signs), c.signs[0], c.signs[1])
+				}
+				for _, at := range signs {
+					if at.Sub(began) > 2500*time.Millisecond {
+						t.Errorf("no sign for %v", at.Sub(began))
+					}
+					began = at
+				}
+			})
+		})
+	}
+}
+
+// A member that puts a request off for ever is left like one that says nothing.
+func TestFetch_endsWhenItsTurnNeverComes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f, n := newFile(1<<20, 64<<10), newNetwork(newParty(t), Coalesce)
+		f.admit = func(ctx context.Context, _ piece.NodeID, _ []piece.Index) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		serve(t, f, n, ServerOptions{AdmitTimeout: time.Hour, WriteTimeout: time.Hour})
+		c := newTestClient(t, n, newParty(t), ClientOptions{})
+		began := time.Now()
+		if err := collect(t, c, n, f, 1); !errors.Is(err, ErrSilent) || time.Since(began) > 21*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})
 }
@@ -265,7 +330,7 @@ func TestFetch_endsWithItsContext(t *testing.T) {
 		<-waiting
 		cancel(because)
 	}()
-	err := c.Fetch(ctx, "there", n.server.id, testPool, f.layout, []piece.Index{1}, func(piece.Index, []byte) error { return nil })
+	err := c.Fetch(ctx, "there", n.server.id, testPool, f.layout, []piece.Index{1}, nil, func(piece.Index, []byte) error { return nil })
 	if !errors.Is(err, because) {
 		t.Errorf("got %v", err)
 	}
@@ -279,7 +344,7 @@ func TestFetch_stopsAtTheErrorOfGot(t *testing.T) {
 	c := newTestClient(t, n, newParty(t), ClientOptions{})
 	full := errors.New("disk full")
 	calls := 0
-	err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, func(piece.Index, []byte) error {
+	err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, nil, func(piece.Index, []byte) error {
 		calls++
 		return full
 	})
@@ -302,15 +367,15 @@ func TestFetch_refusesWhatItMustNotAskFor(t *testing.T) {
 	for name, pieces := range map[string][]piece.Index{
 		"none": nil, "too many": make([]piece.Index, MaxPieces+1), "beyond the end": {piece.Index(layout.Count())},
 	} {
-		if c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, layout, pieces, nil) == nil {
+		if c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, layout, pieces, nil, nil) == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, piece.Layout{Size: 1, PieceLength: 3}, []piece.Index{0}, nil) == nil {
+	if c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, piece.Layout{Size: 1, PieceLength: 3}, []piece.Index{0}, nil, nil) == nil {
 		t.Error("a layout that cannot be was accepted")
 	}
 	c.Close()
-	if err := c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, layout, []piece.Index{0}, nil); !errors.Is(err, net.ErrClosed) {
+	if err := c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, layout, []piece.Index{0}, nil, nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -320,7 +385,7 @@ func TestFetch_tellsWhyTheMemberWasNotReached(t *testing.T) {
 	refused := errors.New("not a member")
 	c := NewClient(func(context.Context, string, piece.NodeID) (net.Conn, error) { return nil, refused }, ClientOptions{})
 	defer c.Close()
-	err := c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, piece.LayoutFor(1), []piece.Index{0}, nil)
+	err := c.Fetch(context.Background(), "there", piece.NodeID{}, testPool, piece.LayoutFor(1), []piece.Index{0}, nil, nil)
 	if !errors.Is(err, ErrBroken) || !errors.Is(err, refused) {
 		t.Errorf("got %v", err)
 	}
@@ -391,7 +456,7 @@ func TestFetch_refusesAnswersThatAreNotExact(t *testing.T) {
 			c := NewClient(n.dialAs(newParty(t)), ClientOptions{})
 			defer c.Close()
 			f := newFile(1<<20, 64<<10)
-			err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{3}, func(piece.Index, []byte) error {
+			err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{3}, nil, func(piece.Index, []byte) error {
 				t.Error("a piece was handed on")
 				return nil
 			})
@@ -424,8 +489,9 @@ func TestFetch_keepsToItsRate(t *testing.T) {
 func FuzzReadHead(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n"))
 	f.Add([]byte("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 10\r\n\r\n"))
+	f.Add([]byte("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		h, err := readHead(bufio.NewReaderSize(bytes.NewReader(data), headerLine))
+		h, err := readFinalHead(bufio.NewReaderSize(bytes.NewReader(data), headerLine), func() {})
 		if err == nil && (h.status < 200 || h.status > 599 || h.length < 0 || h.length > piece.MaxSize) {
 			t.Errorf("%q gives %+v", data, h)
 		}

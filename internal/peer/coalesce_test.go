@@ -159,7 +159,7 @@ func TestCoalesce_isEmptyAfterEveryRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		stopped := errors.New("stopped")
-		err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, all, func(piece.Index, []byte) error { return stopped })
+		err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, all, nil, func(piece.Index, []byte) error { return stopped })
 		if !errors.Is(err, stopped) {
 			t.Fatal(err)
 		}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"time"
 
 	"dragonload/internal/piece"
 )
@@ -15,6 +17,12 @@ const (
 	// them.
 	headerLine  = 4 << 10
 	headerLines = 32
+
+	// statusWaiting is what a member answers with for the time being, about every
+	// sayWaiting, while a request waits for its turn: 102 (RFC 2518, 10.1).
+	statusWaiting = http.StatusProcessing
+	sayWaiting    = time.Second
+	maxWaiting    = 64
 )
 
 // head is what matters of an answer's header.
@@ -25,8 +33,22 @@ type head struct {
 	close  bool  // the connection ends after this answer
 }
 
+// readFinalHead reads the header of an answer, past those with which the member says that
+// the request waits for its turn; each of them is told to waits.
+func readFinalHead(r *bufio.Reader, waits func()) (head, error) {
+	for range maxWaiting {
+		h, err := readHead(r)
+		if err != nil || h.status != statusWaiting {
+			return h, err
+		}
+		waits()
+	}
+	return head{}, errors.New("the answer is put off again and again")
+}
+
 // readHead reads the header of an HTTP/1.1 answer: a final status, and a body whose
-// length is stated once. Everything else that HTTP knows is refused.
+// length is stated once; or one of statusWaiting, without a body. Everything else that
+// HTTP knows is refused.
 func readHead(r *bufio.Reader) (head, error) {
 	line, err := readLine(r)
 	if err != nil {
@@ -38,7 +60,7 @@ func readHead(r *bufio.Reader) (head, error) {
 		return head{}, errors.New("the answer is not HTTP/1.1")
 	}
 	status, err := parseNumber(string(rest[:3]), 599)
-	if err != nil || status < 200 {
+	if err != nil || status < 200 && status != statusWaiting {
 		return head{}, fmt.Errorf("the answer has status %q", rest[:3])
 	}
 	h.status = int(status)
@@ -47,7 +69,10 @@ func readHead(r *bufio.Reader) (head, error) {
 			return head{}, err
 		}
 		if len(line) == 0 {
-			if h.length < 0 {
+			if h.status == statusWaiting && h.length >= 0 {
+				return head{}, errors.New("an answer that only waits has a body")
+			}
+			if h.status != statusWaiting && h.length < 0 {
 				return head{}, errors.New("the answer does not state its length")
 			}
 			return h, nil

@@ -306,7 +306,7 @@ func newTestClient(t testing.TB, n *network, p party, o ClientOptions) *Client {
 func collect(t testing.TB, c *Client, n *network, f *file, pieces ...piece.Index) error {
 	t.Helper()
 	at := 0
-	err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, pieces, func(i piece.Index, data []byte) error {
+	err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, pieces, nil, func(i piece.Index, data []byte) error {
 		if at >= len(pieces) || i != pieces[at] {
 			t.Errorf("piece %d came as number %d of %v", i, at, pieces)
 		}

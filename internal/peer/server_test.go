@@ -137,7 +137,7 @@ func TestServer_closesTheConnectionAtADamagedPiece(t *testing.T) {
 				t.Errorf("damaged first: %v", err)
 			}
 			var came []piece.Index
-			err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{3, 4, 5, 6}, func(i piece.Index, data []byte) error {
+			err := c.Fetch(context.Background(), "there", n.server.id, testPool, f.layout, []piece.Index{3, 4, 5, 6}, nil, func(i piece.Index, data []byte) error {
 				if !bytes.Equal(data, f.bytes(i)) {
 					t.Errorf("piece %d has other bytes", i)
 				}
@@ -441,7 +441,7 @@ func TestServer_sendsWhatIsReadySoon(t *testing.T) {
 		c := NewClient(n.dialAs(newParty(t)), ClientOptions{})
 		start := time.Now()
 		var at []time.Duration
-		err := c.Fetch(ctx, "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, func(piece.Index, []byte) error {
+		err := c.Fetch(ctx, "there", n.server.id, testPool, f.layout, []piece.Index{1, 2, 3}, nil, func(piece.Index, []byte) error {
 			at = append(at, time.Since(start))
 			return nil
 		})

@@ -32,7 +32,16 @@ type fetch struct {
 	wrong                 []piece.Index
 	checkAt               swarm.Instant
 	movedThen             int64
+	signAt                swarm.Instant // when the asker hears again that bytes come
+	signed                int64         // moved when it last did
 }
+
+const (
+	// signEvery is how often the driver of a Node tells it that a request is not forgotten,
+	// signBytes what must have come for that.
+	signEvery = time.Second
+	signBytes = 4 << 10
+)
 
 func (r *run) fetchPeer(p *proc, a swarm.FetchPeer) {
 	to := r.memberOf(a.Peer)
@@ -97,6 +106,23 @@ func (f *fetch) happen(r *run) {
 	f.hreq = driverRequest | q.nextAsk
 	q.asked[f.hreq] = f
 	r.step(q, swarm.Asked{Request: f.hreq, Peer: f.asker.m.id, Pieces: f.pieces})
+	if !f.over && !f.serving {
+		r.later(signEvery, &turn{f})
+	}
+}
+
+// turn is a word of the holder's that a request waits for its turn.
+type turn struct{ f *fetch }
+
+func (t *turn) happen(r *run) {
+	f := t.f
+	if f.over || f.serving || f.asker.gone || f.holder == nil || f.holder.gone {
+		return
+	}
+	if !f.holder.paused && !f.asker.paused && r.reaches(&f.holder.m.place, &f.asker.m.place) {
+		r.step(f.asker, swarm.PeerMoved{Request: f.req})
+	}
+	r.later(signEvery, t)
 }
 
 func (r *run) serve(p *proc, req swarm.Request) {
@@ -106,6 +132,7 @@ func (r *run) serve(p *proc, req swarm.Request) {
 		return
 	}
 	f.serving = true
+	f.signAt = r.now.Add(signEvery)
 	if f.over {
 		return // the asker has gone meanwhile; Served is on its way
 	}
@@ -176,6 +203,13 @@ func (f *fetch) arrive(r *run, n int64) {
 		r.mark(Losses)
 		f.finish(r, true, 0)
 		return
+	}
+	if r.now >= f.signAt && f.moved-f.signed >= signBytes {
+		f.signAt, f.signed = r.now.Add(signEvery), f.moved
+		r.step(f.asker, swarm.PeerMoved{Request: f.req})
+		if f.over {
+			return
+		}
 	}
 	i := f.pieces[f.gotPieces]
 	if f.gotBytes < f.content.layout.Length(i) {

@@ -80,6 +80,10 @@ type (
 		Request Request
 		Piece   piece.Index
 	}
+	// PeerMoved: a FetchPeer is not forgotten. Some KiB have come since the last such event,
+	// or the neighbour has said that the request waits for its turn, or the driver takes no
+	// more for now; it tells so about every second.
+	PeerMoved struct{ Request Request }
 	// PeerEnded ends FetchPeer. What was not stored by then will not be.
 	PeerEnded struct {
 		Request Request
@@ -146,6 +150,7 @@ func (OriginStored) event()   {}
 func (OriginMoved) event()    {}
 func (OriginEnded) event()    {}
 func (PeerStored) event()     {}
+func (PeerMoved) event()      {}
 func (PeerEnded) event()      {}
 func (Asked) event()          {}
 func (Served) event()         {}

@@ -187,6 +187,8 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.originEnded(ev)
 	case PeerStored:
 		n.peerStored(ev)
+	case PeerMoved:
+		n.peerMoved(ev)
 	case PeerEnded:
 		n.peerEnded(ev)
 	case Asked:

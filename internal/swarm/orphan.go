@@ -48,12 +48,9 @@ const (
 	// said to hold, before it counts as no source of it.
 	muteTime = 1500 * time.Millisecond
 
-	// hangingTime for each hangingPeers neighbours, among which a request waits for its
-	// turn, and what a piece takes at hangingRate, is how long a request may bring no piece
-	// before others are not waited for because of it.
-	hangingTime  = 3 * time.Second
-	hangingPeers = 2
-	hangingRate  = 256 << 10
+	// hangingTime is how long nothing may be heard of a request before others are not waited
+	// for because of it.
+	hangingTime = 3 * time.Second
 
 	// lostTime is how long no piece may come before a node fetches some that nobody is
 	// known to hold.
@@ -281,7 +278,7 @@ func (n *Node) stuck() bool {
 // promising reports whether something is asked of a neighbour that may bring it.
 func (n *Node) promising() bool {
 	for _, p := range n.swap.order {
-		if len(p.requests) > 0 && (p.brought || p.failures < peerRequests) {
+		if (p.brought || p.failures < peerRequests) && slices.ContainsFunc(p.requests, func(r *peerRequest) bool { return !n.hangs(r) }) {
 			return true
 		}
 	}
@@ -347,24 +344,19 @@ func (n *Node) rescue() {
 	}
 }
 
-// hanging returns how many requests have brought nothing for long, to neighbours that
-// never did: a long piece may come from one that has, over a slow line, and a driver ends
-// what does not move at all.
+// hanging returns of how many requests nothing is heard.
 func (n *Node) hanging() (count int) {
-	limit := hangingTime*time.Duration(max(len(n.swap.order)/hangingPeers, 1)) +
-		time.Duration(mulDiv(n.longest, int64(time.Second), hangingRate))
 	for _, p := range n.swap.order {
-		if p.brought {
-			continue
-		}
 		for _, r := range p.requests {
-			if n.now.Sub(r.since) >= limit {
+			if n.hangs(r) {
 				count++
 			}
 		}
 	}
 	return count
 }
+
+func (n *Node) hangs(r *peerRequest) bool { return n.now.Sub(max(r.since, r.moved)) >= hangingTime }
 
 // mute reports whether a neighbour says that it holds what nobody states the digests of.
 func (n *Node) mute(p *neighbour) bool { return p.muteSince > 0 && n.now.Sub(p.muteSince) >= muteTime }

@@ -545,6 +545,8 @@ func (p *nodePlayer) peer(a args, step func(swarm.Event)) {
 			for _, i := range each(a.extents(a.word())) {
 				step(swarm.PeerStored{Request: req, Piece: i})
 			}
+		case "moved":
+			step(swarm.PeerMoved{Request: req})
 		case "ended":
 			step(swarm.PeerEnded{Request: req, Failed: a.has("failed"), Wrong: each(a.extents(a.keys["wrong"]))})
 		default:

@@ -120,6 +120,7 @@ type peerRequest struct {
 	pieces  []piece.Index // not stored yet
 	bytes   int64         // in these
 	since   Instant       // when the last piece came
+	moved   Instant       // when something was last heard of it
 	doubled bool          // for pieces that another neighbour was asked for before
 }
 
@@ -448,6 +449,12 @@ func (n *Node) peerRequest(id Request) (*neighbour, *peerRequest) {
 		}
 	}
 	return nil, nil
+}
+
+func (n *Node) peerMoved(ev PeerMoved) {
+	if _, r := n.peerRequest(ev.Request); r != nil {
+		r.moved = n.now
+	}
 }
 
 func (n *Node) peerStored(ev PeerStored) {
