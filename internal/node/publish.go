@@ -52,6 +52,18 @@ func (n *Node) keepPublished(library *share.Library) {
 // downloaded, or does, by a manifest.
 func (n *Node) held(library *share.Library, known entries) map[string][]catalogue.Entry {
 	held := make(map[string][]catalogue.Entry)
+	// What lies here twice is one content, and one that is shared is held whole.
+	type content struct {
+		room     string
+		manifest [32]byte
+	}
+	has := make(map[content]bool)
+	hold := func(room string, e catalogue.Entry) {
+		if c := (content{room, e.Manifest}); !has[c] {
+			has[c] = true
+			held[room] = append(held[room], e)
+		}
+	}
 	there := make(map[uint64]bool)
 	for _, s := range library.List() {
 		if there[s.Number] = true; s.State != share.Offered {
@@ -67,7 +79,7 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 			e = entryOf(t)
 			known[s.Number] = e
 		}
-		held[s.Spec.Room] = append(held[s.Spec.Room], e)
+		hold(s.Spec.Room, e)
 	}
 	for number := range known {
 		if !there[number] {
@@ -84,7 +96,7 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 		if t := d.want.torrent.Load(); t != nil {
 			e := entryOf(t)
 			e.Partial = d.want.pieces != nil || !d.isSaved.Load()
-			held[d.room.name] = append(held[d.room.name], e)
+			hold(d.room.name, e)
 		}
 	}
 	return held
