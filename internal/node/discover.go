@@ -31,6 +31,10 @@ const (
 	// by themselves takes its place.
 	aloneAfter = time.Second
 
+	// lookFor is how long what is asked of a tracker waits for one to be found: those that
+	// are there answer within an eighth of a second.
+	lookFor = 700 * time.Millisecond
+
 	// Of found addresses so many are remembered, tried at one time, and taken for that of
 	// a tracker.
 	maxMeetings      = 64
@@ -190,9 +194,34 @@ func (m *membership) foundTracker(addr string, now time.Time) {
 	}
 	m.node.log.Info("the room's tracker may be at another address", "room", m.name, "addr", addr)
 	m.foundTrackers = append(m.foundTrackers, t)
+	select {
+	case m.news <- struct{}{}:
+	default:
+	}
 	for _, d := range m.pools {
 		d.inbox.do(func() { d.session.hurry() })
 	}
+}
+
+// awaitTracker looks for the room's tracker in the network around, for a moment, and
+// returns what claims to be it.
+func (m *membership) awaitTracker(ctx context.Context) []*rpc.Tracker {
+	if m.node.opts.Discovery == nil {
+		return nil
+	}
+	select {
+	case <-m.news: // of an earlier one
+	default:
+	}
+	m.seek()
+	select {
+	case <-m.news:
+	case <-time.After(lookFor):
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.foundTrackers)
 }
 
 // reachable returns the trackers to ask, in order: those that were found after those that
@@ -280,9 +309,6 @@ func (m *membership) introduce(ctx context.Context, addr string) (*metLink, erro
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if id != m.self {
-		m.prove(id, addr)
-	}
 	old := m.links[id]
 	// Of two that dial each other at once the stream of the smaller id stays, as in accepted.
 	ours := old == nil && len(m.links) < maxLinks || old != nil && !old.dialled && m.self.Compare(id) < 0 && time.Since(old.since) < settled
@@ -295,6 +321,9 @@ func (m *membership) introduce(ctx context.Context, addr string) (*metLink, erro
 	m.links[id] = l
 	if _, known := m.addrs[id]; !known {
 		m.learnOne(id, addr)
+	}
+	if old == nil {
+		m.prove(id, addr)
 	}
 	m.connected(l, name, conn)
 	if old != nil {
@@ -313,6 +342,17 @@ func (m *membership) prove(id piece.NodeID, addr string) {
 		clear(m.proven)
 	}
 	m.proven[id] = addr
+}
+
+// reachedAt notes where a tracker was reached that was found: its member tells the others
+// its old address, as it is told to them in invites.
+func (m *membership) reachedAt(t *rpc.Tracker) {
+	id, ok := t.Member()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ok && slices.Contains(m.foundTrackers, t) {
+		m.prove(id, t.Addr())
+	}
 }
 
 // disprove is called when nobody answers there.

@@ -11,6 +11,7 @@ import (
 
 	"dragonload/internal/discovery"
 	"dragonload/internal/node"
+	"dragonload/internal/piece"
 	"dragonload/internal/tracker"
 )
 
@@ -138,7 +139,11 @@ func TestDiscovery_findsTheTrackerThatHasMoved(t *testing.T) {
 	})
 	runs := []*run{download(t, t.Context(), up, s.roomSpec(t))}
 	for _, name := range []string{"one", "two"} {
-		runs = append(runs, download(t, t.Context(), b.hostAmid(b.join(name), a), s.roomSpec(t)))
+		n := b.hostAmid(b.join(name), a)
+		if _, err := n.ReportUnreachable(t.Context(), "lab", piece.NodeID{1}); err != nil {
+			t.Errorf("the tracker was not asked: %v", err)
+		}
+		runs = append(runs, download(t, t.Context(), n, s.roomSpec(t)))
 	}
 	for _, r := range runs {
 		s.check(t, r.result(t))

@@ -116,6 +116,11 @@ func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue
 // that take their place.
 func (m *membership) ask(ctx context.Context, do func(*rpc.Tracker) error) error {
 	err := m.askOf(ctx, append(m.reachable(false), m.shelf.successors()...), do)
+	if outcome(err) == catalogue.Failed && ctx.Err() == nil {
+		if found := m.awaitTracker(ctx); len(found) > 0 {
+			err = m.askOf(ctx, found, do)
+		}
+	}
 	var known *Error
 	switch {
 	case err == nil, errors.As(err, &known), refuses(err):

@@ -55,6 +55,7 @@ type membership struct {
 	foundTrackers []*rpc.Tracker
 	meetings      map[string]*meeting // by address
 	meeting       int                 // of these, under way
+	news          chan struct{}       // holds one if a tracker was found lately
 }
 
 // membership returns this node's place in a room, joining its work if need be: the
@@ -113,7 +114,7 @@ func (n *Node) member(r *room.Room) (*membership, error) {
 			links:   make(map[piece.NodeID]*link),
 			pools:   make(map[swarm.PoolID]*download),
 
-			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting),
+			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting), news: make(chan struct{}, 1),
 		}
 		m.shelf = newShelf(m)
 		n.members[r.ID] = m
@@ -186,12 +187,13 @@ func (m *membership) clientTLS(alpn string, to piece.NodeID) (*tls.Config, error
 	return cfg, nil
 }
 
-// openSession opens a session about pool with the first tracker that takes one; again
-// says that all were just asked in vain. What one that was found in the network around
+// openSession opens a session about pool with the first tracker that takes one, and returns
+// who was asked for it; again says that all were just asked in vain. What one that was found in the network around
 // refuses says nothing of the room: it is forgotten.
 func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again bool) (*rpc.Session, *rpc.Tracker, error) {
 	all := errors.New("the room has no tracker")
-	for _, t := range m.reachable(again) {
+	for _, asked := range m.reachable(again) {
+		t := asked
 		live, err := open(ctx, t, pool)
 		if elsewhere := (*rpc.ElsewhereError)(nil); errors.As(err, &elsewhere) {
 			// That one may be gone, or have given the pool back: the next time will tell.
@@ -201,10 +203,11 @@ func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again b
 			}
 		}
 		if err == nil {
-			return live, t, nil
+			m.reachedAt(asked)
+			return live, asked, nil
 		}
-		if m.missed(t) {
-			m.node.log.Debug("no tracker is where one was found", "room", m.name, "addr", t.Addr(), "err", err)
+		if m.missed(asked) {
+			m.node.log.Debug("no tracker is where one was found", "room", m.name, "addr", asked.Addr(), "err", err)
 			continue
 		}
 		if refused := accessProblem(err); refused != nil {

@@ -65,12 +65,13 @@ func (m *membership) shutOut(list *room.Removals) {
 		}
 		l.end()
 	}
-	for _, t := range slices.Concat(m.trackers, m.replicas) {
+	for _, t := range slices.Concat(m.trackers, m.foundTrackers, m.replicas) {
 		t.CutIf(list.Has)
 	}
 	for id := range m.addrs {
 		if list.Has(id) {
 			delete(m.addrs, id)
+			delete(m.proven, id)
 		}
 	}
 	for _, d := range m.pools {

@@ -133,6 +133,10 @@ func (m *membership) askOf(ctx context.Context, trackers []*rpc.Tracker, do func
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		if m.missed(t) { // it was only found, and what it refuses says nothing of the room
+			all = err
+			continue
+		}
 		if refused := accessProblem(err); refused != nil {
 			return m.whyRefused(ctx, t.Addr(), refused)
 		}
@@ -313,7 +317,7 @@ func (p *place) call(ctx context.Context, call *catalogue.Call) error {
 	if len(trackers) == 0 {
 		trackers = m.reachable(false)
 	}
-	return m.askOf(ctx, trackers, func(t *rpc.Tracker) error {
+	err := m.askOf(ctx, trackers, func(t *rpc.Tracker) error {
 		switch call.Kind {
 		case catalogue.CallPublish:
 			return t.Publish(ctx, m.node.advertised(), call.Batch)
@@ -323,6 +327,10 @@ func (p *place) call(ctx context.Context, call *catalogue.Call) error {
 			return t.Withdraw(ctx)
 		}
 	})
+	if outcome(err) == catalogue.Failed {
+		m.seek() // it may be elsewhere the next time
+	}
+	return err
 }
 
 // outcome says what a Publisher is to make of an answer.

@@ -98,7 +98,7 @@ func (m *membership) reconnect() {
 	for _, l := range m.links {
 		l.end()
 	}
-	for _, t := range slices.Concat(m.trackers, m.replicas) {
+	for _, t := range slices.Concat(m.trackers, m.foundTrackers, m.replicas) {
 		t.Cut()
 	}
 }

@@ -44,13 +44,19 @@ func (t *Tracker) OnRemovals(f func(*room.Removals)) { t.removals = f }
 // CutIf closes the connection at once, with all its sessions, if the member at its other
 // end is one that was removed: any member may host a tracker.
 func (t *Tracker) CutIf(removed func(piece.NodeID) bool) {
+	if id, ok := t.Member(); ok && removed(id) {
+		_ = t.conn.Load().NetConn().Close() // net/http meets the end of it
+	}
+}
+
+// Member returns which member is at the other end of the connection, once there is one.
+func (t *Tracker) Member() (id piece.NodeID, ok bool) {
 	conn := t.conn.Load()
 	if conn == nil {
-		return
+		return id, false
 	}
-	if id, _, _, err := room.Member(conn.ConnectionState()); err == nil && removed(id) {
-		_ = conn.NetConn().Close() // net/http meets the end of it
-	}
+	id, _, _, err := room.Member(conn.ConnectionState())
+	return id, err == nil
 }
 
 // Cut closes the connection at once, with all its sessions; the next call makes another.
