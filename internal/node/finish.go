@@ -107,6 +107,7 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		if d.want != nil {
 			d.node.publishSoon()
 		}
+		d.work.Go(func() { d.remember(g, saved) })
 		if n := d.harm.parts; n > 0 {
 			d.warn("repaired", fmt.Sprintf("%d parts of %s were damaged on this disk and repaired", n, d.target))
 		}

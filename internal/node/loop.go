@@ -235,6 +235,10 @@ func (d *download) carryOut(action swarm.Action) {
 	case swarm.Refuse:
 		d.answer(a.Request, false)
 	case swarm.AuditLeaf:
+		if d.serving != nil {
+			d.pending = append(d.pending, swarm.Audited{Request: a.Request, Result: swarm.AuditFailed})
+			return
+		}
 		d.start(a.Request, func(ctx context.Context) { d.auditLeaf(ctx, g, a) })
 	case swarm.Forget:
 		if d.serving != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -284,4 +285,58 @@ func (s *stalling) Write(b []byte) (int, error) {
 		return n, http.ErrAbortHandler
 	}
 	return n, err
+}
+
+// writeTorrent has libtorrent write the torrent of what is at argv[1] to argv[2], with a
+// web seed, of version 2 or hybrid.
+const writeTorrent = `
+import libtorrent as lt, os, sys
+fs = lt.file_storage()
+lt.add_files(fs, sys.argv[1])
+made = lt.create_torrent(fs, piece_size=65536, flags=lt.create_torrent.v2_only if sys.argv[4] == "v2" else 0)
+made.add_url_seed(sys.argv[3])
+lt.set_piece_hashes(made, os.path.dirname(sys.argv[1]))
+open(sys.argv[2], "wb").write(lt.bencode(made.generate()))
+`
+
+// What libtorrent 2 writes is downloaded from its web seed.
+func TestManifest_ofLibtorrent(t *testing.T) {
+	t.Parallel()
+	const python = "/usr/bin/python3"
+	if err := exec.Command(python, "-c", "import libtorrent; libtorrent.create_torrent.v2_only").Run(); err != nil {
+		t.Skip("needs libtorrent 2 for Python: apt-get install python3-libtorrent")
+	}
+	p := someParcel(t)
+	parent := t.TempDir()
+	for path, f := range p.files {
+		path = filepath.Join(parent, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, version := range []string{"v2", "hybrid"} {
+		file := filepath.Join(parent, version+".torrent")
+		if out, err := exec.Command(python, "-c", writeTorrent, filepath.Join(parent, "parcel"), file, p.URL+"/", version).CombinedOutput(); err != nil {
+			t.Fatalf("libtorrent: %v\n%s", err, out)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := manifest.ReadTorrent(bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(theirs.WebSeeds) != 1 || theirs.Hybrid != (version == "hybrid") {
+			t.Errorf("%s: web seeds %q, hybrid %v", version, theirs.WebSeeds, theirs.Hybrid)
+		}
+		spec := p.spec(t, "")
+		spec.Manifest, spec.Mirrors = text, []node.Mirror{{URL: theirs.WebSeeds[0]}}
+		saved := download(t, t.Context(), start(t, node.Options{}), spec).result(t)
+		p.torrent = theirs
+		p.check(t, saved, "")
+	}
 }

@@ -227,6 +227,9 @@ func (n *Node) begin() error {
 			return err
 		}
 	}
+	if n.opts.KeepServing {
+		n.serveHeld()
+	}
 	if !n.opts.Local {
 		return nil
 	}

@@ -90,7 +90,7 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 	running := slices.Clone(n.running)
 	n.mu.Unlock()
 	for _, d := range running {
-		if d.want == nil || d.room == nil || d.serving != nil || d.lent != nil || d.stdout() {
+		if d.want == nil || d.room == nil || d.serving != nil && d.serving.held == nil || d.lent != nil || d.stdout() {
 			continue
 		}
 		if t := d.want.torrent.Load(); t != nil {

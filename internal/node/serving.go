@@ -28,6 +28,7 @@ const (
 // left, so that a node may share any number of things (docs/adr/0014).
 type serving struct {
 	number uint64 // of the share
+	held   *held  // a finished download, in place of a share
 	files  *store.Shared
 	alone  time.Time // since when there is no neighbour; zero: there is one. Belongs to the loop
 }
@@ -122,22 +123,36 @@ func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
 // prepareServing makes the machine of a download that has everything.
 func (d *download) prepareServing(opts *swarm.NodeOptions) {
 	have := d.serving.files.Have()
-	none := piece.NewBitfield(have.Len()) // what is lost of the user's files is not for this node to write
-	opts.Wanted = &none
-	opts.Resume = &swarm.Resume{Pin: d.want.pin(), Have: have}
-	opts.KeepServing, opts.Fetches = true, false
+	opts.KeepServing, opts.Fetches, opts.Source = true, false, ""
+	if d.want != nil {
+		none := piece.NewBitfield(have.Len()) // what is lost of the user's files is not for this node to write
+		opts.Wanted = &none
+		opts.Resume = &swarm.Resume{Pin: d.want.pin(), Have: have}
+	} else {
+		h := d.serving.held
+		opts.Served = true
+		opts.Resume = &swarm.Resume{Pin: h.pin(), Incarnation: h.Incarnation, Have: have, Digests: h.digests, Origin: have.Clone()}
+	}
 }
 
 // beginServing carries out SetGeneration for it.
 func (d *download) beginServing(a swarm.SetGeneration) {
 	d.genMu.Lock()
 	defer d.genMu.Unlock()
-	d.gen = &generation{pin: a.Pin, layout: d.want.layout, shared: d.serving.files, digests: d.want.digests}
+	d.gen = &generation{pin: a.Pin, shared: d.serving.files}
+	if d.want != nil {
+		d.gen.layout, d.gen.digests = d.want.layout, d.want.digests
+	} else {
+		d.gen.layout = a.Pin.Layout()
+	}
 }
 
 // restServing ends a download that nobody needs, or whose share was ended.
 func (d *download) restServing(now time.Time) {
 	s := d.serving
+	if s.held != nil {
+		return // for as long as the node runs
+	}
 	if library := d.node.opened(); library == nil || !library.Has(s.number) {
 		d.stop()
 		return

@@ -308,6 +308,20 @@ func (f *File) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
+// Digests returns the digests of all pieces, zero of those that are not stored.
+func (f *File) Digests() []piece.Digest {
+	f.life.RLock()
+	defer f.life.RUnlock()
+	if f.p == nil {
+		return nil
+	}
+	digests := make([]piece.Digest, f.p.layout.Count())
+	for i := range digests {
+		digests[i], _ = f.p.digest(piece.Index(i))
+	}
+	return digests
+}
+
 // Forget drops a piece: it is not held any more, and is not claimed after a restart.
 func (f *File) Forget(i piece.Index) error {
 	f.life.RLock()

@@ -23,6 +23,11 @@ type NodeOptions struct {
 	// Source is the URL for members that lend their line; "" if they must not know it.
 	Source string
 
+	// Served says that what Resume has is a whole file that was finished in an earlier run
+	// and is served on: its generation holds from the beginning, and nothing is fetched. A
+	// pool that is of another one by now does without this node.
+	Served bool
+
 	// MaxConnections bounds the requests to the origin at one time. 0: as many as
 	// bring something, at most 8.
 	MaxConnections int
@@ -165,8 +170,12 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.checkAt = now.Add(checkInterval)
 	}
 	n.now, n.out = now, out
-	if n.opts.Manifest != nil && !n.pinned {
+	switch {
+	case n.pinned:
+	case n.opts.Manifest != nil:
 		n.beginManifest()
+	case n.opts.Served:
+		n.begin(n.opts.Resume.Pin, n.opts.Resume.Incarnation)
 	}
 	switch ev := ev.(type) {
 	case TrackerUp, TrackerMissed, TrackerDown, TrackerSaid:
