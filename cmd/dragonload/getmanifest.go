@@ -57,7 +57,7 @@ func (g *getFlags) checkManifest(s *source, room string) error {
 	case g.confirm > 1:
 		return usagef("--confirm asks members to state digests, and a manifest has them; leave it out")
 	case t == nil && room == "":
-		return usagef("%s is no URL; if it is the name or the id of something in a room, name that with --room", s)
+		return usagef("%s is no URL; write https:// in front of one; if it is the name or the id of something in a room, name that with --room", s)
 	case t == nil:
 		return nil
 	case t.Folder && g.output == "-":
