@@ -226,8 +226,6 @@ func (n *Node) begin() error {
 		if err := n.beginSharing(); err != nil {
 			return err
 		}
-	}
-	if n.opts.KeepServing {
 		n.serveHeld()
 	}
 	if !n.opts.Local {
