@@ -274,8 +274,8 @@ type served struct{ f *fetch }
 
 func (e *served) happen(r *run) {
 	f := e.f
-	if f.holder.gone || r.held(f.holder, e) {
-		return
+	if f.holder == nil || f.holder.gone || r.held(f.holder, e) {
+		return // it has refused the request meanwhile, or is no more
 	}
 	delete(f.holder.asked, f.hreq)
 	r.step(f.holder, swarm.Served{Request: f.hreq, Bytes: f.moved})
