@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"math/bits"
 	"time"
 
 	"dragonload/internal/piece"
@@ -48,6 +49,7 @@ const (
 	reliefTime   = time.Second
 	reliefOver   = 4 * time.Second // after what time pieces that were leased so may be again
 	reliefPieces = 16
+	crowdSize    = 256 // for a pool of so many the time doubles, and doubles again with twice as many
 )
 
 // topUp leases m what it should have now, or notes that it could do more.
@@ -242,7 +244,8 @@ func (t *Tracker) relieve(p *pool, m *member) {
 	}
 	if t.now >= p.reliefOver {
 		p.relief.Clear() // what was leased so has come, or has not: it may be tried again
-		p.reliefOver = t.now.Add(reliefOver)
+		// In a crowd the lines between members are long in bringing each its piece.
+		p.reliefOver = t.now.Add(reliefOver << bits.Len(uint(len(p.order)/crowdSize)))
 		p.relieved++
 	}
 	m.relieveAt = t.now.Add(reliefTime)

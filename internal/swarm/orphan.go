@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -289,7 +290,8 @@ func (n *Node) promising() bool {
 // that the one piece they all lack comes over a slow line, and they must not all ask
 // the origin for it.
 func (n *Node) rescueDue() bool {
-	spread := int64(stuckTime) * int64(len(n.swap.order)+1)
+	// In a crowd many more are in the same plight than this node knows.
+	spread := int64(stuckTime) * int64(len(n.swap.order)+1) << bits.Len(uint(n.tracker.number/crowdSize))
 	if n.rescueAt <= n.lastStored {
 		n.rescueAt = n.now.Add(1 + time.Duration(n.rng.Int64N(spread)))
 	}
