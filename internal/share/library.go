@@ -168,7 +168,7 @@ func Open(o Options) (*Library, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	l.watcher = newWatcher(l.log)
+	l.watcher = newWatcher(l.log, l.nudge)
 	return l, nil
 }
 

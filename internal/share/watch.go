@@ -175,29 +175,40 @@ func (l *Library) noticed(ev fsnotify.Event) {
 
 // watcher has the system tell what happens in the folders of shares.
 type watcher struct {
-	log *slog.Logger
-	sys *fsnotify.Watcher // nil if the system has none
-	add func(folder string) error
+	log    *slog.Logger
+	opened func()                    // called once events can come
+	add    func(folder string) error // has the system watch a folder; needs mu
 
-	mu sync.Mutex // guards what follows
+	mu  sync.Mutex        // guards what follows
+	sys *fsnotify.Watcher // nil before the first folder is watched
 	// Which shares a folder is watched for, and for which name in it; "": for all.
 	folders map[string]map[uint64]string
 	partly  map[uint64]bool // shares of which some folders are not watched
 	warned  bool
 }
 
-func newWatcher(log *slog.Logger) *watcher {
-	w := &watcher{log: log, folders: make(map[string]map[uint64]string), partly: make(map[uint64]bool)}
-	sys, err := fsnotify.NewWatcher()
-	if err != nil {
-		w.add = func(string) error { return err }
-		return w
-	}
-	w.sys, w.add = sys, sys.Add
+func newWatcher(log *slog.Logger, opened func()) *watcher {
+	w := &watcher{log: log, opened: opened, folders: make(map[string]map[uint64]string), partly: make(map[uint64]bool)}
+	w.add = w.addToSystem
 	return w
 }
 
+func (w *watcher) addToSystem(folder string) error {
+	if w.sys == nil {
+		sys, err := fsnotify.NewWatcher()
+		if err != nil {
+			return err
+		}
+		w.sys = sys
+		w.opened()
+	}
+	return w.sys.Add(folder)
+}
+
+// events returns where the system tells what happens; nil while nothing is watched.
 func (w *watcher) events() <-chan fsnotify.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.sys == nil {
 		return nil
 	}
@@ -205,6 +216,8 @@ func (w *watcher) events() <-chan fsnotify.Event {
 }
 
 func (w *watcher) errors() <-chan error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.sys == nil {
 		return nil
 	}
@@ -212,6 +225,8 @@ func (w *watcher) errors() <-chan error {
 }
 
 func (w *watcher) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.sys == nil {
 		return nil
 	}
