@@ -160,6 +160,8 @@ func (d *drawing) ofMember(w *World, f *Fault) bool {
 		f.Member, f.For = 1+d.rng.IntN(len(w.Members)-1), 0 // member 0 stays
 	case Kill, Wipe, Stale, DiskFull, SyncFails:
 		f.Midway = f.Kind == Kill && d.oneIn(2)
+		// Not drawn, so that older seeds keep their worlds.
+		f.Torn = f.Silent && (f.Kind == Kill || f.Kind == Stale) && f.At/time.Millisecond%2 == 0
 		switch {
 		case d.oneIn(12):
 			f.For = d.between(time.Hour, 5*time.Hour)

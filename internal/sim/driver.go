@@ -508,8 +508,11 @@ func (d *disk) forget(i piece.Index) bool {
 }
 
 // crash loses what was stored in the last moments, up to syncTime back; a disk that
-// has gone stale, what came since any moment.
-func (d *disk) crash(r *run, how FaultKind) {
+// has gone stale, what came since any moment. A power cut loses some of that and leaves
+// the rest, for the system writes in an order of its own; what is there in part does not
+// match its digest and is lost as well.
+func (d *disk) crash(r *run, f *Fault) {
+	how := f.Kind
 	if how == Wipe {
 		*d = disk{keepRecent: d.keepRecent}
 		return
@@ -519,9 +522,16 @@ func (d *disk) crash(r *run, how FaultKind) {
 		back = max(time.Duration(r.now), syncTime)
 	}
 	synced := r.now.Add(-time.Duration(r.rng.Int64N(int64(back))))
+	left := false
 	for len(d.recent) > 0 && d.recent[len(d.recent)-1].at > synced {
-		d.forget(d.recent[len(d.recent)-1].piece)
+		last := d.recent[len(d.recent)-1].piece
 		d.recent = d.recent[:len(d.recent)-1]
+		switch {
+		case f.Torn && r.rng.IntN(2) == 0:
+			left = left || d.have.Has(last)
+		case d.forget(last) && left:
+			r.mark(TornWrites)
+		}
 	}
 	d.headBytes = 0
 	// A stop that was not clean has everything hashed again.

@@ -80,7 +80,7 @@ func (r *run) kill(m *member, f *Fault) (killed bool) {
 	}
 	r.endProcess(p, f.Silent)
 	m.dark = f.Silent
-	m.disk.crash(r, f.Kind)
+	m.disk.crash(r, f)
 	m.whole = false
 	if f.For > 0 {
 		r.later(f.For, (*boot)(m))

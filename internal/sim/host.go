@@ -185,7 +185,7 @@ func (r *run) abort(p *proc, f *Fault) {
 	m.disk.full = nil
 	r.step(p, swarm.Stopping{})
 	if f.Kind == SyncFails {
-		m.disk.crash(r, f.Kind)
+		m.disk.crash(r, f)
 	}
 	if f.For > 0 {
 		r.later(f.For, (*boot)(m))

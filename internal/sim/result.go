@@ -43,6 +43,7 @@ const (
 	PausedLong                    // a process stood still for so long that the others left it
 	KilledMidway                  // a process died between two actions of one step
 	DiskFailed                    // a disk ended a download
+	TornWrites                    // a power cut left later pieces and took earlier ones
 	FlipFound                     // a stored piece was not any more what was written
 	HoldKept                      // the tracker heard of a pause of the origin
 	Forged                        // somebody vouched for false bytes
@@ -66,7 +67,7 @@ const (
 var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "losses", "stalls", "lies", "wrong-bytes",
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
-	"paused-long", "killed-midway", "disk-failed", "flip-found", "hold-kept", "forged", "equivocated",
+	"paused-long", "killed-midway", "disk-failed", "torn-writes", "flip-found", "hold-kept", "forged", "equivocated",
 	"deceived", "banned", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
@@ -235,6 +236,7 @@ func (f *Fault) describe(w *World) string {
 		{f.For > 0, " for %v", f.For},
 		{f.Silent && f.Kind.ofMember(), " silently", nil},
 		{f.Midway, " midway", nil},
+		{f.Torn, " torn", nil},
 		{f.Factor > 0, " by %v", f.Factor},
 		{f.Leap != 0, " by %v", f.Leap},
 		{f.Kind == OriginBusy && f.Wait > 0, " Retry-After %v", f.Wait},

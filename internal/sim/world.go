@@ -166,6 +166,7 @@ type Fault struct {
 	Other  int            // Clog: the other end; the number of members stands for the tracker
 	Silent bool           // Kill, Wipe, Stale, TrackerDies: the machine is gone, nothing resets its connections
 	Midway bool           // Kill: between two actions of one step
+	Torn   bool           // Kill, Stale: the power is cut; of what was not synced any part is on the disk
 	Factor int64          // SlowLine, SlowLAN, OriginDrips
 	Leap   time.Duration  // ClockJumps
 	Wait   time.Duration  // OriginBusy: Retry-After (0: none is given). TrackerSlow
