@@ -286,16 +286,7 @@ func (m *membership) dial(ctx context.Context, alpn, addr string, id piece.NodeI
 	if alpn == room.ALPNData {
 		places = m.node.handles.data
 	}
-	raw, err := places.bound(m.node.network.Dial)(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, err
-	}
-	return conn, nil
+	return rpc.DialTLS(ctx, places.bound(m.node.network.Dial), cfg, addr)
 }
 
 // pool names the pool of a URL in the room.

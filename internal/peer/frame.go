@@ -287,16 +287,10 @@ func decodeExtents(p []byte) ([]piece.Extent, error) {
 		return nil, nil
 	}
 	extents := make([]piece.Extent, n)
-	left := uint64(piece.MaxCount)
 	for k := range extents {
-		e := piece.Extent{First: binary.BigEndian.Uint32(p[8*k:]), Count: binary.BigEndian.Uint32(p[8*k+4:])}
-		if !e.Valid(piece.MaxCount) || uint64(e.Count) > left {
-			return nil, errors.New("extents that no file has")
-		}
-		left -= uint64(e.Count)
-		extents[k] = e
+		extents[k] = piece.Extent{First: binary.BigEndian.Uint32(p[8*k:]), Count: binary.BigEndian.Uint32(p[8*k+4:])}
 	}
-	return extents, nil
+	return extents, piece.CheckExtents(extents, piece.MaxCount)
 }
 
 // appendHead writes the start of a frame; endFrame fills in the length.

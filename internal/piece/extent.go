@@ -24,6 +24,19 @@ func (e Extent) Valid(count int) bool {
 	return e.Count > 0 && uint64(e.First)+uint64(e.Count) <= uint64(count)
 }
 
+// CheckExtents returns an error unless extents from outside are all Valid and name no more
+// pieces than the file has: then at least one is named more than once.
+func CheckExtents(extents []Extent, count int) error {
+	left := uint64(count)
+	for _, e := range extents {
+		if !e.Valid(count) || uint64(e.Count) > left {
+			return fmt.Errorf("%d pieces from %d on in a file of %d, or pieces named more than once", e.Count, e.First, count)
+		}
+		left -= uint64(e.Count)
+	}
+	return nil
+}
+
 func (e Extent) String() string {
 	if e.Count == 1 {
 		return fmt.Sprint(e.First)

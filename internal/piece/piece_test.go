@@ -394,3 +394,23 @@ func TestLayout_Coarsen(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckExtents(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		extents []piece.Extent
+		count   int
+		good    bool
+	}{
+		{nil, 0, true},
+		{[]piece.Extent{{0, 3}, {5, 5}}, 10, true},
+		{[]piece.Extent{{0, 3}, {5, 6}}, 10, false},
+		{[]piece.Extent{{0, 0}}, 10, false},
+		{[]piece.Extent{{0, 6}, {4, 6}}, 10, false}, // 12 pieces of 10
+		{[]piece.Extent{{1<<32 - 1, 1<<32 - 1}}, 10, false},
+	} {
+		if err := piece.CheckExtents(test.extents, test.count); (err == nil) != test.good {
+			t.Errorf("%v in %d pieces: %v", test.extents, test.count, err)
+		}
+	}
+}

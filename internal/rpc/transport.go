@@ -53,20 +53,29 @@ func dialTLS(dial DialFunc, cfg *tls.Config) DialFunc {
 	if dial == nil {
 		dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
 	}
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		raw, err := dial(ctx, network, addr)
+		conn, err := DialTLS(ctx, dial, cfg, addr)
 		if err != nil {
-			return nil, err
-		}
-		conn := tls.Client(raw, cfg)
-		if err := conn.HandshakeContext(ctx); err != nil {
-			raw.Close()
-			return nil, err
+			return nil, err // no *tls.Conn, not even a nil one
 		}
 		return conn, nil
 	}
+}
+
+// DialTLS connects to addr and completes the handshake that cfg describes.
+func DialTLS(ctx context.Context, dial DialFunc, cfg *tls.Config, addr string) (*tls.Conn, error) {
+	raw, err := dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, cfg)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -52,17 +52,10 @@ func decodeExtents(x *poolv1.Extents, count int) ([]piece.Extent, error) {
 		return nil, fmt.Errorf("extents of %d numbers", len(runs))
 	}
 	extents := make([]piece.Extent, 0, len(runs)/2)
-	left := uint64(count)
 	for i := 0; i < len(runs); i += 2 {
-		e := piece.Extent{First: runs[i], Count: runs[i+1]}
-		if !e.Valid(count) || uint64(e.Count) > left {
-			return nil, fmt.Errorf("%d pieces from %d on in a file of %d, or pieces named more than once",
-				e.Count, e.First, count)
-		}
-		left -= uint64(e.Count)
-		extents = append(extents, e)
+		extents = append(extents, piece.Extent{First: runs[i], Count: runs[i+1]})
 	}
-	return extents, nil
+	return extents, piece.CheckExtents(extents, count)
 }
 
 func encodePin(p piece.Pin) *poolv1.Pin {
