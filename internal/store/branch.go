@@ -22,7 +22,7 @@ type branch struct {
 }
 
 func newBranch(top Folder) *branch {
-	return &branch{top: top, folders: newCache[string, Folder](maxFolders)}
+	return &branch{top: top, folders: newCache[string, Folder](maxFolders, idleFolders)}
 }
 
 func (b *branch) Close() error { return errors.Join(b.folders.clear(), b.top.Close()) }

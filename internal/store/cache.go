@@ -4,12 +4,30 @@ import (
 	"container/list"
 	"io"
 	"sync"
+	"sync/atomic"
 )
+
+// idleBudget bounds what all caches of one kind in the process keep open together that
+// nobody uses: others need handles too.
+type idleBudget struct {
+	count atomic.Int64
+	most  func() int64
+}
+
+// newIdleBudget is a sixteenth of what the system lets the process have open.
+func newIdleBudget() *idleBudget {
+	return &idleBudget{most: sync.OnceValue(func() int64 { return min(256, int64(openLimit()/16)) })}
+}
+
+func (b *idleBudget) spent() bool { return b.count.Load() > b.most() }
+
+var idleFiles, idleFolders = newIdleBudget(), newIdleBudget()
 
 // cache keeps what was opened for who needs it next: at most limit things, and beyond
 // that only those in use.
 type cache[K comparable, V io.Closer] struct {
-	limit int
+	limit  int
+	budget *idleBudget
 
 	mu    sync.Mutex
 	items map[K]*cached[K, V]
@@ -29,8 +47,8 @@ type cached[K comparable, V io.Closer] struct {
 	out   bool          // no longer in items: closed by the last user
 }
 
-func newCache[K comparable, V io.Closer](limit int) *cache[K, V] {
-	return &cache[K, V]{limit: limit, items: make(map[K]*cached[K, V])}
+func newCache[K comparable, V io.Closer](limit int, budget *idleBudget) *cache[K, V] {
+	return &cache[K, V]{limit: limit, budget: budget, items: make(map[K]*cached[K, V])}
 }
 
 // take returns what key stands for, which the first to need it opens, and who needs it
@@ -43,10 +61,7 @@ func (c *cache[K, V]) take(key K, open func() (V, error)) (*cached[K, V], error)
 		c.items[key] = it
 	}
 	it.users++
-	if it.place != nil {
-		c.idle.Remove(it.place)
-		it.place = nil
-	}
+	c.wake(it)
 	c.mu.Unlock()
 	it.opened.Do(func() { it.value, it.err = open() })
 	if it.err != nil {
@@ -65,9 +80,15 @@ func (c *cache[K, V]) forget(it *cached[K, V]) {
 	if c.items[it.key] == it {
 		delete(c.items, it.key)
 	}
+	c.wake(it)
+}
+
+// wake takes it out of idle; c.mu must be held.
+func (c *cache[K, V]) wake(it *cached[K, V]) {
 	if it.place != nil {
 		c.idle.Remove(it.place)
 		it.place = nil
+		c.budget.count.Add(-1)
 	}
 }
 
@@ -83,8 +104,9 @@ func (c *cache[K, V]) give(it *cached[K, V]) error {
 		old = append(old, it)
 	default:
 		it.place = c.idle.PushFront(it)
+		c.budget.count.Add(1)
 	}
-	for len(c.items) > c.limit && c.idle.Len() > 0 {
+	for (len(c.items) > c.limit || c.budget.spent()) && c.idle.Len() > 0 {
 		last := c.idle.Back().Value.(*cached[K, V])
 		c.forget(last)
 		old = append(old, last)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -321,6 +322,9 @@ func victim(dir string) {
 	}
 	j, err := OpenJournal(filepath.Join(dir, "state", "journal.db"), JournalOptions{BatchBytes: 1 << 20})
 	die(err)
+	if os.Getenv(victimEnv+"_KIND") == "tree" {
+		die(treeVictim(j, dir))
+	}
 	f, err := j.Open(context.Background(), Options{Target: filepath.Join(dir, "file.iso"), Source: "source"})
 	die(err)
 	data := randomBytes(8<<20, 1)
@@ -334,13 +338,85 @@ func victim(dir string) {
 			f.p.start()
 		}
 		if i*4 == piece.Index(layout.Count())*3 {
-			self, err := os.FindProcess(os.Getpid())
-			die(err)
-			die(self.Kill())
-			select {}
+			die(killSelf())
 		}
 		r := layout.Range(i)
 		die(f.Write(i, data[r.Start:r.End], layout.Sum(i, data[r.Start:r.End]), true))
+	}
+}
+
+func killSelf() error {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
+	}
+	if err == nil {
+		select {}
+	}
+	return err
+}
+
+// treeVictim downloads several files until it is killed: some have their names by then,
+// some are whole and have not, one is not whole.
+func treeVictim(j *Journal, dir string) error {
+	g := contentOf(victimFiles)
+	g.o.Target = filepath.Join(dir, "tree")
+	f, err := j.OpenTree(context.Background(), g.o)
+	if err == nil {
+		err = f.Begin(g.o.Pin, 0, false)
+	}
+	for i := piece.Index(0); err == nil; i++ {
+		if i == piece.Index(g.o.Layout.Count()/2) {
+			err = f.p.await(context.Background(), func() bool { return f.p.durable.Count() == int(i) && len(f.p.stale) == 0 })
+			f.p.halt() // waits until the journal has them
+			f.p.start()
+		}
+		if i == piece.Index(g.o.Layout.Count()*3/4) {
+			return killSelf()
+		}
+		if err == nil {
+			err = f.Write(i, g.bytes(i), g.o.Digests[i], true)
+		}
+	}
+	return err
+}
+
+var victimFiles = []TreeFile{{Path: "a/1", Size: 2 << 20}, {Path: "a/2", Size: 1}, {Path: "b", Size: 3 << 20}, {Path: "c", Size: 3 << 20}}
+
+// Not in parallel, as below.
+func TestTree_goesOnAfterKill9(t *testing.T) {
+	g := newGrove(t, victimFiles)
+	g.journal.Close()
+	g.o.Folders = nil
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimEnv+"="+g.dir, victimEnv+"_KIND=tree")
+	out, err := cmd.CombinedOutput()
+	var ended *exec.ExitError
+	if !errors.As(err, &ended) || len(out) > 0 || runtime.GOOS != "windows" && ended.Exited() {
+		t.Fatalf("the victim ended with %v: %s", err, out)
+	}
+	g.openJournal()
+	f := g.open()
+	r, ok := f.Resumed()
+	if !ok || !r.Unclean || r.Dropped != 0 || r.Have.Count() < g.o.Layout.Count()/2 || r.Have.Count() > g.o.Layout.Count()*3/4 || !g.named(0) || g.named(3) {
+		t.Fatalf("resumed %v: unclean %v, %d pieces, %d dropped", ok, r.Unclean, r.Have.Count(), r.Dropped)
+	}
+	if err := f.Begin(g.o.Pin, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range g.pieces() {
+		if !r.Have.Has(i) {
+			g.write(f, i)
+		}
+	}
+	done, err := f.Finish(t.Context())
+	if err != nil || done.Path != g.o.Target {
+		t.Fatal(done.Path, err)
+	}
+	for k, file := range g.o.Files {
+		if got, err := os.ReadFile(filepath.Join(g.o.Target, file.Path)); err != nil || !bytes.Equal(got, g.content(k)) {
+			t.Errorf("%s: %v, or other bytes", file.Path, err)
+		}
 	}
 }
 

@@ -18,6 +18,11 @@
 //     replacing, folder synced, record replaced by one of what was finished. A wrong
 //     byte never has the final name.
 //
+// A content of several files is a File too (Journal.OpenTree): its pieces lie in a folder of
+// incomplete files, and each file moves to its name when its pieces are on disk and
+// journaled, after their digests and with no hash of the whole. A Shared serves files from where
+// their user keeps them, and never once they have changed.
+//
 // A Journal is one bbolt file for all downloads of a state folder; docs/formats.md
 // describes its bytes. The package knows neither origins nor members: its callers
 // check bytes against their digest before Write and decide what to fetch.

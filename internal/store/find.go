@@ -3,8 +3,6 @@ package store
 import (
 	"fmt"
 
-	"dragonload/internal/piece"
-
 	"go.etcd.io/bbolt"
 )
 
@@ -31,18 +29,4 @@ func (j *Journal) Targets(source string) ([]string, error) {
 		return nil, fmt.Errorf("read journal %s: %w", j.path, err)
 	}
 	return targets, nil
-}
-
-// Holds reports whether what has the name target is known to be of the manifest with this
-// pin: an unfinished download, whose folder may be there in part, or a finished one.
-func (j *Journal) Holds(target string, pin piece.Pin) (bool, error) {
-	k, err := j.load(target)
-	if err != nil {
-		return false, fmt.Errorf("read journal %s: %w", j.path, err)
-	}
-	if k.readable && k.rec.pin == pin {
-		return true, nil
-	}
-	kept, found, err := j.Kept(target)
-	return found && kept.Pin == pin, err
 }

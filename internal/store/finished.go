@@ -229,9 +229,17 @@ func (k *Kept) put(tx *bbolt.Tx) error {
 	return kept.Put([]byte(k.Path), k.encode(number))
 }
 
-// Kept returns what is remembered of the finished download that was saved at path. It
-// says nothing of what is there now.
+// Kept returns what is remembered of the finished download of one file that was saved at
+// path. It says nothing of what is there now.
 func (j *Journal) Kept(path string) (k Kept, found bool, err error) {
+	if k, found, err = j.kept(path); k.Tree {
+		return Kept{}, false, err
+	}
+	return k, found, err
+}
+
+// kept is Kept also of several files.
+func (j *Journal) kept(path string) (k Kept, found bool, err error) {
 	err = j.guard(func() error {
 		return j.db.View(func(tx *bbolt.Tx) error {
 			kept := tx.Bucket(keptBucket)

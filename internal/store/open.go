@@ -144,6 +144,8 @@ type leftover struct {
 	part  bool // its part folder is there
 	anew  bool // what has its name is to be removed first
 	found bool // there is more than the journal knows of
+
+	unread piece.Bitfield // claimed, and not hashed now
 }
 
 // leftover finds what can be continued; its data is nil if there is nothing.

@@ -102,3 +102,12 @@ func withFolders(a, b *os.File, call func(a, b int) error) error {
 	})
 	return cmp.Or(err, inner, failed)
 }
+
+// openLimit returns how many files the process may have open.
+func openLimit() uint64 {
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil {
+		return 1024
+	}
+	return min(r.Cur, 1<<20)
+}

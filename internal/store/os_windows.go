@@ -87,3 +87,6 @@ func syncsVolume(*os.File) bool { return false }
 func syncVolume(*os.File) error { return errors.ErrUnsupported }
 
 func changeOf(fs.FileInfo) (changed int64, inode uint64) { return 0, 0 }
+
+// openLimit: no limit is known.
+func openLimit() uint64 { return 1 << 14 }

@@ -211,6 +211,10 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 		return err
 	}
 	_, err = p.data.WriteAt(data, p.layout.Range(i).Start)
+	if err != nil && p.tree != nil && p.tree.gone(p.layout.FileOf(i)) {
+		p.loseFile(p.layout.FileOf(i), err)
+		_, err = p.data.WriteAt(data, p.layout.Range(i).Start)
+	}
 
 	p.mu.Lock()
 	p.writing.Unset(i)

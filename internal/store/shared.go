@@ -122,7 +122,7 @@ func OpenShared(o SharedOptions) (*Shared, error) {
 		return nil, fmt.Errorf("share: %w: %w", ErrFolderGone, err)
 	}
 	s := &Shared{
-		o: o, branch: newBranch(top), handles: newCache[int, *sharedHandle](maxHandles), again: checkAgain,
+		o: o, branch: newBranch(top), handles: newCache[int, *sharedHandle](maxHandles, idleFiles), again: checkAgain,
 		have: piece.NewBitfield(o.Layout.Count()), seen: make(map[int]Stamp), changing: make(map[int]error),
 	}
 	for k := range o.Files {

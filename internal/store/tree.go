@@ -47,6 +47,7 @@ type tree struct {
 	lock     Folder // NAME.part, locked; nil before Begin, and when it goes
 	ended    bool   // every file has its name, and NAME.part is going
 	places   []place
+	inodes   []uint64            // of incomplete files; 0 where the system does not tell
 	modified []int64             // of named files, nanoseconds since 1970
 	dirty    map[int]struct{}    // files that were written since the last sync
 	folders  map[string]struct{} // likewise folders in which names have changed
@@ -59,8 +60,8 @@ type tree struct {
 func newTree(o *TreeOptions, top Folder) *tree {
 	return &tree{
 		o: o, branch: newBranch(top), part: filepath.Base(o.Target) + ".part", name: filepath.Base(o.Target), trail: trailName(o.Files),
-		handles: newCache[int, *treeHandle](maxHandles), volume: top.SyncsVolume(),
-		places: make([]place, len(o.Files)), modified: make([]int64, len(o.Files)),
+		handles: newCache[int, *treeHandle](maxHandles, idleFiles), volume: top.SyncsVolume(),
+		places: make([]place, len(o.Files)), inodes: make([]uint64, len(o.Files)), modified: make([]int64, len(o.Files)),
 		dirty: make(map[int]struct{}), folders: make(map[string]struct{}), made: make(map[string]struct{}),
 		touched: make(map[int]struct{}), blocked: make(map[int]error),
 	}
@@ -128,7 +129,7 @@ func (t *tree) open(k int, write bool) (*cached[int, *treeHandle], error) {
 		case named:
 			h, err = t.branch.open(t.namedPath(k), false)
 		case inPart:
-			h, err = t.branch.open(t.partPath(k), true)
+			h, err = t.reopen(k)
 		default:
 			if !write {
 				return nil, fs.ErrNotExist
@@ -140,6 +141,51 @@ func (t *tree) open(k int, write bool) (*cached[int, *treeHandle], error) {
 		}
 		return &treeHandle{h, t, k}, nil
 	})
+}
+
+// reopen opens file k in the part folder, if it is the one that was written to.
+func (t *tree) reopen(k int) (Handle, error) {
+	h, err := t.branch.open(t.partPath(k), true)
+	if err != nil {
+		return nil, err
+	}
+	info, err := h.Stat()
+	if err == nil && !t.sameInode(k, info) {
+		err = t.replaced(t.partPath(k))
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// sameInode reports whether info can be of file k in the part folder.
+func (t *tree) sameInode(k int, info fs.FileInfo) bool {
+	_, inode := changeOf(info)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inodes[k] == inode
+}
+
+func (t *tree) replaced(rel string) error {
+	return fmt.Errorf("%w: %s is not what was begun; move it away and run the same command again", ErrReplaced, t.path(rel))
+}
+
+// begun notes that file k is in the part folder, and is this one.
+func (t *tree) begun(k int, info fs.FileInfo) {
+	_, inode := changeOf(info)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.places[k], t.inodes[k] = inPart, inode
+}
+
+// gone reports whether file k should be in the part folder and is not.
+func (t *tree) gone(k int) bool {
+	if t.placeOf(k) != inPart {
+		return false
+	}
+	_, err := t.branch.lstat(t.partPath(k))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // create makes file k in the part folder.
@@ -159,12 +205,16 @@ func (t *tree) create(k int) (Handle, error) {
 		err = try()
 	}
 	if errors.Is(err, fs.ErrExist) {
-		err = fmt.Errorf("%w: %s is not what was begun; move it away and run the same command again", ErrReplaced, t.path(rel))
+		err = t.replaced(rel)
 	}
 	if err != nil {
 		return nil, err
 	}
-	t.setPlace(k, inPart)
+	info, err := h.Stat()
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	t.begun(k, info)
 	t.changed(rel)
 	return h, nil
 }
@@ -234,6 +284,9 @@ func (t *tree) WriteAt(b []byte, off int64) (int, error) {
 	t.mu.Lock()
 	t.dirty[k] = struct{}{}
 	t.mu.Unlock()
+	if t.volume && int64(len(b)) == r.Len() {
+		_ = t.handles.drop(k) // nothing more is written to it
+	}
 	_ = t.handles.give(it)
 	return n, err
 }
@@ -353,6 +406,9 @@ func (t *tree) syncEach(files []int, folders []string) error {
 			return t.syncNamed(k)
 		}
 		it, err := t.open(k, false)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody has removed it; that shows when it is to get its name
+		}
 		if err != nil {
 			return err
 		}

@@ -38,25 +38,33 @@ var someFiles = []TreeFile{
 
 func newGrove(t testing.TB, files []TreeFile) *grove {
 	t.Helper()
-	g := &grove{t: t, dir: t.TempDir()}
+	g := contentOf(files)
+	g.t, g.dir = t, t.TempDir()
+	g.o.Target = filepath.Join(g.dir, "tree")
+	g.openJournal()
+	return g
+}
+
+// contentOf makes the content alone.
+func contentOf(files []TreeFile) *grove {
+	g := &grove{}
 	sizes := make([]int64, len(files))
 	for k, f := range files {
 		sizes[k] = f.Size
 	}
 	layout, err := piece.LayoutOf(64<<10, sizes)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	g.data = randomBytes(int(layout.Size), 3)
 	g.o = TreeOptions{
-		Target: filepath.Join(g.dir, "tree"), Source: "source", Layout: layout, Files: files,
+		Source: "source", Layout: layout, Files: files,
 		Pin: piece.ManifestPin([32]byte{1, 2, 3}, layout), Folders: []string{"none/in/here"},
 		Digests: make([]piece.Digest, layout.Count()),
 	}
 	for i := range g.o.Digests {
 		g.o.Digests[i] = layout.Sum(piece.Index(i), g.bytes(piece.Index(i)))
 	}
-	g.openJournal()
 	return g
 }
 
@@ -431,6 +439,9 @@ func TestTree_servedAgainFromWhatIsKept(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].Path != g.o.Target || all[0].Pin != g.o.Pin || !all[0].Tree || all[0].Size != g.o.Layout.Size {
 		t.Fatalf("kept %+v, %v", all, err)
 	}
+	if k, found, err := g.journal.Kept(g.o.Target); found || err != nil {
+		t.Errorf("kept as one file: %+v, %v", k, err)
+	}
 	stamps, found, err := g.journal.KeptFiles(g.o.Target)
 	if err != nil || !found {
 		t.Fatal(found, err)
@@ -699,7 +710,7 @@ func TestTree_recoversFromAnyHistory(t *testing.T) {
 // nothing gets its name unread.
 func TestTree_findsDamageDoneWhileItWasClosed(t *testing.T) {
 	t.Parallel()
-	for _, where := range []string{"part", "part, same time", "named"} {
+	for _, where := range []string{"part", "part, same time", "part, same time, and more is there", "named"} {
 		g := newGrove(t, someFiles).quick()
 		var damaged []piece.Index
 		var mu sync.Mutex
@@ -725,8 +736,14 @@ func TestTree_findsDamageDoneWhileItWasClosed(t *testing.T) {
 		}
 		data[70_000] ^= 1
 		modified := info.ModTime().Add(time.Hour)
-		if where == "part, same time" {
+		if strings.HasPrefix(where, "part, same time") {
 			modified = info.ModTime()
+		}
+		if strings.HasSuffix(where, "more is there") {
+			if err := os.WriteFile(filepath.Join(g.o.Target, "piece"), g.content(4), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			some = append(some, g.pieces(4)...)
 		}
 		if err := errors.Join(os.WriteFile(path, data, 0o600), os.Chtimes(path, modified, modified)); err != nil {
 			t.Fatal(err)
@@ -754,7 +771,7 @@ func TestTree_findsDamageDoneWhileItWasClosed(t *testing.T) {
 		if where != "part" {
 			var lacks *IncompleteError
 			mu.Lock()
-			if !errors.As(err, &lacks) || lacks.Missing != bad || !slices.Equal(damaged, []piece.Index{bad}) {
+			if !errors.As(err, &lacks) || lacks.Missing != bad || !slices.Equal(damaged, []piece.Index{bad}) || g.named(3) {
 				t.Errorf("%s: finish %v, told of %v", where, err, damaged)
 			}
 			mu.Unlock()
@@ -797,14 +814,26 @@ func TestTree_waitsForItsFolder(t *testing.T) {
 	g.finish(f)
 }
 
-// A folder inside that somebody removes costs the pieces in it and nothing more.
+// What somebody removes of it costs the pieces in it and nothing more.
 func TestTree_bringsBackWhatIsRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	g := newGrove(t, someFiles)
 	f := g.begun()
-	g.write(f, g.pieces(0, 3)...)
-	if err := os.RemoveAll(filepath.Join(g.o.Target+".part", "a")); err != nil {
-		t.Skip(err)
+	g.write(f, g.pieces(0, 3)[:20]...)
+	f.p.halt()
+	if err := errors.Join(f.p.flush(), f.p.record(false), f.tree.handles.clear(), f.tree.branch.folders.clear()); err != nil {
+		t.Fatal(err)
+	}
+	f.p.start()
+	for _, gone := range []string{"a", "big"} {
+		if err := os.RemoveAll(filepath.Join(g.o.Target+".part", gone)); err != nil {
+			t.Skip(err)
+		}
+	}
+	last := g.pieces(3)[40]
+	g.write(f, last) // makes the file anew, long enough
+	if _, err := f.ReadPiece(g.pieces(3)[0], nil); !errors.Is(err, ErrNotHeld) {
+		t.Errorf("a piece of what was removed: %v", err)
 	}
 	g.write(f, g.pieces()...)
 	for range 3 {
@@ -832,8 +861,8 @@ func TestTree_discardLeavesNothingIncomplete(t *testing.T) {
 			if err := f.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if holds, err := g.journal.Holds(g.o.Target, g.o.Pin); !holds || err != nil {
-				t.Errorf("the journal does not know it: %v", err)
+			if r, known, err := g.journal.Record(g.o.Target); !known || !r.Tree || r.Pin != g.o.Pin || err != nil {
+				t.Errorf("the journal does not know it: %+v, %v", r, err)
 			}
 			f = g.open()
 		}
@@ -943,5 +972,86 @@ func TestOpenTree_refusesWhatDoesNotFit(t *testing.T) {
 	other.Validator = "22" + other.Validator[2:]
 	if err := f.Begin(other, 0, false); err == nil {
 		t.Error("begun with another pin")
+	}
+}
+
+// Another file that somebody puts in the place of an incomplete one is neither written to
+// nor given the final name.
+func TestTree_refusesAnotherFileInThePlaceOfAnIncompleteOne(t *testing.T) {
+	t.Parallel()
+	if _, inode := changeOf(must(os.Stat(t.TempDir()))); inode == 0 {
+		t.Skip("the system has no inodes")
+	}
+	g := newGrove(t, someFiles)
+	f := g.begun()
+	i := g.pieces(3)[0]
+	g.write(f, i)
+	if err := f.tree.handles.clear(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(g.o.Target+".part", "big")
+	if err := errors.Join(os.WriteFile(path+".new", make([]byte, someFiles[3].Size), 0o600), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Write(i+1, g.bytes(i+1), g.o.Digests[i+1], true); !errors.Is(err, ErrReplaced) {
+		t.Errorf("write: %v", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, make([]byte, someFiles[3].Size)) {
+		t.Errorf("it was written to: %v", err)
+	}
+	g = newGrove(t, someFiles)
+	f = g.begun()
+	g.write(f, g.pieces()...)
+	path = filepath.Join(g.o.Target+".part", "big")
+	if err := errors.Join(os.WriteFile(path+".new", make([]byte, someFiles[3].Size), 0o600), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Finish(t.Context()); !errors.Is(err, ErrReplaced) || g.named(3) {
+		t.Errorf("finish: %v", err)
+	}
+}
+
+func must(info os.FileInfo, err error) os.FileInfo {
+	if err != nil {
+		panic(err)
+	}
+	return info
+}
+
+// However many contents are open, what they keep open that nobody uses is bounded, and
+// what they let go is opened anew.
+func TestCache_isBoundedForAllTogether(t *testing.T) {
+	budgets := []*idleBudget{idleFiles, idleFolders}
+	before := make([]int64, len(budgets))
+	for k, b := range budgets {
+		most, held := b.most, b.count.Load()
+		defer func() { b.most = most }()
+		b.most, before[k] = func() int64 { return held + 2 }, held
+	}
+	var all []*Shared
+	for range 4 {
+		all = append(all, newGrove(t, someFiles).shared(nil))
+	}
+	for _, s := range all {
+		for i := range piece.Index(s.Layout().Count()) {
+			if _, err := s.ReadPiece(i, nil); err != nil {
+				t.Fatal(err)
+			}
+			for k, b := range budgets {
+				if n := b.count.Load(); n > before[k]+2 {
+					t.Fatalf("%d are idle, from %d on", n, before[k])
+				}
+			}
+		}
+	}
+	for _, s := range all {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for k, b := range budgets {
+		if n := b.count.Load(); n != before[k] {
+			t.Errorf("%d are idle in the end, %d were before", n, before[k])
+		}
 	}
 }

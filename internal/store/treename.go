@@ -30,6 +30,9 @@ func (f *File) beginTree(pin piece.Pin, anew bool) error {
 		for k, where := range t.places {
 			if _, pieces := t.o.Layout.File(k); where != named {
 				l.claims.drop(pieces)
+				for i := pieces.First; i < pieces.End(); i++ {
+					l.unread.Unset(i)
+				}
 			}
 		}
 	}
@@ -74,10 +77,7 @@ func (f *File) adoptTree(p *partial, l *leftover) {
 			}
 		}
 	}
-	p.old = p.have.Clone()
-	if !l.unclean && !l.found {
-		p.doubtful = p.have.Clone()
-	}
+	p.old, p.doubtful = p.have.Clone(), l.unread
 	if !l.found {
 		p.durable = p.have.Clone()
 	} else {
@@ -320,8 +320,8 @@ func (t *tree) move(k int, from, to string) (info fs.FileInfo, err error) {
 		if info, err = source.Lstat(name); err != nil {
 			return err
 		}
-		if !info.Mode().IsRegular() || info.Size() != t.o.Files[k].Size {
-			return fmt.Errorf("%w: %s is not what was begun", ErrReplaced, t.path(from))
+		if !info.Mode().IsRegular() || info.Size() != t.o.Files[k].Size || !t.sameInode(k, info) {
+			return t.replaced(from)
 		}
 		return t.branch.in(to, folderMode, func(target Folder, toName string) error {
 			return source.Move(name, target, toName, t.o.Overwrite)

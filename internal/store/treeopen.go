@@ -195,7 +195,7 @@ func (t *treeLook) folders(f *File, k known) error {
 	case !name.IsDir() && t.o.Overwrite:
 		return fmt.Errorf("%w: %s is no folder", ErrCannotCreate, t.o.Target)
 	}
-	kept, found, err := f.journal.Kept(t.o.Target)
+	kept, found, err := f.journal.kept(t.o.Target)
 	if err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (t *treeLook) file(k int) error {
 	case !info.Mode().IsRegular():
 		return notRegular(t.tree.path(t.tree.partPath(k)))
 	}
-	t.tree.places[k] = inPart
+	t.tree.begun(k, info)
 	t.claim(pieces, t.all, info)
 	return nil
 }
@@ -341,8 +341,12 @@ func (t *treeLook) check(ctx context.Context) error {
 			l.claims.origin.Unset(i)
 		}
 		if info, err := t.lstat(t.tree.partPath(k)); t.hasPart && err == nil && info != nil && info.Mode().IsRegular() {
-			t.tree.places[k] = inPart
+			t.tree.begun(k, info)
 		}
+	}
+	l.unread = l.claims.have.Clone()
+	for i, ok := t.doubted.Next(0); ok; i, ok = t.doubted.Next(i + 1) {
+		l.unread.Unset(i)
 	}
 	for i := range count {
 		switch have, claimed := l.claims.have.Has(i), t.claimed.Has(i); {
