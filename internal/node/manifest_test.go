@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,6 +25,7 @@ import (
 	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
+	"dragonload/internal/store"
 )
 
 // parcel is a content with a manifest, and a web seed that has it.
@@ -260,6 +263,71 @@ func TestManifest_goesOnWithWhatIsThere(t *testing.T) {
 	p.check(t, saved, "")
 	if saved.OriginBytes > p.torrent.Size-256<<10 {
 		t.Errorf("%d bytes were fetched again", saved.OriginBytes)
+	}
+}
+
+// Files of an unfinished folder have their names already: that is no reason to begin
+// another one beside it.
+func TestManifest_goesOnInItsFolderWithAutoRename(t *testing.T) {
+	t.Parallel()
+	p := someParcel(t)
+	spec := p.spec(t, "")
+	spec.AutoRename = true
+	state := t.TempDir()
+	p.beginsAlone(t, state, filepath.Join(spec.Dir, "parcel"))
+	n := start(t, node.Options{StateDir: state})
+	saved := download(t, t.Context(), n, spec).result(t)
+	if saved.Path != filepath.Join(spec.Dir, "parcel") {
+		t.Errorf("saved as %s", saved.Path)
+	}
+	p.check(t, saved, "")
+	// A finished one is left alone.
+	saved = download(t, t.Context(), n, spec).result(t)
+	if saved.Path != filepath.Join(spec.Dir, "parcel.1") {
+		t.Errorf("saved as %s", saved.Path)
+	}
+}
+
+// beginsAlone leaves what a node leaves that was stopped when one file had its name.
+func (p *parcel) beginsAlone(t *testing.T, state, target string) {
+	t.Helper()
+	j, err := store.OpenJournal(filepath.Join(state, node.JournalFile), store.JournalOptions{BatchBytes: 1, BatchDelay: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := store.TreeOptions{Target: target, Source: "another"}
+	var sizes []int64
+	first := -1
+	for k, f := range p.torrent.Files {
+		if f.Path == "sub/small" {
+			first = k
+		}
+		sizes = append(sizes, f.Size)
+		o.Files = append(o.Files, store.TreeFile{Path: f.Path, Size: f.Size})
+		o.Digests = append(o.Digests, f.Pieces...)
+	}
+	if o.Layout, err = piece.LayoutOf(p.torrent.PieceLength, sizes); err != nil {
+		t.Fatal(err)
+	}
+	o.Pin = piece.ManifestPin(p.torrent.InfoHash(), o.Layout)
+	f, err := j.OpenTree(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pieces := o.Layout.File(first)
+	err = f.Begin(o.Pin, 0, false)
+	if err == nil {
+		err = f.Write(pieces.First, p.files["parcel/sub/small"].Data, o.Digests[pieces.First], true)
+	}
+	for err == nil {
+		if _, e := os.Stat(filepath.Join(target, "sub", "small")); e == nil {
+			break
+		}
+		runtime.Gosched()
+		err = t.Context().Err()
+	}
+	if err = errors.Join(err, f.Close(), j.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"dragonload/internal/manifest"
+	"dragonload/internal/store"
 )
 
 // stdoutPrefix begins the names, in the state folder, of what goes to standard output.
@@ -111,8 +112,22 @@ func (d *download) evades(target string) bool {
 	if !d.spec.AutoRename || d.spec.Overwrite {
 		return false
 	}
+	if d.isFolder() {
+		// What is whole of an unfinished folder has its name already.
+		if r, held, err := d.node.journal.Record(target); err == nil && held && d.isOfThis(r) {
+			return false
+		}
+	}
 	_, err := os.Lstat(target)
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// isOfThis reports whether an unfinished download is of what this one is of.
+func (d *download) isOfThis(r store.Record) bool {
+	if d.isFolder() {
+		return r.Tree && r.Pin == d.want.pin()
+	}
+	return r.Source == d.source
 }
 
 // unused returns target, or with AutoRename the first of target, name.1, name.2, ...
@@ -133,7 +148,7 @@ func (d *download) unused(target string) (string, error) {
 		if err != nil {
 			return "", storeProblem(err)
 		}
-		if !held || record.Source == d.source {
+		if !held || d.isOfThis(record) {
 			return candidate, nil
 		}
 	}
