@@ -36,6 +36,8 @@ func (o sessionOptions) remoteWorker(ctx context.Context, client *rpc.LocalClien
 	switch {
 	case errors.Is(err, rpc.ErrStopping), err == nil && o.ended != 0 && status.GetPid() == o.ended:
 		return nil, errNodeEnded
+	case err != nil && ctx.Err() == nil && !errors.As(err, new(*rpc.Refusal)):
+		return nil, errNodeEnded // it has broken off, or does not answer: openWorker waits for what comes next
 	case err != nil:
 		return nil, failf(exitOther, "%w", err)
 	}

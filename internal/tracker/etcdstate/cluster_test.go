@@ -111,25 +111,33 @@ func (c *cluster) endpoints() []string {
 	return urls
 }
 
-// await returns when a majority answers.
+// await returns when each server that runs answers, and is as far as the others.
 func (c *cluster) await(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	client, err := clientv3.New(clientv3.Config{Endpoints: c.endpoints(), Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	for {
-		one, cancelOne := context.WithTimeout(ctx, 5*time.Second)
-		_, err := client.Put(one, "/ready", "yes")
-		cancelOne()
-		if err == nil {
-			return
+	for _, s := range c.servers {
+		if s.cmd == nil {
+			continue
 		}
-		if ctx.Err() != nil {
-			t.Fatalf("the cluster does not answer: %v\n%s", err, c.servers[0].said.String())
+		client, err := clientv3.New(clientv3.Config{Endpoints: []string{s.client}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		for {
+			one, cancelOne := context.WithTimeout(ctx, 5*time.Second)
+			_, err := client.Put(one, "/ready", s.name)
+			if err == nil {
+				_, err = client.Get(one, "/ready") // which waits for what it lacks
+			}
+			cancelOne()
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("a server of the cluster does not answer: %v\n%s", err, s.said.String())
+			}
 		}
 	}
 }
