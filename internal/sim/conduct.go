@@ -111,6 +111,20 @@ func variant(d piece.Digest, v uint8) piece.Digest {
 	return d
 }
 
+// collude reports whether two members vouch for the same false bytes: to who cannot look
+// itself they are as good as an origin with two faces.
+func (w *World) collude() bool {
+	forged := make(map[int]bool)
+	for i := range w.Members {
+		f := w.Members[i].Forgery
+		if f > 0 && forged[f] {
+			return true
+		}
+		forged[f] = true
+	}
+	return false
+}
+
 // forgery is the variant that a member forges.
 func (m *Member) forgery() uint8 { return uint8(min(m.Forgery, 200)) }
 

@@ -289,7 +289,7 @@ func (r *run) warned(p *proc, w swarm.Warn) {
 // from the origin itself, when nobody else is there who can.
 func (r *run) failed(p *proc, code swarm.FailCode) {
 	excused := code != swarm.FailChanges && !p.m.able()
-	if r.origin.twoFaces && excused {
+	if (r.origin.twoFaces || r.world.collude()) && excused {
 		r.leaveUnproven(p, code) // others' words contradict each other, and it cannot look itself
 		return
 	}
