@@ -98,6 +98,9 @@ func (f *lsFlags) run(ctx context.Context, from *roomTracker, words []string, st
 	if err := f.write(page, from.room, std.out); err != nil {
 		return failf(exitFileIO, "%w", err)
 	}
+	if len(page.Found) == 0 {
+		fmt.Fprintf(std.err, "dragonload: nothing is offered in %s; dragonload share PATH offers something\n", from.room.Name)
+	}
 	if page.More {
 		fmt.Fprintln(std.err, "dragonload: there is more; raise --limit, or name words")
 	}
