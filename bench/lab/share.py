@@ -63,7 +63,7 @@ def play(o, folder):
         for i in range(o.holders):
             do(i, "share", "share", "--room", "lab", str(folder)).wait()
             wait(net.home(i) / "share", "shared", 1, net.procs[-1])
-        cpu, start = network.rusage_tree(net), time.monotonic()
+        start = time.monotonic()
         getters = {i: do(i, "get", "get", "--room", "lab", "--no-discovery", "--listen", f"{net.lan_ip(i)}:4100", "-d", str(net.home(i) / "got"), folder.name)
                    for i in range(o.holders, n)}
         took = {}
@@ -75,13 +75,12 @@ def play(o, folder):
                 elif process.poll() not in (None, 0):
                     sys.exit(f"getter {i} failed:\n{log.read_text()}")
             time.sleep(0.02)
-        cpu = network.rusage_tree(net) - cpu
         right = sum(same(folder, net.home(i) / "got" / folder.name) for i in took)
         if right < len(getters):
             sys.exit(f"{right} of {len(getters)} getters have the folder as it is after {o.limit} s")
         for i in range(n):
             shutil.rmtree(net.home(i), ignore_errors=True)
-        return max(took.values()), cpu
+        return max(took.values())
 
 
 def main():
@@ -95,9 +94,9 @@ def main():
     o.mib = sum(f.stat().st_size for f in folder.rglob("*.bin")) / 2**20
     ratios = []
     for k in range(o.rounds):
-        seconds, cpu = play(o, folder)
+        seconds = play(o, folder)
         ratios.append(seconds / bound(o))
-        print(f"round {k + 1}: {seconds:.2f} s, ratio {ratios[-1]:.3f}, {o.files / seconds:.0f} files/s, cpu {cpu / (o.getters * o.mib / 1024):.1f} s/GiB", flush=True)
+        print(f"round {k + 1}: {seconds:.2f} s, ratio {ratios[-1]:.3f}, {o.files / seconds:.0f} files/s", flush=True)
     print(f"median of {o.rounds}: ratio {statistics.median(ratios):.3f}, bound {bound(o):.2f} s")
     shutil.rmtree(folder, ignore_errors=True)
 
