@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,22 +32,17 @@ func newTracker(std streams) *cobra.Command {
 
 With --etcd any number of trackers, each with a state folder of its own, serve the
 same rooms on an existing etcd cluster: a room that is made at one of them is served
-by all. Give their addresses to room create and room invite as one name, or with
---also. Each download in a room is worked on by one of them; if that one is gone,
+by all. Give their addresses to room create as one name, or with --also. Each download in a room is worked on by one of them; if that one is gone,
 another goes on within five seconds. Whoever can read the cluster can let machines
 into the rooms: protect it, with TLS and a user of its own.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
 			}
-			listen, advertise := firstOf(listen, cfg.Listen, ":"+defaultPort), firstOf(advertise, cfg.Advertise)
-			if err := checkAddress("--listen", listen); err != nil {
-				return err
-			}
-			if err := checkAddress("--advertise", advertise); err != nil {
+			listen, advertise, err := cfg.addresses(listen, advertise)
+			if err != nil {
 				return err
 			}
 			dir, err := filepath.Abs(state)
@@ -64,27 +57,13 @@ into the rooms: protect it, with TLS and a user of its own.`,
 				return err
 			}
 			defer closeLog()
-			o := machineOptions{stateDir: dir, listen: listen, advertise: advertise, serve: true, daemon: true, log: log}
+			o := machineOptions{stateDir: dir, listen: listen, advertise: advertise, log: log}
 			if o.etcd, err = etcd.options(listen, advertise, log); err != nil {
 				return err
 			}
-			m, err := startMachine(ctx, o)
+			err = runDaemon(cmd.Context(), o, "", std.out)
 			if errors.Is(err, node.ErrRunning) {
 				return failf(exitOther, "%w; stop that one first, or give another folder with --state", err)
-			}
-			if err != nil {
-				return err
-			}
-			rooms := []string{"none"}
-			if names := m.roomNames(); len(names) > 0 {
-				rooms = names
-			}
-			_, err = fmt.Fprintf(std.out, "ready %s rooms=%s pid=%d\n", m.node.Addr(), strings.Join(rooms, ","), os.Getpid())
-			if err == nil {
-				m.wait(ctx)
-			}
-			if closeErr := m.close(); err == nil {
-				err = closeErr
 			}
 			return err
 		},

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -33,16 +35,12 @@ it fetch from elsewhere. Prints a line "lend ..." when it begins and "lent ..." 
 it ends.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
 			}
-			listen, advertise := firstOf(listen, cfg.Listen, ":"+defaultPort), firstOf(advertise, cfg.Advertise)
-			if err := checkAddress("--listen", listen); err != nil {
-				return err
-			}
-			if err := checkAddress("--advertise", advertise); err != nil {
+			listen, advertise, err := cfg.addresses(listen, advertise)
+			if err != nil {
 				return err
 			}
 			state, err := cfg.stateDir()
@@ -58,31 +56,16 @@ it ends.`,
 				return err
 			}
 			defer closeLog()
-			m, err := startMachine(ctx, machineOptions{
+			more := " web=off"
+			if lending != nil {
+				more += " lend=" + strings.Join(lending.Rooms, ",")
+			}
+			err = runDaemon(cmd.Context(), machineOptions{
 				stateDir: state, partialDir: cfg.PartialDir, listen: listen, advertise: advertise,
-				serve: true, daemon: true, uploadLimit: int64(limitUpload), lend: lending, log: log,
-				discovery: discover.on(cfg),
-			})
+				uploadLimit: int64(limitUpload), lend: lending, log: log, discovery: discover.on(cfg),
+			}, more, std.out)
 			if errors.Is(err, node.ErrRunning) {
 				return failf(exitOther, "%w; stop that one first, or set DRAGONLOAD_STATE_DIR to another folder", err)
-			}
-			if err != nil {
-				return err
-			}
-			rooms := []string{"none"}
-			if names := m.roomNames(); len(names) > 0 {
-				rooms = names
-			}
-			lends := ""
-			if lending != nil {
-				lends = " lend=" + strings.Join(lending.Rooms, ",")
-			}
-			_, err = fmt.Fprintf(std.out, "ready %s rooms=%s web=off%s pid=%d\n", m.node.Addr(), strings.Join(rooms, ","), lends, os.Getpid())
-			if err == nil {
-				m.wait(ctx)
-			}
-			if closeErr := m.close(); err == nil {
-				err = closeErr
 			}
 			return err
 		},
@@ -98,6 +81,38 @@ it ends.`,
 	f.CountVarP(&verbose, "verbose", "v", "log to standard error; twice for every step")
 	f.StringVar(&logFile, "log-file", "", "log to `FILE` too")
 	return cmd
+}
+
+// addresses returns where a daemon listens and what members are told, as its flags or else
+// the configuration say.
+func (c *config) addresses(listen, advertise string) (_, _ string, err error) {
+	listen, advertise = firstOf(listen, c.Listen, ":"+defaultPort), firstOf(advertise, c.Advertise)
+	if err = checkAddress("--listen", listen); err == nil {
+		err = checkAddress("--advertise", advertise)
+	}
+	return listen, advertise, err
+}
+
+// runDaemon runs a machine that serves all rooms until ctx ends, or the node does. When it
+// accepts work it prints the line that says so, with more in it.
+func runDaemon(ctx context.Context, o machineOptions, more string, out io.Writer) error {
+	o.serve, o.daemon = true, true
+	m, err := startMachine(ctx, o)
+	if err != nil {
+		return err
+	}
+	rooms := "none"
+	if names := m.roomNames(); len(names) > 0 {
+		rooms = strings.Join(names, ",")
+	}
+	_, err = fmt.Fprintf(out, "ready %s rooms=%s%s pid=%d\n", m.node.Addr(), rooms, more, os.Getpid())
+	if err == nil {
+		m.wait(ctx)
+	}
+	if closeErr := m.close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // portOf returns the port of HOST:PORT, "" if it has none.
