@@ -59,6 +59,21 @@ func encode(v any) (string, error) {
 	return string(data), nil
 }
 
+// publisher reads a member, which must not be shut out, and what it has published.
+func (s *State) publisher(ctx context.Context, id [32]byte, node piece.NodeID) (at []one, p published, known bool, err error) {
+	if at, err = s.read(ctx, s.memberKey(id, node), s.holderKey(id, node)); err != nil {
+		return nil, p, false, err
+	}
+	m, _, err := decodeMember(at[0])
+	if err == nil && m.Removed {
+		err = room.ErrRemoved
+	}
+	if err == nil {
+		p, known, err = of(at[1])
+	}
+	return at, p, known, err
+}
+
 var spread = maphash.MakeSeed()
 
 // lock is held while a member's batch is taken in by this replica.
@@ -115,18 +130,9 @@ type change struct {
 
 func (u *update) begin(ctx context.Context) (bool, error) {
 	s := u.s
-	at, err := s.read(ctx, s.memberKey(u.room, u.from.ID), s.holderKey(u.room, u.from.ID))
+	at, p, known, err := s.publisher(ctx, u.room, u.from.ID)
 	if err != nil {
 		return false, err
-	}
-	p, known, err := of(at[1])
-	if err != nil {
-		return false, err
-	}
-	if m, _, err := decodeMember(at[0]); err != nil {
-		return false, err
-	} else if m.Removed {
-		return false, room.ErrRemoved
 	}
 	u.rest = at
 	if u.b.From != 0 {
@@ -284,16 +290,7 @@ func (s *State) revoke(ctx context.Context, lease clientv3.LeaseID) {
 // Renew implements tracker.State. It writes nothing.
 func (s *State) Renew(ctx context.Context, id [32]byte, node piece.NodeID, version uint64) (known bool, err error) {
 	err = s.try(ctx, func(ctx context.Context) (bool, error) {
-		at, err := s.read(ctx, s.memberKey(id, node), s.holderKey(id, node))
-		if err != nil {
-			return false, err
-		}
-		if m, _, err := decodeMember(at[0]); err != nil {
-			return false, err
-		} else if m.Removed {
-			return false, room.ErrRemoved
-		}
-		p, there, err := of(at[1])
+		_, p, there, err := s.publisher(ctx, id, node)
 		if err != nil || !there || p.Version != version {
 			return true, err
 		}

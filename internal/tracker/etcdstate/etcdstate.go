@@ -295,13 +295,18 @@ func (s *State) read(ctx context.Context, keys ...string) ([]one, error) {
 
 // commit makes changes if what they rest on is as it was read; false if it is not.
 func (s *State) commit(ctx context.Context, rest []one, changes ...clientv3.Op) (done bool, revision int64, err error) {
-	compare := make([]clientv3.Cmp, len(rest))
-	for i, o := range rest {
-		compare[i] = o.unchanged()
-	}
-	r, err := s.client.Txn(ctx).If(compare...).Then(changes...).Commit()
+	r, err := s.transact(ctx, rest, changes...)
 	if err != nil {
 		return false, 0, err
 	}
 	return r.Succeeded, r.Header.Revision, nil
+}
+
+// transact is commit for who wants to know what each change met.
+func (s *State) transact(ctx context.Context, rest []one, changes ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	compare := make([]clientv3.Cmp, len(rest))
+	for i, o := range rest {
+		compare[i] = o.unchanged()
+	}
+	return s.client.Txn(ctx).If(compare...).Then(changes...).Commit()
 }

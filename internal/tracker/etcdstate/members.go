@@ -223,11 +223,7 @@ func (s *State) shutOut(ctx context.Context, id [32]byte, some []room.Removal) (
 		}
 		changes = append(changes, clientv3.OpDelete(s.holderKey(id, one.Key), clientv3.WithPrefix()))
 	}
-	compare := make([]clientv3.Cmp, len(at))
-	for i, o := range at {
-		compare[i] = o.unchanged()
-	}
-	r, err := s.client.Txn(ctx).If(compare...).Then(changes...).Commit()
+	r, err := s.transact(ctx, at, changes...)
 	if err != nil || !r.Succeeded {
 		return false, 0, err
 	}
