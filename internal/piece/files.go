@@ -55,29 +55,37 @@ func blindLayout(size, pieceLength int64, pieces uint32) Layout {
 	return l
 }
 
+// known returns where the files of l begin; nil if there is one, or that is not known.
+func (l Layout) known() *files {
+	if l.files == nil || l.files.blind > 0 {
+		return nil
+	}
+	return l.files
+}
+
 // Files returns how many files the content has, empty ones included.
 func (l Layout) Files() int {
-	if l.files == nil || l.files.blind > 0 {
-		return 1
+	if f := l.known(); f != nil {
+		return len(f.firsts) - 1
 	}
-	return len(l.files.firsts) - 1
+	return 1
 }
 
 // File returns the bytes of a file within the content and the pieces it consists of.
 func (l Layout) File(file int) (Range, Extent) {
-	if l.Files() == 1 && l.files == nil || l.files.blind > 0 {
+	f := l.known()
+	if f == nil {
 		return Range{End: l.Size}, l.All()
 	}
-	f := l.files
 	return Range{Start: f.starts[file], End: f.starts[file+1]}, Extent{First: f.firsts[file], Count: f.firsts[file+1] - f.firsts[file]}
 }
 
 // FileOf returns the file that piece i belongs to.
 func (l Layout) FileOf(i Index) int {
-	if l.files == nil || l.files.blind > 0 {
-		return 0
+	if f := l.known(); f != nil {
+		return f.of(i)
 	}
-	return l.files.of(i)
+	return 0
 }
 
 // Longest returns the length of the longest piece: less than PieceLength where all files
@@ -95,11 +103,12 @@ func (l Layout) Longest() int64 {
 
 // fileSize returns the size of the file that piece i belongs to.
 func (l Layout) fileSize(i Index) int64 {
-	if l.files == nil || l.files.blind > 0 {
+	f := l.known()
+	if f == nil {
 		return l.Size
 	}
-	file := l.files.of(i)
-	return l.files.starts[file+1] - l.files.starts[file]
+	file := f.of(i)
+	return f.starts[file+1] - f.starts[file]
 }
 
 func (f *files) pieces() Index {
