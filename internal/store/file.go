@@ -119,8 +119,13 @@ func (f *File) goOn(l *leftover) error {
 	if err := f.journal.checkRoom(f.o.Part, l.rec.layout.Size, stored); err != nil {
 		return err
 	}
-	if p.rec.clean {
-		// From here on a stop without Close is not a clean one.
+	return f.takeUp(p, p.rec.clean)
+}
+
+// takeUp makes p the present partial file. From here on a stop without Close is not a
+// clean one, which the journal is told where it says anything else.
+func (f *File) takeUp(p *partial, tell bool) error {
+	if tell {
 		p.rec.clean = false
 		if err := f.journal.save(f.o.Target, false, &p.rec, nil); err != nil {
 			return err

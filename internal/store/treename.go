@@ -52,16 +52,7 @@ func (f *File) beginTree(pin piece.Pin, anew bool) error {
 	if err := f.makePart(p, l); err != nil {
 		return err
 	}
-	if p.recorded {
-		// From here on a stop without Close is not a clean one.
-		p.rec.clean = false
-		if err := f.journal.save(f.o.Target, false, &p.rec, nil); err != nil {
-			return err
-		}
-	}
-	f.left = nil
-	f.install(p)
-	return nil
+	return f.takeUp(p, p.recorded)
 }
 
 // adoptTree takes over what was found, before the workers start.
