@@ -131,8 +131,8 @@ func (x *exchange) acceptFirst(asked piece.Range) (*Answer, *Error) {
 	if e != nil {
 		return nil, e
 	}
-	if r.first != asked.Start || r.last >= asked.End {
-		return nil, x.bad("it sent bytes %d to %d, where %d to %d were asked for", r.first, r.last, asked.Start, asked.End-1)
+	if e := x.within(r, asked); e != nil {
+		return nil, e
 	}
 	pin := versionOf(x.resp.Header).pin(r.total)
 	if err := pin.Validate(); err != nil {
@@ -205,11 +205,20 @@ func (x *exchange) acceptRange(pin piece.Pin, asked piece.Range) (*Answer, *Erro
 	case confusing:
 		return nil, x.bad("the same version has two digests")
 	}
-	if r.first != asked.Start || r.last >= asked.End {
-		return nil, x.bad("it sent bytes %d to %d, where %d to %d were asked for", r.first, r.last, asked.Start, asked.End-1)
+	if e := x.within(r, asked); e != nil {
+		return nil, e
 	}
 	a := &Answer{Pin: pin, Range: piece.Range{Start: r.first, End: r.last + 1}}
 	return x.accepted(a, asked.End-a.Range.End), nil
+}
+
+// within judges whether the bytes that were sent begin where those asked for do, and go no
+// further.
+func (x *exchange) within(r contentRange, asked piece.Range) *Error {
+	if r.first != asked.Start || r.last >= asked.End {
+		return x.bad("it sent bytes %d to %d, where %d to %d were asked for", r.first, r.last, asked.Start, asked.End-1)
+	}
+	return nil
 }
 
 // wholeForRange says what is wrong with a 200 where a range was asked for.

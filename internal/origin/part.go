@@ -88,8 +88,8 @@ func (x *exchange) acceptPart(size int64, asked piece.Range) (*Answer, *Error) {
 	if r.total >= 0 && r.total != size {
 		return nil, otherSize(r.total)
 	}
-	if r.first != asked.Start || r.last >= asked.End {
-		return nil, x.bad("it sent bytes %d to %d, where %d to %d were asked for", r.first, r.last, asked.Start, asked.End-1)
+	if e := x.within(r, asked); e != nil {
+		return nil, e
 	}
 	return x.accepted(&Answer{Pin: piece.Pin{Size: size}, Range: piece.Range{Start: r.first, End: r.last + 1}}, asked.End-r.last-1), nil
 }
