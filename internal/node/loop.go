@@ -355,7 +355,7 @@ func (d *download) host(on bool) {
 	}
 }
 
-// close leaves the file as it should stay and tells the end.
+// close leaves the file as it should stay and returns why the download failed, nil if it did not.
 func (d *download) close() error {
 	for req := range d.waiters {
 		d.answer(req, false)
@@ -387,11 +387,19 @@ func (d *download) close() error {
 		if d.failure == nil {
 			d.failure = problem("other", ExitOther, errors.New("the download ended without its file"))
 		}
-		d.emitNow(Event{Failed: &d.failure.Problem})
 		return d.failure
 	}
-	d.emitNow(Event{Ended: &struct{}{}})
 	return nil
+}
+
+// tellEnd tells how the download ended, once its place is free: who hears of the end
+// may begin the same again at once.
+func (d *download) tellEnd() {
+	if d.failure != nil && d.saved == nil {
+		d.emitNow(Event{Failed: &d.failure.Problem})
+		return
+	}
+	d.emitNow(Event{Ended: &struct{}{}})
 }
 
 func (d *download) memberUp(l *link) {

@@ -266,8 +266,10 @@ func (n *Node) Download(ctx context.Context, spec Spec, emit func(Event)) error 
 	done := make(chan error, 1)
 	go func() { // ends with the download, which Run waits for
 		defer n.tasks.Done()
-		defer n.leave(d)
-		done <- d.run()
+		err := d.run()
+		n.leave(d)
+		d.tellEnd()
+		done <- err
 	}()
 	saved := watcher.saved
 	if !n.opts.KeepServing {

@@ -289,3 +289,24 @@ func TestRoom_foreignMachineIsRefused(t *testing.T) {
 	m := newMachine(t)
 	download(t, t.Context(), start(t, m.options()), s.roomSpec(t)).failure(t, node.ExitRoom)
 }
+
+// What hears of a download's end may begin the same at once: its place is free by then.
+func TestDownload_mayBeginAgainOnceItsEndIsTold(t *testing.T) {
+	t.Parallel()
+	b, s := newLab(t), newSite(t, 1<<20)
+	b.run()
+	s.set(func() { s.handle = http.NotFound })
+	n := start(t, b.join("one").options())
+	spec := node.Spec{URL: s.url(), Dir: t.TempDir(), Room: "lab"}
+	var again error
+	err := n.Download(t.Context(), spec, func(ev node.Event) {
+		if ev.Failed != nil {
+			again = n.Download(t.Context(), spec, func(node.Event) {})
+		}
+	})
+	for _, err := range []error{err, again} {
+		if e := node.AsError(err); e.Exit != node.ExitNotFound {
+			t.Errorf("got %v, want the origin's 404", err)
+		}
+	}
+}
