@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net"
@@ -199,6 +200,9 @@ type replica struct {
 	keyring *room.Keyring
 	log     *slog.Logger
 	shared  []string // names of rooms that are in the cluster and here
+	// removals is the revision up to which the lists of all these are known; 0: of one they
+	// may not be.
+	removals int64
 }
 
 // joinCluster connects to the cluster and takes in its rooms.
@@ -258,19 +262,17 @@ func (r *replica) share(ctx context.Context) error {
 		}
 		r.keyring.Add(adopted)
 		r.shared = append(r.shared, one.Name)
+		r.removals = 0
 	}
-	for _, one := range r.keyring.Rooms() {
-		if !one.Created {
-			continue
-		}
-		list, err := r.state.Removals(ctx, one.ID)
-		if err != nil {
-			return err
-		}
-		if list != nil {
-			if _, err := r.keyring.Learn(list); err != nil {
-				r.log.Error("a list of removals in the cluster is none", "room", one.Name, "err", err)
-			}
+	lists, at, err := r.state.SharedRemovals(ctx, r.removals)
+	if err != nil {
+		return err
+	}
+	r.removals = at
+	for _, list := range lists {
+		// That of a room that is not here yet is read again when it is.
+		if _, err := r.keyring.Learn(list); err != nil && !errors.Is(err, room.ErrNoRoom) {
+			r.log.Error("a list of removals in the cluster is none", "room", hex.EncodeToString(list.Room[:]), "err", err)
 		}
 	}
 	return nil

@@ -141,3 +141,16 @@ func (c *cluster) await(t testing.TB) {
 		}
 	}
 }
+
+// put writes a key behind the back of who keeps its state in the cluster.
+func (c *cluster) put(t testing.TB, key, value string) {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: c.endpoints(), Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.Put(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -225,17 +225,27 @@ func (s *State) usedKey(room [32]byte, invite [16]byte) string {
 }
 
 func (s *State) removalsKey(room [32]byte) string {
-	return s.prefix + "removals/" + hex.EncodeToString(room[:])
+	return s.allRemovalsKey() + hex.EncodeToString(room[:])
 }
+
+func (s *State) allRemovalsKey() string { return s.prefix + "removals/" }
 
 // pages calls f with all keys that begin with prefix, as of one moment, and returns its
 // revision.
 func (s *State) pages(ctx context.Context, prefix string, f func(key string, value []byte) error) (revision int64, err error) {
+	return s.pagesSince(ctx, prefix, 0, f)
+}
+
+// pagesSince is pages for those keys that have changed after a revision.
+func (s *State) pagesSince(ctx context.Context, prefix string, after int64, f func(key string, value []byte) error) (revision int64, err error) {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
 		var r *clientv3.GetResponse
 		err := s.try(ctx, func(ctx context.Context) (bool, error) {
 			options := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize)}
+			if after > 0 {
+				options = append(options, clientv3.WithMinModRev(after+1))
+			}
 			if revision > 0 {
 				options = append(options, clientv3.WithRev(revision))
 			}

@@ -1,6 +1,7 @@
 package etcdstate_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -229,4 +230,50 @@ func TestState_forgetsUsesLongAfterTheirInvite(t *testing.T) {
 	if err := use(s, 2, 2, fresh); !errors.Is(err, room.ErrInviteUsed) {
 		t.Errorf("the use of an invite that is good is forgotten: %v", err)
 	}
+}
+
+// TestState_readsRemovalsOfAllRoomsAtOnce has several rooms, one of them with a damaged list.
+func TestState_readsRemovalsOfAllRoomsAtOnce(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	s := open(t, c, "/site/")
+	defer s.Close()
+	keep := func(id byte, epoch uint64) {
+		t.Helper()
+		list := &room.Removals{Room: [32]byte{id}, Epoch: epoch, List: []room.Removal{{Key: member(int(id)), At: 1_700_000_000}}}
+		if err := s.SetRemovals(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(after int64) (rooms []byte, at int64) {
+		t.Helper()
+		lists, at, err := s.SharedRemovals(t.Context(), after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, list := range lists {
+			rooms = append(rooms, list.Room[0], byte(list.Epoch))
+		}
+		return rooms, at
+	}
+	expect := func(got []byte, want ...byte) {
+		t.Helper()
+		if !bytes.Equal(got, want) {
+			t.Errorf("read the lists of rooms and epochs %v, want %v", got, want)
+		}
+	}
+	got, at := read(0)
+	expect(got)
+	keep(1, 1)
+	keep(2, 1)
+	c.put(t, "/site/removals/zz", "damaged")
+	got, at = read(at)
+	expect(got, 1, 1, 2, 1)
+	got, at = read(at)
+	expect(got)
+	keep(2, 2)
+	got, _ = read(at)
+	expect(got, 2, 2)
+	got, _ = read(0)
+	expect(got, 1, 1, 2, 2)
 }

@@ -43,3 +43,19 @@ func (s *State) SharedRooms(ctx context.Context) ([]room.Shared, error) {
 	})
 	return rooms, err
 }
+
+// SharedRemovals returns the lists of removals of all rooms that were kept after a revision,
+// 0 for all, and the revision that they are as of: what is asked for next. A list that
+// cannot be read is left out.
+func (s *State) SharedRemovals(ctx context.Context, after int64) (lists []*room.Removals, at int64, err error) {
+	at, err = s.pagesSince(ctx, s.allRemovalsKey(), after, func(key string, value []byte) error {
+		list, err := decodeRemovals(one{key: key, value: value, revision: 1})
+		if err != nil {
+			s.log.Error("a list of removals in the cluster is none", "err", err)
+			return nil
+		}
+		lists = append(lists, list)
+		return nil
+	})
+	return lists, at, err
+}
