@@ -43,7 +43,7 @@ const (
 // firstTries are the waits between the tries to reach an origin that has not sent a
 // byte yet: a name that does not resolve or a port that nobody listens on is seldom
 // mended by waiting long.
-var firstTries = []time.Duration{300 * time.Millisecond, 700 * time.Millisecond}
+var firstTries = []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}
 
 // probeOrigin carries out ProbeOrigin: the first answer says which generation there
 // is, and its bytes are stored once the machine has set it.

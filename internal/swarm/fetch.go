@@ -392,6 +392,7 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 	}
 	if failure == Lasting {
 		o.barred = true
+		n.checkAt = n.now // there may be nobody to wait for
 	}
 	backOff := min(100*time.Millisecond<<min(o.failures, 11), maxBackOff)
 	// A little earlier or later, so that members do not come back all at once.

@@ -29,9 +29,11 @@ const (
 	// others fetch too.
 	isolatedTime = 3 * time.Second
 
-	// unpinnedTime passes before a node that never heard of a generation asks the
-	// origin itself.
+	// unpinnedTime passes before a node that never heard of a generation asks the origin
+	// itself; aloneTime where it has met neither a tracker nor a member, who would have
+	// answered by then.
 	unpinnedTime = time.Second
+	aloneTime    = 500 * time.Millisecond
 
 	// streamTime is how long nothing may come before a node opens a stream of its own
 	// where the origin gives no ranges.
@@ -138,7 +140,7 @@ func (n *Node) relay() {
 func (n *Node) checkOrphan() {
 	o, t := &n.origin, &n.tracker
 	if !n.opts.Fetches || o.barred {
-		if !t.up && !n.pinned && o.barred && len(n.swap.order) == 0 && n.now >= max(t.downSince.Add(hopelessTime), t.queuedTo) {
+		if !t.up && !n.pinned && o.barred && len(n.swap.order) == 0 && n.now >= max(t.downSince.Add(n.lonelyTime()), t.queuedTo) {
 			n.fail(FailOrigin)
 		}
 		return
@@ -167,7 +169,7 @@ func (n *Node) checkOrphan() {
 	away := n.now.Sub(t.downSince)
 	switch {
 	case !n.pinned:
-		if away >= unpinnedTime && n.now >= t.queuedTo && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
+		if away >= n.unpinnedTime() && n.now >= t.queuedTo && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
 			n.probe()
 		}
 	case t.stream:
@@ -181,6 +183,25 @@ func (n *Node) checkOrphan() {
 		n.selfLease(away >= orphanTime+t.patience+rivalTime)
 	}
 }
+
+// unpinnedTime is how long this node waits to be told what the file is.
+func (n *Node) unpinnedTime() time.Duration {
+	if n.metNobody() {
+		return aloneTime
+	}
+	return unpinnedTime
+}
+
+// lonelyTime is how long a node waits for somebody who can fetch what the origin does not
+// give it: for a tracker and members that were there.
+func (n *Node) lonelyTime() time.Duration {
+	if n.metNobody() {
+		return aloneTime
+	}
+	return unfinishedTime
+}
+
+func (n *Node) metNobody() bool { return !n.tracker.everUp && !n.swap.everMet }
 
 // selfLease takes pieces that nobody holds or claims; unless others' are taken too, only
 // those that are this node's own to take.

@@ -535,5 +535,16 @@ func (p *pool) canProbe() bool {
 	return slices.ContainsFunc(p.order, func(m *member) bool { return m.fetches && m.wants })
 }
 
-// hopelessTime is how long those who cannot fetch wait for somebody who can.
-const hopelessTime = 5 * time.Second
+const (
+	// hopelessTime is how long those whom the origin has refused wait for somebody who can
+	// fetch, while nobody has anything: of members that begin together the one that can may
+	// be the last, and their users are waiting.
+	hopelessTime = 300 * time.Millisecond
+
+	// unfinishedTime is how long they wait where somebody could: it may come again.
+	unfinishedTime = 5 * time.Second
+)
+
+// begun reports whether there is something to be lost by giving up: the file was there for
+// somebody, and this is not a pool of one.
+func (p *pool) begun() bool { return p.pinned && p.lastNumber > 1 }

@@ -214,8 +214,12 @@ func (t *Tracker) despair(p *pool) bool {
 
 func (t *Tracker) despairAt(p *pool) Instant {
 	patience := max(t.opts.Patience, 0)
-	if p.ofManifest() && t.opts.Patience >= 0 {
+	switch {
+	case t.opts.Patience < 0:
+	case p.ofManifest():
 		patience = despairTime
+	case p.begun():
+		patience = max(patience, unfinishedTime)
 	}
 	return max(p.meetsUntil, p.hopelessFrom.Add(patience))
 }
