@@ -50,6 +50,7 @@ func refuseName(s string) string {
 	}
 	for _, r := range s {
 		switch {
+		case 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9': // as most are
 		case r == '/' || r == '\\':
 			return "it has a path separator"
 		case r == ':':
@@ -87,7 +88,11 @@ var hidden = []*unicode.RangeTable{
 // looks at what stands before the first dot, without the spaces at its end.
 func isDevice(s string) bool {
 	base, _, _ := strings.Cut(s, ".")
-	base = strings.ToUpper(strings.TrimRight(base, " "))
+	base = strings.TrimRight(base, " ")
+	if len(base) > len("CONOUT$") {
+		return false
+	}
+	base = strings.ToUpper(base)
 	switch base {
 	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$":
 		return true
