@@ -1,31 +1,75 @@
 package catalogue
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
 
-// dictionary knows in which contents each word is.
+// dictionary knows in which contents each word is. A content comes with all of its words,
+// and goes with all of them.
 type dictionary struct {
-	words ordered[word]
+	words   ordered[word]
+	letters [36]set // the contents that have a word with this first letter, or digit
 }
 
 // word is a word and the contents that have it. Most are in one, which needs no set.
 type word struct {
-	text string
-	one  uint32
-	more *set // nil: one alone
+	start uint64 // the first bytes of text, so that few texts are looked at to find it
+	text  string
+	one   uint32
+	more  *set // nil: one alone
+}
+
+func newWord(text string, id uint32) word { return word{start: startOf(text), text: text, one: id} }
+
+// startOf returns the first eight bytes of a text as a number, by which texts compare as
+// they do. In words there is no zero byte.
+func startOf(text string) (start uint64) {
+	for i := range min(len(text), 8) {
+		start |= uint64(text[i]) << (56 - 8*i)
+	}
+	return start
 }
 
 func newDictionary() dictionary {
-	return dictionary{ordered[word]{compare: func(a, b word) int { return strings.Compare(a.text, b.text) }}}
+	return dictionary{words: ordered[word]{compare: func(a, b *word) int {
+		if a.start != b.start {
+			return cmp.Compare(a.start, b.start)
+		}
+		return strings.Compare(a.text, b.text)
+	}}}
 }
 
-func (d *dictionary) add(text string, id uint32) {
-	b, i, found := d.words.find(word{text: text})
+// letter returns the set for a prefix of one letter or digit, nil for any other prefix.
+func (d *dictionary) letter(prefix string) *set {
+	if len(prefix) != 1 {
+		return nil
+	}
+	switch c := prefix[0]; {
+	case 'a' <= c && c <= 'z':
+		return &d.letters[c-'a']
+	case '0' <= c && c <= '9':
+		return &d.letters[26+c-'0']
+	}
+	return nil
+}
+
+func (d *dictionary) add(id uint32, words []string) {
+	for _, text := range words {
+		d.addWord(text, id)
+		if s := d.letter(text[:1]); s != nil {
+			s.add(id)
+		}
+	}
+}
+
+func (d *dictionary) addWord(text string, id uint32) {
+	first := newWord(text, id)
+	b, i, found := d.words.find(&first)
 	if !found {
-		// A copy: text is a part of what a whole entry says.
-		d.words.insert(b, i, word{text: strings.Clone(text), one: id})
+		first.text = strings.Clone(text) // it is a part of what a whole entry says
+		d.words.insert(b, i, first)
 		return
 	}
 	w := &d.words.blocks[b][i]
@@ -39,8 +83,18 @@ func (d *dictionary) add(text string, id uint32) {
 	w.more.add(id)
 }
 
-func (d *dictionary) remove(text string, id uint32) {
-	b, i, found := d.words.find(word{text: text})
+func (d *dictionary) remove(id uint32, words []string) {
+	for _, text := range words {
+		d.removeWord(text, id)
+		if s := d.letter(text[:1]); s != nil {
+			s.remove(id)
+		}
+	}
+}
+
+func (d *dictionary) removeWord(text string, id uint32) {
+	old := newWord(text, 0)
+	b, i, found := d.words.find(&old)
 	if !found {
 		return
 	}
@@ -56,21 +110,12 @@ func (d *dictionary) remove(text string, id uint32) {
 }
 
 // having returns the contents that have words which begin with all of these; it is the
-// caller's. There is at least one of these.
-func (d *dictionary) having(prefixes []string) bitmap {
+// caller's. There is at least one of these, and numbers are below contents.
+func (d *dictionary) having(prefixes []string, contents int) bitmap {
 	var result bitmap
 	for k, prefix := range prefixes {
-		var has bitmap
-		for w := range d.words.from(word{text: prefix}) {
-			if !strings.HasPrefix(w.text, prefix) {
-				break
-			}
-			if w.more == nil {
-				has.add(w.one)
-			} else {
-				w.more.into(&has)
-			}
-		}
+		has := make(bitmap, (contents+63)/64)
+		d.with(prefix, &has)
 		if k == 0 {
 			result = has
 		} else {
@@ -81,6 +126,25 @@ func (d *dictionary) having(prefixes []string) bitmap {
 		}
 	}
 	return result
+}
+
+// with adds the contents that have a word which begins with a prefix.
+func (d *dictionary) with(prefix string, to *bitmap) {
+	if s := d.letter(prefix); s != nil {
+		s.into(to)
+		return
+	}
+	first := newWord(prefix, 0)
+	for w := range d.words.from(&first) {
+		switch {
+		case !strings.HasPrefix(w.text, prefix):
+			return
+		case w.more == nil:
+			to.add(w.one)
+		default:
+			w.more.into(to)
+		}
+	}
 }
 
 // searched returns the words to look for: each once, none that another begins with, long

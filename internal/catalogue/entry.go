@@ -60,9 +60,6 @@ type Entry struct {
 
 	// Private: the manifest names no address outside of the room.
 	Private bool
-	// Key is the id of the pool (room.Room.Pool) of the URL that the file was downloaded
-	// from; zero if it was not.
-	Key [32]byte
 	// Partial: the member does not hold all of it yet.
 	Partial bool
 }
@@ -190,8 +187,6 @@ type Query struct {
 	Name string
 	// ID is how the id of its manifest begins, in lower-case hexadecimal digits.
 	ID string
-	// Key is that of the entry.
-	Key [32]byte
 
 	Limit int // of results; 0 or more than MaxEntries: MaxEntries
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -26,7 +27,6 @@ type Index struct {
 	words    dictionary
 	byName   ordered[*content]
 	byID     ordered[*content] // of their manifests
-	byKey    map[[32]byte][]*content
 	entries  int
 	text     int
 }
@@ -42,18 +42,20 @@ type holder struct {
 
 func (h *holder) live(now time.Time) bool { return h.until.IsZero() || now.Before(h.until) }
 
-// content is what one or more members say of a manifest.
+// content is what one or more members say of a manifest. What a search of all looks at
+// comes first.
 type content struct {
 	number uint32
-	claim
-	entry  *Entry // that says so, without Names and Partial
-	folded string // its name
 	held   []holding
+	alone  [1]holding // what held is in while there is one holder
+	entry  *Entry     // that says so, without Names and Partial
+	folded string     // its name
+	claim
 }
 
 // claim is what is said. It is compared with ==.
 type claim struct {
-	manifest, key   [32]byte
+	manifest        [32]byte
 	name, inside    string // inside are the names inside, each with a separator after it
 	size            int64
 	files           uint32
@@ -72,14 +74,17 @@ func NewIndex() *Index {
 	return &Index{
 		holders: make(map[piece.NodeID]*holder),
 		words:   newDictionary(),
-		byName: ordered[*content]{compare: func(a, b *content) int {
-			return cmp.Or(strings.Compare(a.folded, b.folded), strings.Compare(a.name, b.name),
-				bytes.Compare(a.manifest[:], b.manifest[:]), cmp.Compare(a.number, b.number))
+		byName: ordered[*content]{compare: func(at, bt **content) int {
+			a, b := *at, *bt
+			if order := strings.Compare(a.folded, b.folded); order != 0 {
+				return order
+			}
+			return cmp.Or(strings.Compare(a.name, b.name), bytes.Compare(a.manifest[:], b.manifest[:]), cmp.Compare(a.number, b.number))
 		}},
-		byID: ordered[*content]{compare: func(a, b *content) int {
+		byID: ordered[*content]{compare: func(at, bt **content) int {
+			a, b := *at, *bt
 			return cmp.Or(bytes.Compare(a.manifest[:], b.manifest[:]), cmp.Compare(a.number, b.number))
 		}},
-		byKey: make(map[[32]byte][]*content),
 	}
 }
 
@@ -90,7 +95,7 @@ func claimOf(e *Entry) claim {
 		inside.WriteString(separator)
 	}
 	return claim{
-		manifest: e.Manifest, key: e.Key, name: e.Name, inside: inside.String(),
+		manifest: e.Manifest, name: e.Name, inside: inside.String(),
 		size: e.Size, files: e.Files, folder: e.Folder, private: e.Private,
 	}
 }
@@ -291,7 +296,7 @@ func (x *Index) Tidy(now time.Time, entries int) {
 
 // like returns the content of which the same is said. x.mu is held.
 func (x *Index) like(c *claim) *content {
-	for at := range x.byID.from(&content{claim: claim{manifest: c.manifest}}) {
+	for at := range x.fromID(c.manifest) {
 		switch {
 		case (*at).manifest != c.manifest:
 			return nil
@@ -302,11 +307,18 @@ func (x *Index) like(c *claim) *content {
 	return nil
 }
 
+// fromID returns the contents from a manifest on, in the order of their ids. x.mu is held.
+func (x *Index) fromID(manifest [32]byte) iter.Seq[**content] {
+	first := &content{claim: claim{manifest: manifest}}
+	return x.byID.from(&first)
+}
+
 // add puts a content in that nobody holds yet. x.mu is held.
 func (x *Index) add(said claim, words []string) *content {
 	c := &content{claim: said, folded: Fold(said.name)}
+	c.held = c.alone[:0]
 	c.entry = &Entry{
-		Manifest: c.manifest, Name: c.name, Folder: c.folder, Size: c.size, Files: c.files, Private: c.private, Key: c.key,
+		Manifest: c.manifest, Name: c.name, Folder: c.folder, Size: c.size, Files: c.files, Private: c.private,
 	}
 	if n := len(x.free); n > 0 {
 		c.number = x.free[n-1]
@@ -316,16 +328,11 @@ func (x *Index) add(said claim, words []string) *content {
 		c.number = uint32(len(x.contents))
 		x.contents = append(x.contents, c)
 	}
-	for _, w := range words {
-		x.words.add(w, c.number)
-	}
-	b, i, _ := x.byName.find(c)
+	x.words.add(c.number, words)
+	b, i, _ := x.byName.find(&c)
 	x.byName.insert(b, i, c)
-	b, i, _ = x.byID.find(c)
+	b, i, _ = x.byID.find(&c)
 	x.byID.insert(b, i, c)
-	if c.key != ([32]byte{}) {
-		x.byKey[c.key] = append(x.byKey[c.key], c)
-	}
 	return c
 }
 
@@ -343,19 +350,11 @@ func (x *Index) leave(h *holder, c *content) {
 	if last > 0 {
 		return
 	}
-	for _, w := range c.words() {
-		x.words.remove(w, c.number)
-	}
-	b, i, _ := x.byName.find(c)
+	x.words.remove(c.number, c.words())
+	b, i, _ := x.byName.find(&c)
 	x.byName.remove(b, i)
-	b, i, _ = x.byID.find(c)
+	b, i, _ = x.byID.find(&c)
 	x.byID.remove(b, i)
-	if c.key != ([32]byte{}) {
-		rest := slices.DeleteFunc(x.byKey[c.key], func(other *content) bool { return other == c })
-		if x.byKey[c.key] = rest; len(rest) == 0 {
-			delete(x.byKey, c.key)
-		}
-	}
 	x.contents[c.number] = nil
 	x.free = append(x.free, c.number)
 }
@@ -371,7 +370,7 @@ func (x *Index) Holders(manifest [32]byte, except piece.NodeID, limit int, now t
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var whole, partial sample
-	for at := range x.byID.from(&content{claim: claim{manifest: manifest}}) {
+	for at := range x.fromID(manifest) {
 		if (*at).manifest != manifest {
 			break
 		}

@@ -26,7 +26,7 @@ func (s *slow) search(q Query, now time.Time) []string {
 		}
 		for _, e := range entries {
 			if s.fits(&e, q) {
-				holders[fmt.Sprintf("%s\x00%x%q%x", e.Name, e.Manifest, e.Names, e.Key)]++
+				holders[fmt.Sprintf("%s\x00%x%q", e.Name, e.Manifest, e.Names)]++
 			}
 		}
 	}
@@ -40,8 +40,7 @@ func (s *slow) search(q Query, now time.Time) []string {
 }
 
 func (s *slow) fits(e *Entry, q Query) bool {
-	if q.Name != "" && Fold(q.Name) != Fold(e.Name) || !strings.HasPrefix(fmt.Sprintf("%x", e.Manifest), q.ID) ||
-		q.Key != [32]byte{} && q.Key != e.Key {
+	if q.Name != "" && Fold(q.Name) != Fold(e.Name) || !strings.HasPrefix(fmt.Sprintf("%x", e.Manifest), q.ID) {
 		return false
 	}
 	words := Words(strings.Join(append([]string{e.Name}, e.Names...), "/"))
@@ -72,9 +71,6 @@ func drawn(rng *rand.Rand) Entry {
 	e := Entry{Manifest: [32]byte{byte(rng.IntN(40)), 1}, Name: text(rng), Partial: rng.IntN(4) == 0}
 	if rng.IntN(3) > 0 { // mostly, all say the same of a manifest
 		e.Name = text(rand.New(rand.NewPCG(uint64(e.Manifest[0]), 9)))
-	}
-	if rng.IntN(2) == 0 {
-		e.Key = [32]byte{1 + e.Manifest[0]%5}
 	}
 	for range rng.IntN(3) {
 		e.Names = append(e.Names, text(rng))
@@ -131,8 +127,6 @@ func TestIndex_findsWhatLookingAtEverythingFinds(t *testing.T) {
 			case 0:
 				q.ID = fmt.Sprintf("%x", rng.IntN(40))
 			case 1:
-				q.Key = [32]byte{1 + byte(rng.IntN(5))}
-			case 2:
 				q.Name = text(rng)
 			}
 			var got, names []string
@@ -153,10 +147,18 @@ func TestIndex_findsWhatLookingAtEverythingFinds(t *testing.T) {
 		}
 		x.Tidy(now.Add(time.Hour), MaxEntries)
 		holders, entries, text := x.Size()
-		if holders+entries+text+len(x.words.words.blocks)+len(x.byName.blocks)+len(x.byID.blocks)+len(x.byKey) > 0 {
+		if holders+entries+text+len(x.words.words.blocks)+len(x.byName.blocks)+len(x.byID.blocks)+x.words.inLetters() > 0 {
 			t.Fatalf("seed %d: when all have gone there are %d holders, %d entries, %d bytes and %d words", seed, holders, entries, text, len(x.words.words.blocks))
 		}
 	}
+}
+
+// inLetters returns how many numbers are in the sets of letters.
+func (d *dictionary) inLetters() (n int) {
+	for i := range d.letters {
+		n += d.letters[i].n
+	}
+	return n
 }
 
 func TestNamesOf_namesFoldersFirstAndEachOnce(t *testing.T) {

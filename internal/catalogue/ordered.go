@@ -11,23 +11,41 @@ const blockSize = 256
 // ordered is a sorted list in which things are quickly found, put in and taken out: a
 // list of sorted blocks, none of them empty.
 type ordered[T any] struct {
-	compare func(a, b T) int
+	compare func(a, b *T) int
 	blocks  [][]T
 }
 
 // find returns where x is, or would be put: at i in block b, which is len(o.blocks) only
 // if there is none.
-func (o *ordered[T]) find(x T) (b, i int, found bool) {
+func (o *ordered[T]) find(x *T) (b, i int, found bool) {
 	// The last block that does not begin after x.
-	b, found = slices.BinarySearchFunc(o.blocks, x, func(block []T, x T) int { return o.compare(block[0], x) })
-	if found {
-		return b, 0, true
+	low, high := 0, len(o.blocks)
+	for low < high {
+		at := int(uint(low+high) / 2)
+		if c := o.compare(&o.blocks[at][0], x); c == 0 {
+			return at, 0, true
+		} else if c < 0 {
+			low = at + 1
+		} else {
+			high = at
+		}
 	}
-	if b = max(b-1, 0); b == len(o.blocks) {
+	if b = max(low-1, 0); b == len(o.blocks) {
 		return b, 0, false
 	}
-	i, found = slices.BinarySearchFunc(o.blocks[b], x, o.compare)
-	return b, i, found
+	block := o.blocks[b]
+	low, high = 0, len(block)
+	for low < high {
+		at := int(uint(low+high) / 2)
+		if c := o.compare(&block[at], x); c == 0 {
+			return b, at, true
+		} else if c < 0 {
+			low = at + 1
+		} else {
+			high = at
+		}
+	}
+	return b, low, false
 }
 
 // insert puts x where find has said, and returns its place, which is good until the next
@@ -69,7 +87,7 @@ func (o *ordered[T]) remove(b, i int) {
 }
 
 // from returns everything that does not come before x. The list does not change meanwhile.
-func (o *ordered[T]) from(x T) iter.Seq[*T] {
+func (o *ordered[T]) from(x *T) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		b, i, _ := o.find(x)
 		for ; b < len(o.blocks); b, i = b+1, 0 {

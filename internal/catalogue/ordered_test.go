@@ -13,7 +13,7 @@ func TestOrdered_isASortedList(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		o := ordered[int]{compare: cmp.Compare[int]}
+		o := ordered[int]{compare: func(a, b *int) int { return cmp.Compare(*a, *b) }}
 		var plain []int
 		span := []int{300, 5000, 100000}[seed%3]
 		for step := range 4000 {
@@ -22,7 +22,7 @@ func TestOrdered_isASortedList(t *testing.T) {
 				x = step // ascending
 			}
 			at, there := slices.BinarySearch(plain, x)
-			b, i, found := o.find(x)
+			b, i, found := o.find(&x)
 			if found != there {
 				t.Fatalf("seed %d, step %d: found %d: %v", seed, step, x, found)
 			}
@@ -38,7 +38,7 @@ func TestOrdered_isASortedList(t *testing.T) {
 			}
 			if step > 3000 && len(plain) > 0 { // shrink
 				k := rng.IntN(len(plain))
-				b, i, _ := o.find(plain[k])
+				b, i, _ := o.find(&plain[k])
 				o.remove(b, i)
 				plain = slices.Delete(plain, k, k+1)
 			}
@@ -58,7 +58,7 @@ func TestOrdered_isASortedList(t *testing.T) {
 		x := rng.IntN(span)
 		at, _ := slices.BinarySearch(plain, x)
 		got = got[:0]
-		for y := range o.from(x) {
+		for y := range o.from(&x) {
 			got = append(got, *y)
 		}
 		if !slices.Equal(got, plain[at:]) {

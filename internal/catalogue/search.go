@@ -22,13 +22,13 @@ func (x *Index) Search(q Query, now time.Time) Page {
 	defer x.mu.RUnlock()
 	var having bitmap
 	if len(words) > 0 {
-		having = x.words.having(words)
+		having = x.words.having(words, len(x.contents))
 	}
 	fits := func(c *content) bool { return len(words) == 0 || having.has(c.number) }
 	matches := having.count()
 	switch {
 	case len(words) > 0 && matches == 0:
-	case q.Key != [32]byte{} || q.ID != "" || q.Name != "":
+	case q.ID != "" || q.Name != "":
 		some := slices.DeleteFunc(x.named(&q), func(c *content) bool { return !fits(c) })
 		r.takeSorted(x, some)
 	case len(words) > 0 && matches < len(x.contents)/8:
@@ -50,27 +50,25 @@ func (x *Index) Search(q Query, now time.Time) Page {
 	return r.page
 }
 
-// named returns the contents that have the name, the beginning of an id and the key of a
-// query; it has at least one of these. x.mu is held.
+// named returns the contents that have the name and the beginning of an id of a query; it
+// has at least one of these. x.mu is held.
 func (x *Index) named(q *Query) []*content {
 	folded := Fold(q.Name)
 	is := func(c *content) bool {
-		return (q.Name == "" || c.folded == folded) && (q.Key == [32]byte{} || c.key == q.Key) &&
-			strings.HasPrefix(hex.EncodeToString(c.manifest[:]), q.ID)
+		return (q.Name == "" || c.folded == folded) && strings.HasPrefix(hex.EncodeToString(c.manifest[:]), q.ID)
 	}
 	var some []*content
 	switch {
-	case q.Key != [32]byte{}:
-		some = slices.Clone(x.byKey[q.Key])
 	case q.ID != "":
-		for c := range x.byID.from(&content{claim: claim{manifest: idOf(q.ID)}}) {
+		for c := range x.fromID(idOf(q.ID)) {
 			if !strings.HasPrefix(hex.EncodeToString((*c).manifest[:]), q.ID) {
 				break
 			}
 			some = append(some, *c)
 		}
 	default:
-		for c := range x.byName.from(&content{folded: folded}) {
+		first := &content{folded: folded}
+		for c := range x.byName.from(&first) {
 			if (*c).folded != folded {
 				break
 			}
@@ -93,7 +91,7 @@ func (r *result) expect(n int) { r.page.Found = make([]Found, 0, min(n, r.limit)
 
 // takeSorted takes contents by name. They are the caller's, which are put into order.
 func (r *result) takeSorted(x *Index, some []*content) {
-	slices.SortFunc(some, x.byName.compare)
+	slices.SortFunc(some, func(a, b *content) int { return x.byName.compare(&a, &b) })
 	r.expect(len(some))
 	for _, c := range some {
 		if !r.take(c) {

@@ -26,11 +26,15 @@ func (s *set) add(n uint32) bool {
 		s.n++
 		return true
 	}
-	i, found := slices.BinarySearch(s.few, n)
-	if found {
-		return false
+	if last := len(s.few) - 1; last < 0 || s.few[last] < n { // as new numbers are
+		s.few = append(s.few, n)
+	} else {
+		i, found := slices.BinarySearch(s.few, n)
+		if found {
+			return false
+		}
+		s.few = slices.Insert(s.few, i, n)
 	}
-	s.few = slices.Insert(s.few, i, n)
 	if s.n = len(s.few); s.n > maxFew {
 		for _, m := range s.few {
 			s.many.add(m)

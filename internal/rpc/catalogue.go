@@ -75,9 +75,6 @@ func (t *Tracker) search(ctx context.Context, q catalogue.Query) (page catalogue
 		q.Limit = catalogue.MaxEntries
 	}
 	x := &roomv1.SearchRequest{Words: q.Words, Name: q.Name, Id: q.ID, Limit: uint32(q.Limit)}
-	if q.Key != ([32]byte{}) {
-		x.Key = q.Key[:]
-	}
 	stream, err := t.shelf.Search(ctx, connect.NewRequest(x))
 	if err != nil {
 		return page, t.explain(ctx, FromWire(err))
@@ -139,16 +136,13 @@ func (t *Tracker) ReportUnreachable(ctx context.Context, holder piece.NodeID) (g
 }
 
 func encodeEntry(e *catalogue.Entry) *roomv1.Entry {
-	x := &roomv1.Entry{
+	return &roomv1.Entry{
 		Manifest: append([]byte(nil), e.Manifest[:]...), Name: e.Name, Folder: e.Folder, Size: uint64(e.Size), Files: e.Files,
 		Names: e.Names, Private: e.Private, Partial: e.Partial,
 	}
-	if e.Key != ([32]byte{}) {
-		x.Key = append([]byte(nil), e.Key[:]...)
-	}
-	return x
 }
 
+// decodeEntry reads an entry, which its user validates.
 func decodeEntry(x *roomv1.Entry) (e catalogue.Entry, err error) {
 	e = catalogue.Entry{
 		Name: x.GetName(), Folder: x.GetFolder(), Files: x.GetFiles(), Names: x.GetNames(), Private: x.GetPrivate(), Partial: x.GetPartial(),
@@ -156,21 +150,8 @@ func decodeEntry(x *roomv1.Entry) (e catalogue.Entry, err error) {
 	if e.Manifest, err = decodeID(x.GetManifest()); err != nil {
 		return e, err
 	}
-	if e.Key, err = decodeKey(x.GetKey()); err != nil {
-		return e, err
-	}
-	if e.Size, err = decodeBytes(x.GetSize()); err != nil {
-		return e, err
-	}
-	return e, e.Validate()
-}
-
-// decodeKey reads 32 bytes, or none.
-func decodeKey(raw []byte) (key [32]byte, err error) {
-	if len(raw) == 0 {
-		return key, nil
-	}
-	return decodeID(raw)
+	e.Size, err = decodeBytes(x.GetSize())
+	return e, err
 }
 
 // DecodeBatch reads and validates what a member publishes.
@@ -202,10 +183,7 @@ func DecodeBatch(x *roomv1.PublishRequest) (b catalogue.Batch, err error) {
 // DecodeQuery reads and validates what a member searches.
 func DecodeQuery(x *roomv1.SearchRequest) (q catalogue.Query, err error) {
 	q = catalogue.Query{Words: x.GetWords(), Name: x.GetName(), ID: x.GetId(), Limit: int(min(x.GetLimit(), catalogue.MaxEntries))}
-	if q.Key, err = decodeKey(x.GetKey()); err == nil {
-		err = q.Validate()
-	}
-	if err != nil {
+	if err = q.Validate(); err != nil {
 		return q, malformed("search", err)
 	}
 	return q, nil
@@ -234,6 +212,9 @@ func EncodePage(p catalogue.Page) []*roomv1.SearchResponse {
 
 func decodeFound(x *roomv1.Found) (f catalogue.Found, err error) {
 	e, err := decodeEntry(x.GetEntry())
+	if err == nil {
+		err = e.Validate()
+	}
 	if err != nil {
 		return f, err
 	}

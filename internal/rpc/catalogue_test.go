@@ -14,10 +14,10 @@ import (
 // FuzzCatalogue_decode: what is decoded of a member's message is within all bounds, and
 // says the same when it is sent again.
 func FuzzCatalogue_decode(f *testing.F) {
-	one := catalogue.Entry{Manifest: [32]byte{1}, Name: "a", Names: []string{"b"}, Key: [32]byte{2}, Size: 5, Files: 1, Folder: true}
+	one := catalogue.Entry{Manifest: [32]byte{1}, Name: "a", Names: []string{"b"}, Size: 5, Files: 1, Folder: true}
 	for _, m := range []proto.Message{
 		&roomv1.PublishRequest{Addr: ":1", To: 3, Add: []*roomv1.Entry{encodeEntry(&one)}, Remove: [][]byte{make([]byte, 32)}},
-		&roomv1.SearchRequest{Words: []string{"a b"}, Id: "0a", Key: make([]byte, 32), Limit: 1 << 31},
+		&roomv1.SearchRequest{Words: []string{"a b"}, Id: "0a", Limit: 1 << 31},
 		&roomv1.Found{Entry: encodeEntry(&one), Holders: 2, By: []*roomv1.Holder{{Id: make([]byte, 32), Name: "n\x1b", Addr: "h:1"}}},
 	} {
 		raw, err := proto.Marshal(m)

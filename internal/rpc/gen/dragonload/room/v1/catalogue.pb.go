@@ -41,8 +41,6 @@ type Entry struct {
 	Names []string `protobuf:"bytes,6,rep,name=names,proto3" json:"names,omitempty"`
 	// The manifest names no address outside of the room.
 	Private bool `protobuf:"varint,7,opt,name=private,proto3" json:"private,omitempty"`
-	// The pool of the URL that the file was downloaded from, 32 bytes; empty if it was not.
-	Key []byte `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
 	// The member does not hold all of it yet. Not set in an answer.
 	Partial       bool `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -126,13 +124,6 @@ func (x *Entry) GetPrivate() bool {
 		return x.Private
 	}
 	return false
-}
-
-func (x *Entry) GetKey() []byte {
-	if x != nil {
-		return x.Key
-	}
-	return nil
 }
 
 func (x *Entry) GetPartial() bool {
@@ -424,8 +415,6 @@ type SearchRequest struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// How the manifest's id begins: lower-case hexadecimal digits.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	// As in Entry; empty or 32 bytes.
-	Key []byte `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
 	// At most so many results; 0: all.
 	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -481,13 +470,6 @@ func (x *SearchRequest) GetId() string {
 		return x.Id
 	}
 	return ""
-}
-
-func (x *SearchRequest) GetKey() []byte {
-	if x != nil {
-		return x.Key
-	}
-	return nil
 }
 
 func (x *SearchRequest) GetLimit() uint32 {
@@ -892,7 +874,7 @@ var File_dragonload_room_v1_catalogue_proto protoreflect.FileDescriptor
 
 const file_dragonload_room_v1_catalogue_proto_rawDesc = "" +
 	"\n" +
-	"\"dragonload/room/v1/catalogue.proto\x12\x12dragonload.room.v1\"\xd5\x01\n" +
+	"\"dragonload/room/v1/catalogue.proto\x12\x12dragonload.room.v1\"\xc9\x01\n" +
 	"\x05Entry\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -900,9 +882,8 @@ const file_dragonload_room_v1_catalogue_proto_rawDesc = "" +
 	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x14\n" +
 	"\x05files\x18\x05 \x01(\rR\x05files\x12\x14\n" +
 	"\x05names\x18\x06 \x03(\tR\x05names\x12\x18\n" +
-	"\aprivate\x18\a \x01(\bR\aprivate\x12\x10\n" +
-	"\x03key\x18\b \x01(\fR\x03key\x12\x18\n" +
-	"\apartial\x18\t \x01(\bR\apartial\"\x8d\x01\n" +
+	"\aprivate\x18\a \x01(\bR\aprivate\x12\x18\n" +
+	"\apartial\x18\t \x01(\bR\apartialJ\x04\b\b\x10\t\"\x8d\x01\n" +
 	"\x0ePublishRequest\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x06R\x04from\x12\x0e\n" +
@@ -914,13 +895,12 @@ const file_dragonload_room_v1_catalogue_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x06R\aversion\"\x14\n" +
 	"\x12RenewLeaseResponse\"\x11\n" +
 	"\x0fWithdrawRequest\"\x12\n" +
-	"\x10WithdrawResponse\"q\n" +
+	"\x10WithdrawResponse\"e\n" +
 	"\rSearchRequest\x12\x14\n" +
 	"\x05words\x18\x01 \x03(\tR\x05words\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\tR\x02id\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\fR\x03key\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"U\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limitJ\x04\b\x04\x10\x05\"U\n" +
 	"\x0eSearchResponse\x12/\n" +
 	"\x05found\x18\x01 \x03(\v2\x19.dragonload.room.v1.FoundR\x05found\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\"\x94\x01\n" +
