@@ -127,8 +127,9 @@ type candidate struct {
 }
 
 // choose picks pieces to ask of p, up to batch bytes and one at least: those that the
-// fewest neighbours hold, ties broken by chance; full says that there were enough. It
-// forgets wants that are satisfied on the way, and asks for digests that are missing.
+// fewest neighbours hold, ties broken by chance; full says that there were enough. Where
+// nobody needs what comes here, it picks the first. It forgets wants that are satisfied on
+// the way, and asks for digests that are missing.
 func (n *Node) choose(p *neighbour, batch int64) (pieces []piece.Index, full bool) {
 	found, bytes := n.swap.found[:0], int64(0)
 	var unstated piece.Extents
@@ -136,6 +137,11 @@ func (n *Node) choose(p *neighbour, batch int64) (pieces []piece.Index, full boo
 	if len(p.wants) == 0 {
 		p.muteSince = 0
 		return nil, false
+	}
+	if n.nobodyLacks() {
+		if pieces, full := n.first(batch); len(pieces) > 0 {
+			return pieces, full
+		}
 	}
 	at := n.rng.IntN(len(p.wants))
 	most := min(len(p.wants), scanLimit)
@@ -177,6 +183,39 @@ func (n *Node) choose(p *neighbour, batch int64) (pieces []piece.Index, full boo
 		n.act(TellPeer{Peer: p.id, Message: AskStatements{Extents: slices.Clone(unstated.Runs())}})
 	}
 	return n.rarest(found, batch)
+}
+
+// nobodyLacks reports whether all neighbours hold everything, so that it is the same to
+// them which pieces come first here.
+func (n *Node) nobodyLacks() bool {
+	for _, p := range n.swap.order {
+		if p.has.Count() < n.have.Len() {
+			return false
+		}
+	}
+	return true
+}
+
+// first picks the first pieces that may be asked for. So the hash of the whole file keeps up
+// with what comes, files of a folder are complete one after the other, and holders read in
+// one go. It picks none where digests are missing.
+func (n *Node) first(batch int64) (pieces []piece.Index, full bool) {
+	i, ok := n.nextLacking(0)
+	for seen := 0; ok && seen < maxScan; seen++ {
+		if n.digests[i].IsZero() {
+			return nil, false
+		}
+		if n.asking[i] == 0 && !n.underWay(i) {
+			length := n.layout.Length(i)
+			if full = len(pieces) == maxPieces || len(pieces) > 0 && length > batch; full {
+				break
+			}
+			pieces = append(pieces, i)
+			batch -= length
+		}
+		i, ok = n.nextLacking(i + 1)
+	}
+	return pieces, full || len(pieces) > 0 && batch < n.meanLength()
 }
 
 // rarest takes the first of the candidates.
