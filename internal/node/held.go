@@ -335,7 +335,9 @@ func (d *download) openHeld(h *held) error {
 		if err != nil || !found || !info.Mode().IsRegular() || info.Size() != kept.Size || !info.ModTime().Equal(kept.Modified) {
 			return errNotHeld
 		}
-		o.Files = []store.SharedFile{{Path: filepath.Base(h.Path), Stamp: store.StampOf(info)}}
+		stamp := store.StampOf(info)
+		stamp.Changed = 0 // as it is now, not as it was when it was hashed
+		o.Files = []store.SharedFile{{Path: filepath.Base(h.Path), Stamp: stamp}}
 	}
 	o.Layout, o.Digests = h.pin().Layout(), h.digests
 	if d.want != nil {

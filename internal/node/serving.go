@@ -105,7 +105,7 @@ func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
 	}
 	o := store.SharedOptions{Disk: n.opts.Disk, Root: root, Layout: d.want.layout, Digests: d.want.digests, Log: n.log}
 	for _, f := range files {
-		o.Files = append(o.Files, store.SharedFile{Path: f.Path, Stamp: store.Stamp{Size: f.Size, Modified: f.Modified, Inode: f.Inode}})
+		o.Files = append(o.Files, store.SharedFile{Path: f.Path, Stamp: store.Stamp{Size: f.Size, Modified: f.Modified, Inode: f.Inode, Changed: f.Changed}})
 	}
 	o.Changed = func(_ int, lost piece.Extent, _ error) {
 		d.inbox.post(swarm.PiecesLost{Extents: []piece.Extent{lost}})

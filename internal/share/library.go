@@ -109,6 +109,7 @@ type Library struct {
 	db      *bbolt.DB
 	watcher *watcher
 	wake    chan struct{} // holds one when the keeper has to look at its list anew
+	now     func() time.Time
 
 	mu      sync.Mutex // guards what follows
 	entries map[uint64]*entry
@@ -151,7 +152,7 @@ func Open(o Options) (*Library, error) {
 		o.Log.Warn("the list of shares was damaged; it was put aside and a new one begun", "aside", aside)
 	}
 	l := &Library{
-		o: o, log: o.Log, db: db, wake: make(chan struct{}, 1),
+		o: o, log: o.Log, db: db, wake: make(chan struct{}, 1), now: time.Now,
 		entries: make(map[uint64]*entry), offered: make(map[Manifest][]*entry),
 	}
 	err = l.readAll(func(number uint64, a about) {
@@ -225,6 +226,9 @@ type File struct {
 	Size     int64
 	Modified int64  // nanoseconds since 1970
 	Inode    uint64 // 0 where the system does not tell
+	// Changed is when anything of it changed last (nanoseconds since 1970), if as long as it
+	// is that and the rest the same, its bytes are those that were hashed; else 0.
+	Changed int64
 }
 
 // Content returns the manifest of a share with the folder that its files lie in and the
@@ -241,8 +245,8 @@ func (l *Library) Content(s Share) (t *manifest.Torrent, folder string, files []
 	if err != nil {
 		return nil, "", nil, err
 	}
-	for _, f := range found.files {
-		files = append(files, File{f.path, f.size, f.modified, f.inode})
+	for k, f := range found.files {
+		files = append(files, File{f.path, f.size, f.modified, f.inode, found.proofs[k].holds(l.now())})
 	}
 	if !info.IsDir() {
 		files[0].Path = filepath.Base(s.Spec.Path)

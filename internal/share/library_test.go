@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -405,6 +406,73 @@ func TestLibrary_putsADamagedFileAside(t *testing.T) {
 	defer l.Close()
 	if _, err := os.Stat(db + ".damaged"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What was hashed is known to be unchanged by its time of change, for a day, also to the
+// next process; not what was written just before, and not what was changed since.
+func TestLibrary_provesThatFilesHaveNotChanged(t *testing.T) {
+	b := newBench(t)
+	later := time.Duration(0)
+	add := func() map[string]File {
+		t.Helper()
+		b.now = func() time.Time { return time.Now().Add(later) }
+		s, _, err := b.Add(t.Context(), Spec{Path: b.dir, Room: "r", Name: "n"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, files, err := b.Content(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := make(map[string]File)
+		for _, f := range files {
+			found[f.Path] = f
+		}
+		return found
+	}
+	at := b.write("a", "one")
+	info, err := os.Stat(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := changedOf(info)
+	if want == 0 {
+		t.Skip("the system does not tell when a file has changed")
+	}
+	later = -time.Hour // as if it had been written this very moment
+	if got := add()["a"].Changed; got != 0 {
+		t.Errorf("what was written just now is proved by %d", got)
+	}
+	later = time.Hour
+	b.write("b", "two")
+	files := add()
+	if files["a"].Changed != 0 || files["b"].Changed == 0 {
+		t.Errorf("of two files the second was hashed later than it was written: %+v", files)
+	}
+	proved := files["b"].Changed
+	b.close()
+	b.open()
+	if got := add()["b"].Changed; got != proved {
+		t.Errorf("the next process has %d instead of %d", got, proved)
+	}
+	later = proofLasts + 2*time.Hour
+	if got := add()["b"].Changed; got != 0 {
+		t.Errorf("after a day it is still %d", got)
+	}
+}
+
+func TestProofs_areReadAsTheyWereWritten(t *testing.T) {
+	all := []proof{{}, {changed: 1_700_000_000_123_456_789, at: 1_700_000_100}, {changed: 5, at: 6}}
+	data := encodeProofs(all)
+	if got := decodeProofs(data, len(all)); !slices.Equal(got, all) {
+		t.Errorf("%v", got)
+	}
+	nothing := make([]proof, len(all))
+	for name, bad := range map[string][]byte{"none": nil, "cut short": data[:len(data)-1], "too long": append(data[:len(data):len(data)], 0)} {
+		if got := decodeProofs(bad, len(all)); !slices.Equal(got, nothing) {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ type seen struct {
 type survey struct {
 	files   []seen // in the manifest's order
 	folders []string
+	proofs  []proof // of files, as many; not part of what is compared, and stored apart
 }
 
 var errSurvey = errors.New("a survey that cannot be read")
@@ -116,6 +117,7 @@ var (
 	aboutKey     = []byte("about")
 	torrentKey   = []byte("torrent")
 	surveyKey    = []byte("survey")
+	proofsKey    = []byte("proofs") // may be missing
 )
 
 // about is the part of a share's record that is always in memory.
@@ -194,7 +196,7 @@ func (l *Library) save(number uint64, a about, t *manifest.Torrent, s *survey) e
 		if err != nil {
 			return err
 		}
-		for _, one := range []struct{ key, value []byte }{{aboutKey, description}, {torrentKey, text.Bytes()}, {surveyKey, s.encode()}} {
+		for _, one := range []struct{ key, value []byte }{{aboutKey, description}, {torrentKey, text.Bytes()}, {surveyKey, s.encode()}, {proofsKey, encodeProofs(s.proofs)}} {
 			if err := b.Put(one.key, one.value); err != nil {
 				return err
 			}
@@ -276,7 +278,9 @@ func (l *Library) load(number uint64) (t *manifest.Torrent, s *survey, err error
 		}
 		b := all.Bucket(keyOf(number))
 		torrent = bytes.Clone(b.Get(torrentKey))
-		s, err = decodeSurvey(b.Get(surveyKey))
+		if s, err = decodeSurvey(b.Get(surveyKey)); err == nil {
+			s.proofs = decodeProofs(b.Get(proofsKey), len(s.files))
+		}
 		return err
 	})
 	if err == nil {
@@ -330,25 +334,27 @@ type memory struct {
 
 type remembered struct {
 	torrent *manifest.Torrent
-	files   map[string]int // path -> index in the torrent and in ids
+	files   map[string]int // path -> index in the torrent, in ids and in proofs
 	ids     []seen
+	proofs  []proof
 }
 
 // maxRemembered bounds the manifests that one scan holds to look files up in.
 const maxRemembered = 4
 
-// digests returns the digests of a file's pieces, nil if they are not known.
-func (m *memory) digests(own uint64, path string, id identity, length int64) []piece.Digest {
-	if d := m.from(own, path, id, length); d != nil {
-		return d
+// digests returns the digests of a file's pieces, nil if they are not known, with what
+// proves that they still are.
+func (m *memory) digests(own uint64, path string, id identity, length int64) ([]piece.Digest, proof) {
+	if d, p := m.from(own, path, id, length); d != nil {
+		return d, p
 	}
 	if number, there, ok := m.library.owner(id); ok {
 		return m.from(number, there, id, length)
 	}
-	return nil
+	return nil, proof{}
 }
 
-func (m *memory) from(number uint64, path string, id identity, length int64) []piece.Digest {
+func (m *memory) from(number uint64, path string, id identity, length int64) ([]piece.Digest, proof) {
 	r, tried := m.loaded[number]
 	if !tried {
 		if len(m.loaded) >= maxRemembered {
@@ -358,17 +364,17 @@ func (m *memory) from(number uint64, path string, id identity, length int64) []p
 		m.loaded[number] = r
 	}
 	if r == nil {
-		return nil
+		return nil, proof{}
 	}
 	at, found := r.files[path]
 	if !found || r.ids[at].identity != id {
-		return nil
+		return nil, proof{}
 	}
 	from := r.torrent.Layout(at)
 	if length < from.PieceLength || len(r.torrent.Files[at].Pieces) != from.Count() {
-		return nil
+		return nil, proof{}
 	}
-	return from.Coarsen(r.torrent.Files[at].Pieces, length)
+	return from.Coarsen(r.torrent.Files[at].Pieces, length), r.proofs[at]
 }
 
 // remembered is load for memory; nil if there is nothing.
@@ -380,7 +386,7 @@ func (l *Library) remembered(number uint64) *remembered {
 	if err != nil {
 		return nil
 	}
-	r := &remembered{torrent: t, files: make(map[string]int, len(s.files)), ids: s.files}
+	r := &remembered{torrent: t, files: make(map[string]int, len(s.files)), ids: s.files, proofs: s.proofs}
 	for k, f := range s.files {
 		r.files[f.path] = k
 	}

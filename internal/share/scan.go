@@ -26,6 +26,7 @@ type scan struct {
 	busy   bool // some were left out
 	survey survey
 	found  map[string]identity
+	proofs map[string]proof
 }
 
 // openShared returns a file system that holds the share's path and the name of it there. It
@@ -52,7 +53,7 @@ func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*ma
 	}
 	defer func() { _ = root.Close() }() // was only read
 	memory := &memory{library: s.library, loaded: make(map[uint64]*remembered)}
-	s.found, s.survey, s.busy = make(map[string]identity), survey{}, false
+	s.found, s.proofs, s.survey, s.busy = make(map[string]identity), make(map[string]proof), survey{}, false
 	t, skipped, err := manifest.BuildTorrent(ctx, root.FS(), name, manifest.BuildOptions{
 		Name: s.spec.Name, Private: s.spec.Private, WebSeeds: s.spec.webSeeds(name == "."),
 		CreatedBy: s.library.o.CreatedBy, Workers: s.library.o.Workers, Progress: progress,
@@ -63,7 +64,12 @@ func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*ma
 		Known: func(file string, info fs.FileInfo, length int64) []piece.Digest {
 			id := identityOf(info)
 			s.found[file] = id
-			return memory.digests(s.number, file, id, length)
+			digests, proved := memory.digests(s.number, file, id, length)
+			if digests == nil {
+				proved = proofOf(info, s.library.now()) // it is hashed from now on
+			}
+			s.proofs[file] = proved
+			return digests
 		},
 	})
 	if err != nil {
@@ -71,6 +77,7 @@ func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*ma
 	}
 	for _, f := range t.Files {
 		s.survey.files = append(s.survey.files, seen{f.Path, s.found[f.Path]})
+		s.survey.proofs = append(s.survey.proofs, s.proofs[f.Path])
 	}
 	s.survey.folders = t.Folders
 	return t, skipped, nil

@@ -34,8 +34,10 @@ func StampOf(info fs.FileInfo) Stamp {
 
 // SharedFile is a file of a Shared content.
 type SharedFile struct {
-	Path  string // below SharedOptions.Root, with slashes
-	Stamp Stamp  // as it was when it was hashed
+	Path string // below SharedOptions.Root, with slashes
+	// Stamp is as it was when it was hashed. As long as all of it is the same the bytes are
+	// believed to be so too, unless Changed is 0: then they are hashed again.
+	Stamp Stamp
 }
 
 // SharedOptions say what a Shared content is.
@@ -209,8 +211,10 @@ func (s *Shared) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// read fills buf with piece i of file k and compares it with its digest, unless that was
-// done a short while ago and the file is the same before and after.
+// read fills buf with piece i of file k and compares it with its digest, unless the file
+// is the same before and after as when that was done: a short while ago, or when all of it
+// was hashed. Whoever writes moves the time of change before the first byte, so that what
+// was read under the same time is what was hashed.
 func (s *Shared) read(k int, i piece.Index, buf []byte) error {
 	stamp, err := s.look(k)
 	if err != nil {
@@ -228,6 +232,7 @@ func (s *Shared) read(k int, i piece.Index, buf []byte) error {
 	s.mu.Lock()
 	known := s.memory.has(i, s.again) && s.seen[k] == stamp
 	s.mu.Unlock()
+	known = known || stamp.Changed != 0 && stamp == s.o.Files[k].Stamp && it.value.stamp == stamp
 	if known {
 		if after, err := s.look(k); err == nil && after == stamp {
 			return nil

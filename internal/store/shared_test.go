@@ -25,7 +25,9 @@ func (g *grove) shared(change func(o *SharedOptions)) *Shared {
 		if err != nil {
 			g.t.Fatal(err)
 		}
-		o.Files = append(o.Files, SharedFile{file.Path, StampOf(info)})
+		stamp := StampOf(info)
+		stamp.Changed = 0 // nothing is believed of what was written just now
+		o.Files = append(o.Files, SharedFile{file.Path, stamp})
 	}
 	if change != nil {
 		change(&o)
@@ -162,6 +164,43 @@ func TestShared_neverServesWhatHasChanged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A file of which all is as it was when it was hashed is not hashed again, and is as soon
+// as it is not: whoever sets the time of writing back does not get away with it.
+func TestShared_believesTheTimeOfChange(t *testing.T) {
+	t.Parallel()
+	g := newGrove(t, someFiles)
+	i := g.pieces(3)[2]
+	path := filepath.Join(g.dir, "mine", "big")
+	// As if other bytes had been there when it was hashed: only hashing can tell.
+	lie := func(o *SharedOptions) {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Files[3].Stamp = StampOf(info)
+		o.Digests = slices.Clone(o.Digests)
+		o.Digests[i] = piece.Digest{1}
+	}
+	s := g.shared(lie)
+	if s.o.Files[3].Stamp.Changed == 0 {
+		t.Skip("the system does not tell when a file has changed")
+	}
+	if got, err := s.ReadPiece(i, nil); err != nil || !bytes.Equal(got, g.bytes(i)) {
+		t.Fatalf("it was hashed: %v", err)
+	}
+	for hashed, now := s.o.Files[3].Stamp, s.o.Files[3].Stamp; now == hashed; { // until the clock has moved
+		err := os.Chtimes(path, time.Time{}, time.Unix(0, hashed.Modified))
+		info, statErr := os.Stat(path)
+		if err := errors.Join(err, statErr); err != nil {
+			t.Fatal(err)
+		}
+		now = StampOf(info)
+	}
+	if _, err := s.ReadPiece(i, nil); !errors.Is(err, ErrChanged) {
+		t.Errorf("it was not hashed: %v", err)
 	}
 }
 
