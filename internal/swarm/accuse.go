@@ -56,16 +56,6 @@ func (n *Node) accused(p *neighbour, a *Accuse) {
 	n.judge(d)
 }
 
-// mayAccuse bounds the accusations of a neighbour.
-func (p *neighbour) mayAccuse(now Instant) bool {
-	p.accusedFrom = max(p.accusedFrom, now.Add(-maxAccusations*accusationTime))
-	if p.accusedFrom.Add(accusationTime) > now {
-		return false
-	}
-	p.accusedFrom = p.accusedFrom.Add(accusationTime)
-	return true
-}
-
 // disagree takes in a statement that says otherwise of a piece than is known here.
 func (n *Node) disagree(s *Statement, i piece.Index) {
 	var known *Statement

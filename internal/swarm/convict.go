@@ -79,15 +79,3 @@ func (n *Node) onTrial(id piece.NodeID) bool {
 	_, convicted := n.trust.convicted[id]
 	return convicted || n.trust.blamed(id) > 0
 }
-
-// setAside asks nothing more of a neighbour that has sent wrong bytes time and again: it
-// stays one until it has had its say.
-func (n *Node) setAside(p *neighbour) {
-	for e := range p.has.Extents {
-		n.doubted.Add(e)
-	}
-	for e := range n.have.Extents {
-		n.doubted.Remove(e)
-	}
-	n.takeHolds(p, Holds{Have: piece.NewBitfield(n.have.Len())})
-}

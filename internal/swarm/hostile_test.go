@@ -400,3 +400,70 @@ func TestNode_doesNotWaitForOneThatBringsNothing(t *testing.T) {
 		}
 	}
 }
+
+// A member that comes back again and again gets no more than one that stays.
+func TestNode_keepsTheRecordOfOneThatComesBack(t *testing.T) {
+	t.Parallel()
+	again := []swarm.Event{swarm.PeerDown{Peer: id("A")}, swarm.PeerUp{Peer: id("A"), Addr: "a:1"}}
+	t.Run("statements", func(t *testing.T) {
+		t.Parallel()
+		v := pinnedVictim()
+		v.hear(again...)
+		for i := range piece.Index(80) { // each a statement of its own
+			v.hear(said("B", stated("B", digestOf, i)))
+		}
+		ask := said("A", swarm.AskStatements{Extents: []piece.Extent{{Count: 160}}})
+		told := func() (n int) {
+			for _, a := range only[swarm.TellPeer](v.hear(ask)) {
+				if _, ok := a.Message.(swarm.Statement); ok {
+					n++
+				}
+			}
+			return n
+		}
+		if n := told(); n != 80 {
+			t.Fatalf("is told %d statements, want all 80", n)
+		}
+		v.hear(again...)
+		if n := told(); n != 80 {
+			t.Errorf("having begun anew it is told %d statements, want all 80", n)
+		}
+		n := 0
+		for range 50 {
+			v.hear(again...)
+			n += told()
+		}
+		if n > 1 {
+			t.Errorf("coming back 50 times at once it is told %d statements", n)
+		}
+		v.hear(said("B", stated("B", digestOf, 90)))
+		if n := told(); n != 1 {
+			t.Errorf("it is told %d statements, want the one that is new to it", n)
+		}
+	})
+	t.Run("wrong pieces", func(t *testing.T) {
+		t.Parallel()
+		v := pinnedVictim()
+		v.hear(said("B", stated("B", digestOf, everyPiece()...)))
+		wrong := 0
+		for range 50 {
+			out := append(v.hear(again...), v.hear(said("A", holds(hostilePin)))...)
+			for _, f := range only[swarm.FetchPeer](out) {
+				if f.Peer == id("A") {
+					wrong++
+					v.hear(swarm.PeerEnded{Request: f.Request, Wrong: f.Pieces[:1]})
+				}
+			}
+		}
+		if wrong != 3 {
+			t.Errorf("takes %d wrong pieces of one that comes back after each, want 3", wrong)
+		}
+	})
+}
+
+func everyPiece() (all []piece.Index) {
+	for i := range piece.Index(hostilePin.Layout().Count()) {
+		all = append(all, i)
+	}
+	return all
+}

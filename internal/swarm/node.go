@@ -335,6 +335,9 @@ func (n *Node) begin(pin piece.Pin, incarnation uint64) {
 	n.swap.heard = [2]piece.Extents{}
 	n.flushAt = never
 	n.begunAnew()
+	for _, k := range n.swap.known {
+		k.record.begin()
+	}
 	n.wholeAt = 0
 	if n.received.active == 0 {
 		n.received.start(n.now)

@@ -69,10 +69,14 @@ type acquaintance struct {
 	failed  int
 	retryAt Instant
 	shunned bool // it served wrong bytes
+
+	record record
 }
 
 // neighbour is a member with which a stream is open.
 type neighbour struct {
+	*record
+
 	id      piece.NodeID
 	has     piece.Bitfield
 	said    *Holds        // what it holds, while this node does not know the generation or has another
@@ -83,24 +87,21 @@ type neighbour struct {
 	astray  bool          // it has not the room's own
 	doubtTo Instant       // until when it is not believed about the trackers of others
 
-	here        bool          // it has said that it has this node's generation
-	charged     piece.Index   // the piece of which it was told what it has stated wrongly
-	chargedAt   Instant       // 0: none
-	answered    piece.Extents // pieces of which it was told that this node stands by its word
-	accusedFrom Instant       // see mayAccuse
-	claimedTo   Instant       // until when claims of it are not answered
-	wants       []piece.Index // pieces it has that this node had not when it heard so
-	isDirty     bool
-	requests    []*peerRequest
-	busyFor     time.Duration // when it was last to be asked
-	line        meter
-	unsure      piece.Extents  // pieces that it did not send when asked
-	asked       piece.Bitfield // pieces whose statement was asked for lately
-	failures    int
-	silences    int     // times in a row that it sent next to nothing
-	muteSince   Instant // since when digests of what it holds are not known; 0: they are
-	retryAt     Instant
-	wrong       int
+	here      bool          // it has said that it has this node's generation
+	charged   piece.Index   // the piece of which it was told what it has stated wrongly
+	chargedAt Instant       // 0: none
+	answered  piece.Extents // pieces of which it was told that this node stands by its word
+	wants     []piece.Index // pieces it has that this node had not when it heard so
+	isDirty   bool
+	requests  []*peerRequest
+	busyFor   time.Duration // when it was last to be asked
+	line      meter
+	unsure    piece.Extents  // pieces that it did not send when asked
+	asked     piece.Bitfield // pieces whose statement was asked for lately
+	failures  int
+	silences  int     // times in a row that it sent next to nothing
+	muteSince Instant // since when digests of what it holds are not known; 0: they are
+	retryAt   Instant
 
 	unsureUntil Instant // when it is believed again to hold unsure
 
@@ -191,7 +192,7 @@ func (n *Node) peerUp(id piece.NodeID, addr string) {
 		n.act(HangUp{Peer: id})
 		return
 	}
-	p := &neighbour{id: id, accusedFrom: n.now.Add(-maxAccusations * accusationTime)}
+	p := &neighbour{id: id, record: &k.record}
 	p.line.window = time.Second
 	n.swap.order = slices.Insert(n.swap.order, at, p)
 	n.swap.everMet = true
@@ -248,9 +249,7 @@ func (n *Node) peerDown(id piece.NodeID) {
 		k.dialing, k.up = false, false
 		k.failed++
 		k.retryAt = n.now.Add(redialTime << min(k.failed-1, 5))
-		if !k.shunned && (k.failed > maxDials || k.addr.Addr == "") {
-			delete(n.swap.known, id)
-		}
+		n.forgetStranger(id, k)
 	}
 	at, there := n.findNeighbour(id)
 	if !there {
@@ -424,7 +423,7 @@ func (n *Node) holdsNothing(p *neighbour) {
 
 // holds notes that a neighbour holds the pieces of e.
 func (n *Node) holds(p *neighbour, e piece.Extent) {
-	if !e.Valid(n.have.Len()) || p.has.Len() != n.have.Len() {
+	if p.aside || !e.Valid(n.have.Len()) || p.has.Len() != n.have.Len() {
 		return
 	}
 	for i := e.First; i < e.End(); i++ {
@@ -547,8 +546,8 @@ func (n *Node) peerEnded(ev PeerEnded) {
 		}
 	}
 	switch {
-	case p.wrong < maxWrong, n.trust.inconsistent:
-	case n.onTrial(p.id):
+	case p.wrong < maxWrong:
+	case n.trust.inconsistent, n.onTrial(p.id):
 		n.setAside(p)
 	default:
 		if k := n.swap.known[p.id]; k != nil && !k.shunned {
@@ -599,9 +598,10 @@ func (n *Node) askAfresh(i piece.Index, senders ...piece.NodeID) {
 	for _, id := range senders {
 		if k := n.swap.known[id]; k != nil {
 			k.shunned = false
+			k.record.wrong = max(k.record.wrong-1, 0)
+			n.takeBack(k)
 		}
 		if p := n.neighbour(id); p != nil {
-			p.wrong = max(p.wrong-1, 0)
 			n.holds(p, piece.Extent{First: i, Count: 1})
 		}
 	}
@@ -612,10 +612,11 @@ func (n *Node) askAfresh(i piece.Index, senders ...piece.NodeID) {
 func (n *Node) forgive() {
 	clear(n.swap.wrong)
 	for _, p := range n.swap.order {
-		p.wrong = 0
+		n.takeBack(n.swap.known[p.id])
 	}
 	for _, k := range n.swap.known {
 		k.shunned = false
+		k.record.wrong, k.record.aside = 0, false
 	}
 }
 
@@ -659,8 +660,9 @@ func (n *Node) checkPeers() {
 		return
 	}
 	var again []*acquaintance
-	for _, k := range n.swap.known {
-		if !k.up && !k.dialing && k.retryAt <= n.now && k.addr.Addr != "" {
+	for id, k := range n.swap.known {
+		n.forgetStranger(id, k)
+		if !k.up && !k.dialing && k.failed <= maxDials && k.retryAt <= n.now && k.addr.Addr != "" {
 			again = append(again, k)
 		}
 	}

@@ -204,7 +204,9 @@ func (n *Node) tellStatements(p *neighbour, extents []piece.Extent) {
 	tell := func(s int32) {
 		if s != 0 && s != sent && !told[s] {
 			sent, told[s] = s, true
-			n.act(TellPeer{Peer: p.id, Message: *n.trust.statements[s-1]})
+			if p.mayHear(n.now, int(s-1), len(n.trust.statements)) {
+				n.act(TellPeer{Peer: p.id, Message: *n.trust.statements[s-1]})
+			}
 		}
 	}
 	for _, e := range extents {
