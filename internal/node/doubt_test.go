@@ -85,6 +85,44 @@ func TestFault33RightChecksumPoisonedPool(t *testing.T) {
 	}
 }
 
+// Two who have poisoned the same part alike second each other: that must not make a right
+// checksum look wrong.
+func TestFault33RightChecksumPoisonedByTwo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 4<<20)
+	s.set(func() {
+		s.perConn = 2 << 20
+		s.handle = func(w http.ResponseWriter, r *http.Request) {
+			if auditsPoison(r) {
+				w = cut{w}
+			}
+			s.file(w, r)
+		}
+	})
+	b := newLab(t)
+	n := b.run()
+	var served atomic.Int64
+	b.cheat(s, poison(&served))
+	b.cheat(s, poison(&served))
+	spec := s.roomSpec(t)
+	spec.Checksums = []node.Checksum{{Algorithm: "sha-256", Hex: sum(s.data)}}
+	r := download(t, t.Context(), n, spec)
+	saved := r.result(t)
+	s.check(t, saved)
+	if served.Load() == 0 {
+		t.Fatal("the poisoned piece was not asked for")
+	}
+	if saved.Checked != "checksum" {
+		t.Errorf("checked=%s, want checksum", saved.Checked)
+	}
+	if codes := r.warnings(); !slices.Contains(codes, "parts-doubted") || !slices.Contains(codes, "wrong-statement") {
+		t.Errorf("got warnings %v, want parts-doubted and wrong-statement among them", codes)
+	}
+	if sent := s.sent.Load(); sent > 2*int64(len(s.data)) {
+		t.Errorf("the origin sent %d bytes of a file of %d", sent, len(s.data))
+	}
+}
+
 // cut sends no body.
 type cut struct{ http.ResponseWriter }
 

@@ -267,7 +267,7 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		sum, got  []byte
 	}{{"sha-256", whole.sha256, sums.SHA256[:]}, {"sha-512", whole.sha512, sums.Sums[crypto.SHA512]}}
 
-	compared := basis.Compared || basis.Checksum
+	compared := basis.OwnOnly || basis.Checksum
 	checked = "unproven"
 	sources, same := d.addresses.sources(g)
 	switch {

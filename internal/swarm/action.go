@@ -138,7 +138,6 @@ func (Quit) action()          {}
 type Basis struct {
 	Checksum  bool // every piece matches its digest in a manifest; the rest says nothing then
 	OwnOnly   bool // every byte was read by this member itself from one pinned version
-	Compared  bool // after Mismatched: every byte was, or by two others that state the same
 	Confirmed int  // members that state every piece alike; 0: nobody has counted
 	Audited   int  // leaves compared with the origin and found equal
 }

@@ -127,7 +127,7 @@ type (
 	Finished struct{}
 
 	// Mismatched ends Finish too: the file is not what the digest of the whole of it says,
-	// and its Basis was neither Checksum nor Compared.
+	// and its Basis was neither Checksum nor OwnOnly.
 	Mismatched struct{}
 
 	// Woke: the machine has slept. The driver makes all connections anew; it hands this

@@ -14,7 +14,9 @@ import (
 //
 // Where several members have the same digest, as they mostly do, each reads first what
 // none of the others comes before it for, and tells what it has read. So all of them
-// together cost the origin a copy more, not one each.
+// together cost the origin a copy more, not one each. But two who lie alike could make a
+// right digest look wrong by that: if the file still is not what its digest says, what others
+// have compared is read here as well before anybody is told so.
 
 const (
 	// compareBatch is how many pieces are chosen to be read at a time.
@@ -38,6 +40,7 @@ func (n *Node) mismatched() {
 	if !t.mismatched {
 		n.warn(WarnDoubted)
 	}
+	t.ownCompared = t.ownCompared || n.allCompared()
 	t.mismatched, t.mended, t.secondedAt = true, false, n.now
 	n.lastProgress, n.progressAt, n.trickle, n.warnedIdle = n.now, n.now, 0, false
 }
@@ -60,10 +63,11 @@ func (n *Node) noteSeconds(s *Statement) {
 	}
 }
 
-// compared reports whether piece i was read by this node itself or by two others alike.
+// compared reports whether piece i was read by this node itself or, unless that has led to
+// nothing, by two others alike.
 func (n *Node) compared(i piece.Index) bool {
 	_, seconded := n.trust.seconds[i]
-	return n.own.Has(i) || seconded
+	return n.own.Has(i) || seconded && !n.trust.ownCompared
 }
 
 func (n *Node) allCompared() bool {
@@ -98,7 +102,7 @@ func (n *Node) comparing() bool {
 func (n *Node) compareMore() {
 	o, count := &n.origin, piece.Index(n.have.Len())
 	start := piece.Index(n.rng.IntN(n.have.Len()))
-	all := n.now.Sub(n.trust.secondedAt) >= compareWait
+	all := n.trust.ownCompared || n.now.Sub(n.trust.secondedAt) >= compareWait
 	left := compareBatch
 	for k := piece.Index(0); k < count && left > 0; k++ {
 		i := (start + k) % count
@@ -126,6 +130,14 @@ func (n *Node) comesFirst(i piece.Index) bool {
 		}
 	}
 	return true
+}
+
+// blameSecond lets the word of the member count no more that has stated piece i as another
+// one has, which the origin contradicts.
+func (n *Node) blameSecond(i piece.Index) {
+	if second, ok := n.trust.seconds[i]; ok && !n.trust.inconsistent {
+		n.distrust(second)
+	}
 }
 
 // forgetSeconds lets nobody's word count for a second one who has lied.

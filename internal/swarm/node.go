@@ -696,7 +696,6 @@ func (n *Node) basis() Basis {
 		return Basis{Checksum: true}
 	}
 	b := Basis{OwnOnly: n.own.All(), Audited: n.trust.equal, Confirmed: n.confirm.need}
-	b.Compared = b.OwnOnly || n.trust.mismatched && n.allCompared()
 	if n.trust.inconsistent {
 		b.Audited = n.trust.rechecked
 	}

@@ -654,9 +654,6 @@ func showAction(act swarm.Action) string {
 			return "finish: as the manifest says"
 		}
 		s := fmt.Sprintf("finish: own only %v, %d audits", act.Basis.OwnOnly, act.Basis.Audited)
-		if act.Basis.Compared && !act.Basis.OwnOnly {
-			s += ", all compared"
-		}
 		if act.Basis.Confirmed > 0 {
 			s += fmt.Sprintf(", stated alike by %d", act.Basis.Confirmed)
 		}

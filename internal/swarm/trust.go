@@ -51,6 +51,7 @@ type trustSide struct {
 	recheck       []piece.Index                // own pieces to be read again before the file is whole
 	mismatched    bool                         // the whole file was not what its digest says
 	mended        bool                         // of what it held then something has been replaced
+	ownCompared   bool                         // and what others have compared did not mend it
 	seconds       map[piece.Index]piece.NodeID // who has stated a piece as another had before
 	secondedAt    Instant                      // when the last such word came
 	doubtful      piece.Extents                // rested on the word of a liar; to be read from the origin
@@ -356,6 +357,9 @@ func (n *Node) contradicted(i piece.Index, audited bool) {
 			n.refetchDoubtful()
 		}
 		return
+	}
+	if !audited {
+		n.blameSecond(i)
 	}
 	n.distrust(said.By)
 	if n.trust.inconsistent {
