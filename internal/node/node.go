@@ -42,6 +42,8 @@ type Options struct {
 	// host to the tracker, which sees it.
 	Listen, Advertise string
 
+	// LeaveRoom is called before a room that was made here is left; with an error it is not.
+	LeaveRoom func(context.Context, *room.Room) error
 	// Tracker is the tracker of the rooms made here, and takes the place of other rooms'
 	// trackers while those are away; nil if this node is none.
 	Tracker Tracker
@@ -98,10 +100,14 @@ type Node struct {
 	handles *handles
 	moment  func() moment // looks at the clocks
 
-	life  context.Context // ends with Run
-	stop  context.CancelFunc
-	work  sync.WaitGroup // everything but the downloads
-	tasks sync.WaitGroup // the downloads
+	life context.Context // ends with Run
+	stop context.CancelFunc
+	work sync.WaitGroup // everything but the downloads
+	// offers ends before life: what was published is taken out while this node, which may be
+	// the tracker itself, can still be reached.
+	offers    context.Context
+	endOffers context.CancelFunc
+	tasks     sync.WaitGroup // the downloads
 
 	announcing sync.Mutex
 	sharing    sharing
@@ -160,6 +166,7 @@ func New(o Options) (*Node, error) {
 	}
 	n.handles = newHandles(o.OpenFiles, n.shortOfHandles)
 	n.life, n.stop = context.WithCancel(context.Background())
+	n.offers, n.endOffers = context.WithCancel(n.life)
 	if o.Keyring != nil && o.Rooms != nil {
 		o.Keyring.Watch(n.shutOut)
 	}
@@ -195,6 +202,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.mu.Unlock()
 	n.tasks.Wait()
+	n.withdraw()
 	n.stop()
 	n.work.Wait()
 	if cerr := n.endShares(); err == nil {

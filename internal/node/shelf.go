@@ -153,7 +153,7 @@ func (m *membership) askOf(ctx context.Context, trackers []*rpc.Tracker, do func
 func refuses(err error) bool {
 	var refused *rpc.Refusal
 	return errors.As(err, &refused) && !slices.Contains([]*rpc.Refusal{
-		rpc.ErrStopping, rpc.ErrInternal, rpc.ErrRoomUnknown, rpc.ErrTrackerAway, rpc.ErrCannotStore,
+		rpc.ErrStopping, rpc.ErrInternal, rpc.ErrRoomUnknown, rpc.ErrTrackerAway, rpc.ErrCannotStore, rpc.ErrStoreAway,
 	}, refused)
 }
 
@@ -161,7 +161,7 @@ func newShelf(m *membership) *shelf { return &shelf{m: m, places: make(map[piece
 
 // open makes a place and starts to keep it told. s.mu is held, and the node has not ended.
 func (s *shelf) open(id piece.NodeID) *place {
-	ctx, cancel := context.WithCancel(s.m.node.life)
+	ctx, cancel := context.WithCancel(s.m.node.offers)
 	p := &place{shelf: s, fresh: make(chan struct{}, 1), moved: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
 	s.places[id] = p
 	token(p.fresh)
@@ -220,7 +220,18 @@ func (s *shelf) reconnect() {
 	}
 }
 
-// wait waits until every place has ended, once the node's life has.
+// withdraw takes out of every room's catalogue what this node has published there.
+func (n *Node) withdraw() {
+	n.endOffers()
+	n.mu.Lock()
+	members := slices.Collect(maps.Values(n.members))
+	n.mu.Unlock()
+	for _, m := range members {
+		m.shelf.wait()
+	}
+}
+
+// wait waits until every place has ended, once the node offers nothing more.
 func (s *shelf) wait() {
 	s.mu.Lock()
 	places := slices.Collect(maps.Values(s.places))

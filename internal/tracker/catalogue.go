@@ -10,7 +10,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"dragonload/internal/catalogue"
-	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 	roomv1 "dragonload/internal/rpc/gen/dragonload/room/v1"
 )
@@ -73,11 +72,10 @@ func (h shelves) refuse(c *caller, what string, err error) error {
 		err = fmt.Errorf("%w: %w", rpc.ErrCatalogueFull, err)
 	case errors.Is(err, catalogue.ErrBad):
 		err = fmt.Errorf("%w: %w", rpc.ErrMalformed, err)
-	case errors.Is(err, room.ErrRemoved):
-		err = fmt.Errorf("%w: %w", rpc.ErrRemoved, err)
 	}
+	err = refused(err)
 	var known *rpc.Refusal
-	if errors.As(err, &known) {
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) { // the member has gone
 		h.s.opts.Log.Debug("refused", "call", what, "member", c.id, "err", err)
 	} else {
 		h.s.opts.Log.Error("the catalogue", "call", what, "member", c.id, "err", err)
