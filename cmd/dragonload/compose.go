@@ -105,6 +105,7 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 			}
 			shared.owners = shared.state.NewOwners(o.etcd.addr, func(pool swarm.PoolID) { service.Lost(pool) })
 			m.state, serve.State, serve.Owners = shared.state, shared.state, shared.owners
+			options.LeaveRoom = shared.leave
 		case madeHere:
 			state, err := boltstate.Open(filepath.Join(o.stateDir, trackerFile))
 			if errors.Is(err, tracker.ErrLocked) {
@@ -133,18 +134,13 @@ func (m *machine) start(service *tracker.Service, shared *replica) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	if shared != nil {
-		m.running.Go(func() { shared.owners.Run(ctx) })
-		m.running.Go(func() { shared.run(ctx) })
+		m.running.Go(func() { shared.run(ctx, m.node.ReloadRooms) })
 	}
 	if m.held != nil {
 		m.running.Go(func() { fitMemory(ctx, m.held) })
 	}
 	if service != nil {
-		m.running.Go(func() {
-			if err := service.Run(ctx); err != nil {
-				m.trackerErr = fmt.Errorf("the tracker has ended: %w", err)
-			}
-		})
+		m.running.Go(func() { m.track(ctx, service, shared) })
 	}
 	ready := make(chan struct{})
 	go func() {
@@ -159,6 +155,19 @@ func (m *machine) start(service *tracker.Service, shared *replica) error {
 			return err
 		}
 		return failf(exitOther, "the node ended as soon as it was started")
+	}
+}
+
+// track runs the tracker until ctx ends.
+func (m *machine) track(ctx context.Context, service *tracker.Service, shared *replica) {
+	// Pools are given back after their sessions have ended, so that none is claimed again.
+	owning, disown := context.WithCancel(context.WithoutCancel(ctx))
+	defer disown()
+	if shared != nil {
+		m.running.Go(func() { shared.owners.Run(owning) })
+	}
+	if err := service.Run(ctx); err != nil {
+		m.trackerErr = fmt.Errorf("the tracker has ended: %w", err)
 	}
 }
 

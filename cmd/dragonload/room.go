@@ -269,6 +269,9 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 			return nil, failf(exitStopped, "stopped before a tracker of room %s answered", invite.Room)
 		}
 		if time.Now().Add(joinEvery).After(until) {
+			if errors.Is(err, rpc.ErrStoreAway) || errors.Is(err, rpc.ErrCannotStore) {
+				return nil, failf(exitNetwork, "join room %s: %w", invite.Room, err)
+			}
 			return nil, failf(exitNetwork, "no tracker of room %s answers at %s (%w); is dragonload up running there, and can this machine reach it?",
 				invite.Room, strings.Join(invite.Addrs, ", "), err)
 		}
@@ -317,11 +320,11 @@ func askToJoin(ctx context.Context, invite room.Invite, csr []byte) (rpc.Members
 		if err == nil {
 			return joined, nil
 		}
-		if last == nil || noAccess(err) != nil {
-			last = err
-		}
 		var refusal *rpc.Refusal
-		if errors.As(err, &refusal) && refusal.Access() {
+		if last == nil || noAccess(err) != nil || errors.As(err, &refusal) {
+			last = err // one that answers tells more than one that does not
+		}
+		if refusal != nil && refusal.Access() {
 			return rpc.Membership{}, err
 		}
 	}
@@ -432,10 +435,15 @@ func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look boo
 		if errors.As(err, &refusal) && refusal.Access() || room.RefusedBy(err) != nil {
 			return failf(exitNoAccess, "room %s: %w; join it again with a new invite", r.Name, err)
 		}
-		last = err
+		if last == nil || errors.Is(err, rpc.ErrStoreAway) {
+			last = err
+		}
 	}
 	if look && findTracker(ctx, r, ask) {
 		return nil
+	}
+	if errors.Is(last, rpc.ErrStoreAway) {
+		return failf(exitNetwork, "room %s: %w", r.Name, last)
 	}
 	return failf(exitNetwork, "no tracker of room %s answers at %s (%w); start dragonload up there", r.Name, strings.Join(r.Trackers, ", "), last)
 }
@@ -461,19 +469,50 @@ func newRoomLeave(std streams) *cobra.Command {
 	return &cobra.Command{
 		Use:   "leave NAME",
 		Short: "leave a room; of a room made here the authority is lost",
-		Args:  exactArgs("the NAME of a room"),
+		Long: `Leaves a room. Of a room that was made here the authority is lost: nobody can join it
+any more. Trackers that share it on an etcd cluster (dragonload tracker --etcd) all give
+it up.`,
+		Args: exactArgs("the NAME of a room"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, folder, stateDir, err := openRooms(cmd)
 			if err != nil {
 				return err
 			}
-			if err := folder.Leave(args[0]); err != nil {
-				return roomError(err)
+			told, err := leaveRoom(cmd.Context(), folder, stateDir, args[0])
+			if err != nil {
+				return err
 			}
 			if _, err := fmt.Fprintf(std.out, "left %s\n", args[0]); err != nil {
 				return err
 			}
-			return tellNode(cmd.Context(), stateDir)
+			if !told {
+				fmt.Fprintf(std.err, "the other trackers of room %s go on with it until dragonload tracker --etcd runs here again\n", args[0])
+			}
+			return nil
 		},
 	}
+}
+
+// leaveRoom has the node that runs on the state folder leave a room, or does it itself.
+// told is false if other trackers that share the room have not heard of it yet.
+func leaveRoom(ctx context.Context, folder *room.Folder, stateDir, name string) (told bool, err error) {
+	r, err := folder.Get(name)
+	if errors.Is(err, room.ErrNoRoom) {
+		return false, roomError(err)
+	} // one that cannot be read can be left all the same
+	client, err := rpc.DialLocal(ctx, stateDir)
+	if errors.Is(err, rpc.ErrNoNode) {
+		return r == nil || !r.Shared, roomError(folder.Leave(name))
+	}
+	if err == nil {
+		defer client.Close()
+		err = client.LeaveRoom(ctx, name)
+	}
+	switch {
+	case errors.Is(err, rpc.ErrStoreAway):
+		return false, failf(exitNetwork, "room %s is as it was: its trackers cannot reach the etcd cluster that they share, where all of them have to hear of it; leave it when they can", name)
+	case err != nil:
+		return false, failf(exitOther, "%w", err)
+	}
+	return true, nil
 }

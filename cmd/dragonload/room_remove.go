@@ -114,6 +114,8 @@ func removeError(err error) error {
 		return usagef("%w", rpc.ErrCreator)
 	case errors.Is(err, rpc.ErrNoAuthority):
 		return failf(exitNoAccess, "%w", err)
+	case errors.Is(err, rpc.ErrStoreAway):
+		return failf(exitNetwork, "nobody was removed: %w", rpc.ErrStoreAway)
 	case errors.Is(err, rpc.ErrInternal):
 		return failf(exitOther, "it is not certain that the member is removed (%w); do it again", err)
 	}

@@ -383,17 +383,22 @@ func scriptHalt(ts *testscript.TestScript, _ bool, args []string) {
 	scriptAwait(ts, false, []string{args[0], args[2]})
 }
 
-// scriptUntil runs a command again and again until its standard output matches: what
+// scriptUntil runs a command again and again until its standard output matches, or with !
+// until it succeeds and its output does not: what
 // another process does shows in no other way.
 func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: until PATTERN CMD ARG...")
+		ts.Fatalf("usage: until PATTERN [!] CMD ARG...")
+	}
+	not := args[1] == "!"
+	if not {
+		args = append(args[:1:1], args[2:]...)
 	}
 	pattern, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
 	for end := time.Now().Add(scriptDeadline); ; {
 		err := ts.Exec(args[1], args[2:]...)
-		if out := ts.ReadFile("stdout"); pattern.MatchString(out) {
+		if out := ts.ReadFile("stdout"); pattern.MatchString(out) != not && (err == nil || !not) {
 			return
 		} else if time.Now().After(end) {
 			ts.Fatalf("%s never matched; at last: %s (%v)", args[0], out, err)

@@ -1,29 +1,25 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"dragonload/internal/node"
-	"dragonload/internal/room"
 	"dragonload/internal/tracker/etcdstate"
 )
 
 func newTracker(std streams) *cobra.Command {
 	var listen, advertise, state, logFile string
 	var etcd etcdFlags
+	var discover discoveryFlag
 	var verbose int
 	cmd := &cobra.Command{
 		Use:   "tracker",
@@ -33,9 +29,12 @@ func newTracker(std streams) *cobra.Command {
 
 With --etcd any number of trackers, each with a state folder of its own, serve the
 same rooms on an existing etcd cluster: a room that is made at one of them is served
-by all. Give their addresses to room create as one name, or with --also. Each download in a room is worked on by one of them; if that one is gone,
-another goes on within five seconds. Whoever can read the cluster can let machines
-into the rooms: protect it, with TLS and a user of its own.`,
+by all, and one that is left at one (room leave) is given up by all. Give their
+addresses to room create as one name, or with --also. Each download in a room is
+worked on by one of them; if that one is gone, another goes on within five seconds.
+While the cluster does not answer downloads go on, and nobody can join or be removed.
+Whoever can read the cluster can let machines into the rooms: protect it, with TLS and
+a user of its own.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(cmd)
@@ -58,7 +57,7 @@ into the rooms: protect it, with TLS and a user of its own.`,
 				return err
 			}
 			defer closeLog()
-			o := machineOptions{stateDir: dir, listen: listen, advertise: advertise, log: log}
+			o := machineOptions{stateDir: dir, listen: listen, advertise: advertise, log: log, discovery: discover.on(cfg)}
 			if o.etcd, err = etcd.options(listen, advertise, log); err != nil {
 				return err
 			}
@@ -75,6 +74,7 @@ into the rooms: protect it, with TLS and a user of its own.`,
 	f.StringVar(&advertise, "advertise", "", "`HOST:PORT` where members reach this tracker, if it differs")
 	f.StringVar(&state, "state", "", "`DIR` for keys, rooms and what must not be forgotten")
 	etcd.register(cmd)
+	discover.register(cmd, "do not announce this tracker to the members of its rooms in the network around")
 	f.CountVarP(&verbose, "verbose", "v", "log to standard error; twice for every step")
 	f.StringVar(&logFile, "log-file", "", "log to `FILE` too")
 	return cmd
@@ -183,97 +183,4 @@ func (e *etcdFlags) tls() (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
-}
-
-const (
-	// shareEvery is how often replicas look for rooms and removals of each other.
-	shareEvery = 2 * time.Second
-	// shareWithin bounds one look.
-	shareWithin = 10 * time.Second
-)
-
-// replica shares rooms with the other trackers of a cluster.
-type replica struct {
-	state   *etcdstate.State
-	owners  *etcdstate.Owners
-	folder  *room.Folder
-	keyring *room.Keyring
-	log     *slog.Logger
-	shared  []string // names of rooms that are in the cluster and here
-	// removals is the revision up to which the lists of all these are known; 0: of one they
-	// may not be.
-	removals int64
-}
-
-// joinCluster connects to the cluster and takes in its rooms.
-func joinCluster(ctx context.Context, o *sharedState, folder *room.Folder, keyring *room.Keyring, log *slog.Logger) (*replica, error) {
-	state, err := etcdstate.Open(ctx, o.options)
-	if err != nil {
-		return nil, failf(exitNetwork, "%w; see that it runs and that this machine may use it", err)
-	}
-	r := &replica{state: state, folder: folder, keyring: keyring, log: log}
-	if err := r.share(ctx); err != nil {
-		return nil, errors.Join(failf(exitOther, "%w", err), state.Close())
-	}
-	return r, nil
-}
-
-// run keeps the rooms the same at all replicas until ctx ends.
-func (r *replica) run(ctx context.Context) {
-	tick := time.NewTicker(shareEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			one, cancel := context.WithTimeout(ctx, shareWithin)
-			err := r.share(one)
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				r.log.Warn("the rooms of the cluster are not known at the moment", "err", err)
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// share puts rooms that were made here into the cluster, takes in those that others
-// made, and learns who was removed.
-func (r *replica) share(ctx context.Context) error {
-	for _, one := range r.keyring.Rooms() {
-		if one.Created && !slices.Contains(r.shared, one.Name) {
-			if err := r.state.ShareRoom(ctx, one); err != nil {
-				return err
-			}
-		}
-	}
-	all, err := r.state.SharedRooms(ctx)
-	if err != nil {
-		return err
-	}
-	for _, one := range all {
-		if slices.Contains(r.shared, one.Name) {
-			continue
-		}
-		adopted, err := r.folder.Adopt(one, time.Now())
-		if err != nil {
-			r.log.Error("a room of the cluster is not served here", "room", one.Name, "err", err)
-			continue
-		}
-		r.keyring.Add(adopted)
-		r.shared = append(r.shared, one.Name)
-		r.removals = 0
-	}
-	lists, at, err := r.state.SharedRemovals(ctx, r.removals)
-	if err != nil {
-		return err
-	}
-	r.removals = at
-	for _, list := range lists {
-		// That of a room that is not here yet is read again when it is.
-		if _, err := r.keyring.Learn(list); err != nil && !errors.Is(err, room.ErrNoRoom) {
-			r.log.Error("a list of removals in the cluster is none", "room", hex.EncodeToString(list.Room[:]), "err", err)
-		}
-	}
-	return nil
 }

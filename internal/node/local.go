@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 )
@@ -83,6 +84,25 @@ func (l localNode) Finished(_ context.Context, path string) (*nodev1.Finished, e
 }
 
 func (l localNode) ReloadRooms(context.Context) error { return l.n.ReloadRooms() }
+
+func (l localNode) LeaveRoom(ctx context.Context, name string) error { return l.n.LeaveRoom(ctx, name) }
+
+// LeaveRoom forgets a room, one that was made here at all trackers that share it.
+func (n *Node) LeaveRoom(ctx context.Context, name string) error {
+	if n.opts.Rooms == nil || n.opts.Keyring == nil {
+		return room.ErrNoRoom
+	}
+	// A room that cannot be read can be left all the same.
+	if r, err := n.opts.Rooms.Get(name); err == nil && r.Created && n.opts.LeaveRoom != nil {
+		if err := n.opts.LeaveRoom(ctx, r); err != nil {
+			return fmt.Errorf("leave room %s: %w", name, err)
+		}
+	}
+	if err := n.opts.Rooms.Leave(name); err != nil {
+		return err
+	}
+	return n.ReloadRooms()
+}
 
 func (l localNode) RemoveMember(ctx context.Context, name, member string) ([]rpc.Member, uint64, error) {
 	return l.n.RemoveMember(ctx, name, member)

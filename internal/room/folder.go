@@ -22,6 +22,10 @@ const (
 	certFile      = "cert.pem"
 	removalsFile  = "removals" // if anybody was ever removed
 
+	// leftPrefix begins the name of what is noted in the folder of rooms about one that is
+	// shared and was left: its id follows.
+	leftPrefix = ".left-"
+
 	roomFormat = 1
 )
 
@@ -42,6 +46,7 @@ type roomRecord struct {
 	ID       string   `json:"id"` // hexadecimal
 	Trackers []string `json:"trackers"`
 	Created  bool     `json:"created"`
+	Shared   bool     `json:"shared,omitempty"`
 }
 
 // OpenFolder opens the rooms of a state folder, making it and its identity at first
@@ -176,7 +181,7 @@ func (f *Folder) read(name string) (*Room, error) {
 		return nil, err
 	}
 	r := &Room{
-		Name: name, ID: a.ID, Trackers: record.Trackers, Created: record.Created,
+		Name: name, ID: a.ID, Trackers: record.Trackers, Created: record.Created, Shared: record.Shared,
 		Authority: a, Cert: cert, identity: f.identity,
 	}
 	if r.Removals, err = readRemovals(dir, a); err != nil {
@@ -379,10 +384,16 @@ func (f *Folder) add(r *Room) (err error) {
 }
 
 // Leave forgets a room: its certificate and, at its creator, its authority's key,
-// without which nobody can be admitted any more. ErrNoRoom if it is not here.
+// without which nobody can be admitted any more. Of a room that is shared it notes that
+// for the other replicas: see Left. ErrNoRoom if it is not here.
 func (f *Folder) Leave(name string) error {
 	if CheckName(name) != nil {
 		return f.noRoom(name)
+	}
+	if r, err := f.read(name); err == nil && r.Shared {
+		if err := f.noteLeft(r.ID); err != nil {
+			return fmt.Errorf("leave room %s: %w", name, err)
+		}
 	}
 	// Renamed first: the room goes as a whole, even if this process ends here.
 	temp, err := os.MkdirTemp(f.dir, ".gone-*")
@@ -406,7 +417,7 @@ func (f *Folder) Leave(name string) error {
 func encodeRoom(r *Room) ([]byte, error) {
 	data, err := json.MarshalIndent(roomRecord{
 		Format: roomFormat, Name: r.Name, ID: hex.EncodeToString(r.ID[:]),
-		Trackers: r.Trackers, Created: r.Created,
+		Trackers: r.Trackers, Created: r.Created, Shared: r.Shared,
 	}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode room %s: %w", r.Name, err)

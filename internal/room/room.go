@@ -40,6 +40,7 @@ type Room struct {
 	ID        [32]byte // SHA-256 of the authority's SubjectPublicKeyInfo
 	Trackers  []string // host:port, the first is asked first
 	Created   bool     // made here: the authority's key is here
+	Shared    bool     // with other replicas of a standing tracker
 	Authority *Authority
 	Cert      tls.Certificate // this member's, with its private key
 	Removals  *Removals       // who was shut out, as far as is known here; nil: nobody

@@ -90,6 +90,9 @@ func (r *register) UseInvite(_ context.Context, _ [32]byte, invite [16]byte, key
 	if r.fail != nil {
 		return r.fail
 	}
+	if r.removed[key] {
+		return ErrRemoved
+	}
 	if r.used[invite] == nil {
 		r.used[invite] = make(map[piece.NodeID]bool)
 	}

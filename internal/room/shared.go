@@ -2,15 +2,21 @@ package room
 
 import (
 	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Shared is a room with its authority's key, as replicas of a standing tracker share it.
 // It is a secret.
 type Shared struct {
+	ID        [32]byte `json:"-"` // as the Authority says
 	Name      string
 	Trackers  []string
 	Authority []byte // the certificate, DER
@@ -26,7 +32,7 @@ func (r *Room) Share() (Shared, error) {
 	if r.caKey == nil {
 		return Shared{}, ErrNoAuthority
 	}
-	return Shared{Name: r.Name, Trackers: slices.Clone(r.Trackers), Authority: r.Authority.Cert.Raw, Key: r.caKey.Seed()}, nil
+	return Shared{ID: r.ID, Name: r.Name, Trackers: slices.Clone(r.Trackers), Authority: r.Authority.Cert.Raw, Key: r.caKey.Seed()}, nil
 }
 
 // Adopt makes this node an authority of a room that another replica shares: it admits
@@ -54,7 +60,7 @@ func (f *Folder) Adopt(s Shared, now time.Time) (*Room, error) {
 	}
 	if old, err := f.Get(s.Name); err == nil {
 		if old.ID == a.ID && old.Created {
-			return old, nil
+			return f.MarkShared(old)
 		}
 		return nil, fmt.Errorf("another room called %s is here, or this one was only joined (dragonload room leave %s): %w", s.Name, s.Name, ErrExists)
 	}
@@ -63,9 +69,49 @@ func (f *Folder) Adopt(s Shared, now time.Time) (*Room, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Room{Name: s.Name, ID: a.ID, Trackers: slices.Clone(s.Trackers), Created: true, Authority: a, identity: f.identity, caKey: key}
+	r := &Room{Name: s.Name, ID: a.ID, Trackers: slices.Clone(s.Trackers), Created: true, Shared: true, Authority: a, identity: f.identity, caKey: key}
 	if r, err = r.Accept(a.chain(leaf), now); err != nil {
 		return nil, err
 	}
 	return r, f.add(r)
+}
+
+// MarkShared notes that other replicas serve a room too, and returns it as it is then;
+// durable on return.
+func (f *Folder) MarkShared(r *Room) (*Room, error) {
+	if r.Shared {
+		return r, nil
+	}
+	marked := *r
+	marked.Shared = true
+	return &marked, f.Save(&marked)
+}
+
+// noteLeft notes that a shared room was left here; durable on return.
+func (f *Folder) noteLeft(id [32]byte) error {
+	return replaceFile(filepath.Join(f.dir, leftPrefix+hex.EncodeToString(id[:])), nil)
+}
+
+// Left returns the ids of shared rooms that were left here and that nobody has told the
+// other replicas yet.
+func (f *Folder) Left() (ids [][32]byte, err error) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read the folder of rooms: %w", err)
+	}
+	for _, e := range entries {
+		digits, noted := strings.CutPrefix(e.Name(), leftPrefix)
+		if id, err := hex.DecodeString(digits); noted && err == nil && len(id) == 32 {
+			ids = append(ids, [32]byte(id))
+		}
+	}
+	return ids, nil
+}
+
+// ForgetLeft is called when they are told.
+func (f *Folder) ForgetLeft(id [32]byte) error {
+	if err := os.Remove(filepath.Join(f.dir, leftPrefix+hex.EncodeToString(id[:]))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget a room that was left: %w", err)
+	}
+	return nil
 }

@@ -150,6 +150,16 @@ func (c *LocalClient) ReloadRooms(ctx context.Context) error {
 	return nil
 }
 
+// LeaveRoom has the node forget a room.
+func (c *LocalClient) LeaveRoom(ctx context.Context, room string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.node.LeaveRoom(ctx, connect.NewRequest(&nodev1.LeaveRoomRequest{Room: room})); err != nil {
+		return fmt.Errorf("have the running node leave room %s: %w", room, FromWire(err))
+	}
+	return nil
+}
+
 // RemoveMember shuts a member out of a room made here, if exactly one is meant by a name
 // or id: that is the only match then. With several, or none, nothing has happened.
 func (c *LocalClient) RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error) {

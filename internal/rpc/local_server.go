@@ -47,6 +47,8 @@ type LocalNode interface {
 	// Finished tells what is remembered of the download that was saved at a path; nil if
 	// there is nothing.
 	Finished(ctx context.Context, path string) (*nodev1.Finished, error)
+	// LeaveRoom forgets a room.
+	LeaveRoom(ctx context.Context, name string) error
 	// RemoveMember shuts out whom a word means in a room made here, if that is exactly
 	// one member; with its error nothing is certain.
 	RemoveMember(ctx context.Context, room, member string) (matches []Member, epoch uint64, err error)
@@ -265,6 +267,13 @@ func (h localHandler) ReloadRooms(ctx context.Context, _ *connect.Request[nodev1
 		return nil, h.answer("reload-rooms", err)
 	}
 	return connect.NewResponse(&nodev1.ReloadRoomsResponse{}), nil
+}
+
+func (h localHandler) LeaveRoom(ctx context.Context, req *connect.Request[nodev1.LeaveRoomRequest]) (*connect.Response[nodev1.LeaveRoomResponse], error) {
+	if err := h.s.node.LeaveRoom(ctx, req.Msg.GetRoom()); err != nil {
+		return nil, h.answer("leave-room", err)
+	}
+	return connect.NewResponse(&nodev1.LeaveRoomResponse{}), nil
 }
 
 func (h localHandler) Finished(ctx context.Context, req *connect.Request[nodev1.FinishedRequest]) (*connect.Response[nodev1.FinishedResponse], error) {

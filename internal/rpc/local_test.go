@@ -54,6 +54,29 @@ func (n *fakeNode) Status(context.Context) (*nodev1.StatusResponse, error) {
 
 func (n *fakeNode) ReloadRooms(context.Context) error { return nil }
 
+func (n *fakeNode) LeaveRoom(_ context.Context, name string) error {
+	if name != "lab" {
+		return ErrStoreAway
+	}
+	return nil
+}
+
+func TestLocal_leaveRoomCarriesWhyNot(t *testing.T) {
+	t.Parallel()
+	dir, _ := serveLocal(t, &fakeNode{})
+	c, err := DialLocal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.LeaveRoom(t.Context(), "lab"); err != nil {
+		t.Error(err)
+	}
+	if err := c.LeaveRoom(t.Context(), "home"); !errors.Is(err, ErrStoreAway) {
+		t.Errorf("another room: %v", err)
+	}
+}
+
 func (n *fakeNode) Finished(context.Context, string) (*nodev1.Finished, error) { return nil, nil }
 
 func (n *fakeNode) Share(_ context.Context, req *nodev1.ShareRequest, send func(*nodev1.ShareEvent)) error {

@@ -84,6 +84,7 @@ func refused(err error) error {
 		{room.ErrInviteForeign, rpc.ErrInviteForeign},
 		{room.ErrRemoved, rpc.ErrRemoved},
 		{room.ErrFull, rpc.ErrRoomFull},
+		{ErrAway, rpc.ErrStoreAway}, // before what it makes impossible
 		{room.ErrNotStored, rpc.ErrCannotStore},
 		{room.ErrNoAuthority, rpc.ErrNoAuthority},
 		{room.ErrNotMember, rpc.ErrNotMember},

@@ -59,7 +59,7 @@ func (h roomHandler) Members(ctx context.Context, _ *connect.Request[roomv1.Memb
 func (s *Service) Members(ctx context.Context, id [32]byte) ([]rpc.Member, error) {
 	known, err := s.opts.State.Members(ctx, id)
 	if err != nil {
-		return nil, err
+		return nil, refused(err)
 	}
 	now := time.Now()
 	members := make([]rpc.Member, 0, len(known))
@@ -73,7 +73,8 @@ func (s *Service) Members(ctx context.Context, id [32]byte) ([]rpc.Member, error
 
 // introduce gives a member its number and remembers its name, at its first call since
 // the service has started. A member that has a number is let in though nothing can be
-// stored, and introduced at a later call: leases and handouts need no disk.
+// stored, and introduced at a later call: leases and handouts need no disk. So is every
+// member while the State does not answer: that it has a certificate is enough.
 func (s *Service) introduce(ctx context.Context, c *caller) error {
 	if !s.present.isNew(c.member) {
 		return nil
@@ -81,6 +82,8 @@ func (s *Service) introduce(ctx context.Context, c *caller) error {
 	_, err := s.opts.State.Number(ctx, c.room.ID, c.id)
 	switch {
 	case err == nil:
+	case errors.Is(err, ErrAway):
+		return nil
 	case errors.Is(err, room.ErrRemoved), errors.Is(err, room.ErrFull), ctx.Err() != nil:
 		return fmt.Errorf("number member %v: %w", c.id, err)
 	default:

@@ -16,6 +16,10 @@ const MaxMemberName = 64
 // ErrLocked says that the file of a State is open in another process.
 var ErrLocked = errors.New("the tracker's state is in use by another process")
 
+// ErrAway says that what a State is kept in does not answer: what would have to be durable
+// is refused until it does.
+var ErrAway = errors.New("what the tracker must not forget cannot be reached")
+
 // Member is what a State knows of one key in a room.
 type Member struct {
 	Key     piece.NodeID

@@ -58,10 +58,6 @@ const (
 	bytesAtOnce = 512 << 10
 )
 
-// ErrAway says that etcd does not answer, or has no majority: nothing durable can be
-// changed until it does.
-var ErrAway = errors.New("the tracker's etcd does not answer")
-
 // Options say where the cluster is. Endpoints and Log must be given.
 type Options struct {
 	Endpoints []string    // URLs, http or https
@@ -81,6 +77,7 @@ type State struct {
 	log     *slog.Logger
 	members [64]sync.Mutex // one is held while what a member publishes changes
 	view    *view
+	absent  absence
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -102,7 +99,7 @@ func Open(ctx context.Context, o Options) (*State, error) {
 		return nil, fmt.Errorf("connect to etcd at %s: %w: %w", strings.Join(o.Endpoints, ", "), ErrAway, err)
 	}
 	running, cancel := context.WithCancel(context.Background())
-	s := &State{client: client, prefix: o.Prefix, log: o.Log, cancel: cancel}
+	s := &State{client: client, prefix: o.Prefix, log: o.Log, cancel: cancel, absent: absence{begun: make(chan struct{}, 1)}}
 	s.view = newView(s)
 	if err = s.begin(ctx); err == nil {
 		err = s.forgetOldUses(ctx, time.Now().Add(-keepUses))
@@ -111,6 +108,7 @@ func Open(ctx context.Context, o Options) (*State, error) {
 		var at int64
 		if at, err = s.view.load(ctx); err == nil {
 			s.running.Go(func() { s.view.follow(running, at) })
+			s.running.Go(func() { s.look(running) })
 			return s, nil
 		}
 	}
@@ -148,7 +146,15 @@ func (s *State) Close() error {
 // read has changed meanwhile, and where the cluster did not answer. So f may have taken
 // effect before, and reads anew what it goes by.
 func (s *State) try(ctx context.Context, f func(ctx context.Context) (done bool, err error)) error {
-	all, cancel := context.WithTimeout(ctx, opWithin)
+	limit := opWithin
+	if s.absent.is() {
+		limit = soonWithin // somebody has waited that long already
+	}
+	return s.within(ctx, limit, f)
+}
+
+func (s *State) within(ctx context.Context, limit time.Duration, f func(ctx context.Context) (done bool, err error)) error {
+	all, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, maxPause) {
 		one, cancelOne := context.WithTimeout(all, tryWithin)
@@ -157,8 +163,10 @@ func (s *State) try(ctx context.Context, f func(ctx context.Context) (done bool,
 		cancelOne()
 		switch {
 		case err != nil && !late && !away(err):
+			s.answered()
 			return err
 		case err == nil && done:
+			s.answered()
 			return nil
 		}
 		select {
@@ -170,6 +178,7 @@ func (s *State) try(ctx context.Context, f func(ctx context.Context) (done bool,
 			if err == nil {
 				return ErrAway // others were always faster
 			}
+			s.missed()
 			return fmt.Errorf("%w: %w", ErrAway, err)
 		}
 	}

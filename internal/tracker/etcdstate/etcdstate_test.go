@@ -164,6 +164,20 @@ func TestState_saysThatEtcdIsAway(t *testing.T) {
 	if _, err := etcdstate.Open(t.Context(), etcdstate.Options{Endpoints: c.endpoints(), Log: slog.Default()}); !errors.Is(err, etcdstate.ErrAway) {
 		t.Errorf("a state is opened without a majority: %v", err)
 	}
+	// What can do without it does not wait for it each time.
+	for range 100 {
+		if _, err := s.Removed(t.Context(), lab, member(1)); !errors.Is(err, tracker.ErrAway) {
+			t.Fatalf("who was removed is known without a majority: %v", err)
+		}
+	}
+	c.servers[0].start(t)
+	c.await(t)
+	if err := s.UseInvite(t.Context(), lab, [16]byte{1}, member(2), 1, time.Now().Add(time.Hour)); err != nil {
+		t.Errorf("an invite with etcd back: %v", err)
+	}
+	if n, err := s.Number(t.Context(), lab, member(2)); err != nil || n != 2 {
+		t.Errorf("number %d with etcd back: %v", n, err)
+	}
 }
 
 // TestState_replicasSeeWhatTheOthersPublish has two replicas, one of which comes late.
@@ -276,4 +290,48 @@ func TestState_readsRemovalsOfAllRoomsAtOnce(t *testing.T) {
 	expect(got, 2, 2)
 	got, _ = read(0)
 	expect(got, 1, 1, 2, 2)
+}
+
+// TestState_aRoomThatWasLeftStaysSo has a replica that was away then bring it again.
+func TestState_aRoomThatWasLeftStaysSo(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	a, b := open(t, c, "/site/"), open(t, c, "/site/")
+	defer a.Close()
+	defer b.Close()
+	folder, err := room.OpenFolder(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rooms := map[string]*room.Room{}
+	for _, name := range []string{"lab", "home"} {
+		if rooms[name], err = folder.Create(name, "tracker.example:4100", folder.Identity()); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.ShareRoom(t.Context(), rooms[name]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Number(t.Context(), rooms[name].ID, member(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lab, home := rooms["lab"], rooms["home"]
+	if err := b.LeaveRoom(t.Context(), lab.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.ShareRoom(t.Context(), lab); err != nil {
+		t.Fatal(err)
+	}
+	shared, left, err := a.SharedRooms(t.Context())
+	if err != nil || len(shared) != 1 || shared[0].ID != home.ID || len(left) != 1 || !left[lab.ID] {
+		t.Errorf("%d rooms are shared, %d were left: %v", len(shared), len(left), err)
+	}
+	for _, one := range []struct {
+		r    *room.Room
+		want int
+	}{{lab, 0}, {home, 1}} {
+		if known, err := a.Members(t.Context(), one.r.ID); err != nil || len(known) != one.want {
+			t.Errorf("room %s has %d members, want %d: %v", one.r.Name, len(known), one.want, err)
+		}
+	}
 }

@@ -116,7 +116,7 @@ func (s *State) UseInvite(ctx context.Context, id [32]byte, invite [16]byte, key
 
 // Removed implements room.Admitter.
 func (s *State) Removed(ctx context.Context, id [32]byte, key piece.NodeID) (removed bool, err error) {
-	err = s.try(ctx, func(ctx context.Context) (bool, error) {
+	err = s.soon(ctx, func(ctx context.Context) (bool, error) {
 		at, err := s.read(ctx, s.memberKey(id, key))
 		if err != nil {
 			return false, err
@@ -130,7 +130,7 @@ func (s *State) Removed(ctx context.Context, id [32]byte, key piece.NodeID) (rem
 
 // Number implements tracker.State. A member that has its number costs no write.
 func (s *State) Number(ctx context.Context, id [32]byte, key piece.NodeID) (number uint32, err error) {
-	err = s.try(ctx, func(ctx context.Context) (bool, error) {
+	err = s.soon(ctx, func(ctx context.Context) (bool, error) {
 		at, err := s.read(ctx, s.memberKey(id, key), s.lastKey(id))
 		if err != nil {
 			return false, err

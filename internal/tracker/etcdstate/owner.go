@@ -63,7 +63,6 @@ func (o *Owners) Claim(ctx context.Context, pool swarm.PoolID) (elsewhere string
 	switch {
 	case errors.Is(err, ErrAway):
 		o.set(pool, false)
-		o.s.log.Warn("etcd does not answer; a pool is worked on without it", "err", err)
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("claim a pool: %w", err)
@@ -80,7 +79,7 @@ func (o *Owners) set(pool swarm.PoolID, claimed bool) {
 }
 
 func (o *Owners) claim(ctx context.Context, pool swarm.PoolID) (elsewhere string, err error) {
-	err = o.s.try(ctx, func(ctx context.Context) (bool, error) {
+	err = o.s.soon(ctx, func(ctx context.Context) (bool, error) {
 		lease, err := o.held(ctx)
 		if err != nil {
 			return false, err

@@ -43,6 +43,8 @@ const (
 	NodeServiceStatusProcedure = "/dragonload.node.v1.NodeService/Status"
 	// NodeServiceReloadRoomsProcedure is the fully-qualified name of the NodeService's ReloadRooms RPC.
 	NodeServiceReloadRoomsProcedure = "/dragonload.node.v1.NodeService/ReloadRooms"
+	// NodeServiceLeaveRoomProcedure is the fully-qualified name of the NodeService's LeaveRoom RPC.
+	NodeServiceLeaveRoomProcedure = "/dragonload.node.v1.NodeService/LeaveRoom"
 	// NodeServiceFinishedProcedure is the fully-qualified name of the NodeService's Finished RPC.
 	NodeServiceFinishedProcedure = "/dragonload.node.v1.NodeService/Finished"
 	// NodeServiceRemoveMemberProcedure is the fully-qualified name of the NodeService's RemoveMember
@@ -71,6 +73,9 @@ type NodeServiceClient interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// LeaveRoom forgets a room, one that was made here at all trackers that share it. The
+	// answer comes when that is durable; after an error the room is there still.
+	LeaveRoom(context.Context, *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error)
 	// Finished tells what is remembered of a finished download.
 	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
@@ -116,6 +121,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+NodeServiceReloadRoomsProcedure,
 			connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
+			connect.WithClientOptions(opts...),
+		),
+		leaveRoom: connect.NewClient[v1.LeaveRoomRequest, v1.LeaveRoomResponse](
+			httpClient,
+			baseURL+NodeServiceLeaveRoomProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("LeaveRoom")),
 			connect.WithClientOptions(opts...),
 		),
 		finished: connect.NewClient[v1.FinishedRequest, v1.FinishedResponse](
@@ -168,6 +179,7 @@ type nodeServiceClient struct {
 	download     *connect.Client[v1.DownloadRequest, v1.DownloadEvent]
 	status       *connect.Client[v1.StatusRequest, v1.StatusResponse]
 	reloadRooms  *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
+	leaveRoom    *connect.Client[v1.LeaveRoomRequest, v1.LeaveRoomResponse]
 	finished     *connect.Client[v1.FinishedRequest, v1.FinishedResponse]
 	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
 	share        *connect.Client[v1.ShareRequest, v1.ShareEvent]
@@ -190,6 +202,11 @@ func (c *nodeServiceClient) Status(ctx context.Context, req *connect.Request[v1.
 // ReloadRooms calls dragonload.node.v1.NodeService.ReloadRooms.
 func (c *nodeServiceClient) ReloadRooms(ctx context.Context, req *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error) {
 	return c.reloadRooms.CallUnary(ctx, req)
+}
+
+// LeaveRoom calls dragonload.node.v1.NodeService.LeaveRoom.
+func (c *nodeServiceClient) LeaveRoom(ctx context.Context, req *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error) {
+	return c.leaveRoom.CallUnary(ctx, req)
 }
 
 // Finished calls dragonload.node.v1.NodeService.Finished.
@@ -238,6 +255,9 @@ type NodeServiceHandler interface {
 	// ReloadRooms makes the node look at its state folder again, after a room was
 	// created, joined or left there.
 	ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error)
+	// LeaveRoom forgets a room, one that was made here at all trackers that share it. The
+	// answer comes when that is durable; after an error the room is there still.
+	LeaveRoom(context.Context, *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error)
 	// Finished tells what is remembered of a finished download.
 	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
@@ -279,6 +299,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		NodeServiceReloadRoomsProcedure,
 		svc.ReloadRooms,
 		connect.WithSchema(nodeServiceMethods.ByName("ReloadRooms")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceLeaveRoomHandler := connect.NewUnaryHandler(
+		NodeServiceLeaveRoomProcedure,
+		svc.LeaveRoom,
+		connect.WithSchema(nodeServiceMethods.ByName("LeaveRoom")),
 		connect.WithHandlerOptions(opts...),
 	)
 	nodeServiceFinishedHandler := connect.NewUnaryHandler(
@@ -331,6 +357,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceStatusHandler.ServeHTTP(w, r)
 		case NodeServiceReloadRoomsProcedure:
 			nodeServiceReloadRoomsHandler.ServeHTTP(w, r)
+		case NodeServiceLeaveRoomProcedure:
+			nodeServiceLeaveRoomHandler.ServeHTTP(w, r)
 		case NodeServiceFinishedProcedure:
 			nodeServiceFinishedHandler.ServeHTTP(w, r)
 		case NodeServiceRemoveMemberProcedure:
@@ -364,6 +392,10 @@ func (UnimplementedNodeServiceHandler) Status(context.Context, *connect.Request[
 
 func (UnimplementedNodeServiceHandler) ReloadRooms(context.Context, *connect.Request[v1.ReloadRoomsRequest]) (*connect.Response[v1.ReloadRoomsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.ReloadRooms is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) LeaveRoom(context.Context, *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.LeaveRoom is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error) {
