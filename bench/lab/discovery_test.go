@@ -85,10 +85,13 @@ func (w *town) does(host string, args ...string) string {
 }
 
 // up runs the daemon of a machine until the returned function ends it, as by kill -9.
-func (w *town) up(host string) (kill func()) {
+func (w *town) up(host string) (kill func()) { return w.daemon(host, "up") }
+
+// daemon is up for any command that says when it is ready.
+func (w *town) daemon(host string, args ...string) (kill func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := w.command(ctx, host, "up")
+	cmd := w.command(ctx, host, args...)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -102,7 +105,7 @@ func (w *town) up(host string) (kill func()) {
 	})
 	w.t.Cleanup(kill)
 	if line, err := bufio.NewReader(out).ReadString('\n'); !strings.HasPrefix(line, "ready") {
-		w.t.Fatalf("up on %s says %q, %v", host, line, err)
+		w.t.Fatalf("%s on %s says %q, %v", args[0], host, line, err)
 	}
 	return kill
 }
@@ -201,5 +204,19 @@ func TestDiscovery_membersMeetAtNewAddresses(t *testing.T) {
 		t.Errorf("the origin sent %.3f copies, at most 1.15 were to be", copies)
 	} else {
 		t.Logf("the origin sent %.3f copies", copies)
+	}
+}
+
+// TestDiscovery_findsAStandingTracker has one move to another address than the invite says.
+func TestDiscovery_findsAStandingTracker(t *testing.T) {
+	w := newTown(t, build(t), "a", "b")
+	w.moves("a", "10.9.0.2")
+	w.moves("b", "10.9.0.3")
+	invite := w.does("a", "room", "create", "lab")
+	w.moves("a", "10.9.0.77")
+	w.daemon("a", "tracker")
+	w.does("b", "room", "join", "--wait", "40s", invite)
+	if members := w.does("b", "room", "members", "lab"); !strings.Contains(members, "online, this machine") {
+		t.Errorf("the room has the members\n%s", members)
 	}
 }
