@@ -15,21 +15,30 @@ type dictionary struct {
 
 // word is a word and the contents that have it. Most are in one, which needs no set.
 type word struct {
-	start uint64 // the first bytes of text, so that few texts are looked at to find it
-	text  string
+	start uint64 // its first bytes as a number, so that few texts are looked at to find it
+	rest  string // what comes after them
 	one   uint32
 	more  *set // nil: one alone
 }
 
-func newWord(text string, id uint32) word { return word{start: startOf(text), text: text, one: id} }
+// inStart is how many bytes of a word are in its start. There is no zero byte in a word.
+const inStart = 8
 
-// startOf returns the first eight bytes of a text as a number, by which texts compare as
-// they do. In words there is no zero byte.
-func startOf(text string) (start uint64) {
-	for i := range min(len(text), 8) {
-		start |= uint64(text[i]) << (56 - 8*i)
+func newWord(text string, id uint32) word {
+	w := word{one: id}
+	for i := range min(len(text), inStart) {
+		w.start |= uint64(text[i]) << (64 - 8*(i+1))
 	}
-	return start
+	w.rest = text[min(len(text), inStart):]
+	return w
+}
+
+// begins reports whether a word begins with length bytes that are those of prefix.
+func (w *word) begins(prefix *word, length int) bool {
+	if length < inStart {
+		return (w.start^prefix.start)>>(64-8*length) == 0
+	}
+	return w.start == prefix.start && strings.HasPrefix(w.rest, prefix.rest)
 }
 
 func newDictionary() dictionary {
@@ -37,7 +46,7 @@ func newDictionary() dictionary {
 		if a.start != b.start {
 			return cmp.Compare(a.start, b.start)
 		}
-		return strings.Compare(a.text, b.text)
+		return strings.Compare(a.rest, b.rest)
 	}}}
 }
 
@@ -68,7 +77,7 @@ func (d *dictionary) addWord(text string, id uint32) {
 	first := newWord(text, id)
 	b, i, found := d.words.find(&first)
 	if !found {
-		first.text = strings.Clone(text) // it is a part of what a whole entry says
+		first.rest = strings.Clone(first.rest) // it is a part of what a whole entry says
 		d.words.insert(b, i, first)
 		return
 	}
@@ -137,7 +146,7 @@ func (d *dictionary) with(prefix string, to *bitmap) {
 	first := newWord(prefix, 0)
 	for w := range d.words.from(&first) {
 		switch {
-		case !strings.HasPrefix(w.text, prefix):
+		case !w.begins(&first, len(prefix)):
 			return
 		case w.more == nil:
 			to.add(w.one)
