@@ -437,6 +437,23 @@ func (b *builder) torrent(folder bool) (*Torrent, error) {
 	return parseTorrent([]byte(out.String()))
 }
 
+// OfFile makes the torrent of one file whose pieces' digests are known already, as
+// BuildTorrent does that reads it.
+func OfFile(name string, l piece.Layout, digests []piece.Digest, createdBy string) (*Torrent, error) {
+	if _, err := CleanName(name); err != nil {
+		return nil, err
+	}
+	if err := l.Validate(); err != nil {
+		return nil, err
+	}
+	if l.Files() > 1 || l.Size <= 0 || l.Count() != len(digests) {
+		return nil, fmt.Errorf("%d digests are not those of a file of %d bytes", len(digests), l.Size)
+	}
+	b := &builder{o: BuildOptions{Name: name, CreatedBy: createdBy}, length: l.PieceLength}
+	b.files = []*source{{path: name, size: l.Size, layout: l, digests: digests}}
+	return b.torrent(false)
+}
+
 // seedFolder returns the address of the folder that a single file's web seed lies in,
 // if that and the file's name make the address: BEP 19 has both forms, but libtorrent
 // 2.0.8 adds the name to the address of a file of version 2, too, if its last piece is

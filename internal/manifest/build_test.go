@@ -139,6 +139,37 @@ func TestBuildTorrent_ofAFileIsThatFile(t *testing.T) {
 	}
 }
 
+// TestOfFile_isWhatIsBuiltByReading gives the digests of files of less than one piece, of
+// one, and of more.
+func TestOfFile_isWhatIsBuiltByReading(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 100_000, testPiece, 3*testPiece + 5} {
+		data := bytes.Repeat([]byte("dragon!"), size/7+1)[:size]
+		dir := onDisk(t, tree{"film.mkv": data})
+		want, _, err := BuildTorrent(t.Context(), os.DirFS(dir), "film.mkv", BuildOptions{PieceLength: testPiece})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := piece.Layout{Size: int64(size), PieceLength: testPiece}
+		digests := want.Files[0].Pieces
+		got, err := OfFile("film.mkv", l, digests, "")
+		if err != nil || got.InfoHash() != want.InfoHash() || !reflect.DeepEqual(got.Digests(), digests) || got.Size != int64(size) {
+			t.Errorf("of %d bytes: %v, %x instead of %x", size, err, got.InfoHash(), want.InfoHash())
+		}
+		for name, c := range map[string]struct {
+			name    string
+			digests []piece.Digest
+		}{"another count": {"film.mkv", append(digests, piece.Digest{})}, "a path": {"a/film.mkv", digests}} {
+			if _, err := OfFile(c.name, l, c.digests, ""); err == nil {
+				t.Errorf("of %d bytes, with %s: it is made", size, name)
+			}
+		}
+	}
+	if _, err := OfFile("empty", piece.Layout{PieceLength: testPiece}, nil, ""); err == nil {
+		t.Error("it is made of an empty file")
+	}
+}
+
 func TestBuildTorrent_skipsLinksAndSaysSo(t *testing.T) {
 	t.Parallel()
 	dir := onDisk(t, tree{"a": noise(1), "sub": tree{"b": noise(2)}})

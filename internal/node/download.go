@@ -92,6 +92,7 @@ type download struct {
 	attached chan struct{} // closed when neighbours can open the pool
 	over     chan struct{} // closed when everything has ended
 	isSaved  atomic.Bool
+	listed   atomic.Pointer[listing]  // of a finished download of a URL, as what it is offered
 	wasShort atomic.Bool              // a connection had to wait for a place
 	latest   atomic.Pointer[Progress] // as last emitted, for Status
 	work     sync.WaitGroup           // every goroutine of the download

@@ -52,6 +52,7 @@ type held struct {
 	Kind        piece.ValidatorKind `json:",omitempty"` // these three: of a URL
 	Validator   string              `json:",omitempty"`
 	Incarnation uint64              `json:",omitempty"`
+	Listed      bool                `json:",omitempty"` // of a URL: it is offered by its content, too
 	Finished    time.Time
 	Body        string // SHA-256 of what is in the other file
 
@@ -75,6 +76,9 @@ func (d *download) remember(g *generation, saved *Saved) {
 	if h == nil {
 		return
 	}
+	if h.Listed && d.node.opts.KeepServing {
+		d.list(saved.Path, g.layout, h.digests, h.Finished)
+	}
 	folder := filepath.Join(d.node.opts.StateDir, heldFolder)
 	name := filepath.Join(folder, heldName(poolKey{d.room.id, d.pool}))
 	sum := sha256.Sum256(body)
@@ -97,8 +101,7 @@ func (d *download) remember(g *generation, saved *Saved) {
 	}
 }
 
-// heldAs returns what is to be remembered of a download, nil if nothing is: nobody can
-// tell later that it was of a version that has no name.
+// heldAs returns what is to be remembered of a download, nil if nothing is.
 func (d *download) heldAs(g *generation, saved *Saved) (*held, []byte) {
 	if d.room == nil || d.stdout() || saved.Checked == "unproven" {
 		return nil, nil
@@ -113,14 +116,35 @@ func (d *download) heldAs(g *generation, saved *Saved) (*held, []byte) {
 		return h, text.Bytes()
 	}
 	if !g.pin.Combinable() || g.pin.Kind == piece.Mirror {
-		return nil, nil
+		return d.heldByContent(h, g)
 	}
 	h.URL, h.Size, h.Kind, h.Validator = withoutUser(d.spec.URL), g.pin.Size, g.pin.Kind, g.pin.Validator
+	h.Listed = d.isListable()
+	h.digests = g.file.Digests()
 	var body []byte
-	for _, digest := range g.file.Digests() {
+	for _, digest := range h.digests {
 		body = append(body, digest[:]...)
 	}
 	return h, body
+}
+
+// heldByContent is heldAs for a file of whose version nobody can tell later that it is the
+// origin's: it is a content like any other.
+func (d *download) heldByContent(h *held, g *generation) (*held, []byte) {
+	if !d.isListable() {
+		return nil, nil
+	}
+	h.digests = g.file.Digests()
+	t, err := manifest.OfFile(filepath.Base(h.Path), g.layout, h.digests, createdBy(d.node.opts.Version))
+	if err != nil {
+		return nil, nil
+	}
+	var text bytes.Buffer
+	if err := t.Write(&text); err != nil {
+		return nil, nil
+	}
+	h.Listed = true
+	return h, text.Bytes()
 }
 
 // replaceFile writes a file of mode 0600 that is there with all of its bytes or not at all.
@@ -288,6 +312,9 @@ func (n *Node) reopen(h *held) error {
 		d.release()
 		return err
 	}
+	if h.Listed && h.URL != "" {
+		d.list(h.Path, h.pin().Layout(), h.digests, h.Finished)
+	}
 	go func() { // ends with the download, which Run waits for
 		defer n.tasks.Done()
 		defer n.leave(d)
@@ -296,6 +323,13 @@ func (n *Node) reopen(h *held) error {
 		}
 	}()
 	return nil
+}
+
+// stampNow is the stamp of a file as it is now, not as it was when it was hashed.
+func stampNow(info fs.FileInfo) store.Stamp {
+	stamp := store.StampOf(info)
+	stamp.Changed = 0
+	return stamp
 }
 
 // openHeld opens the files of a finished download, if they are as they were then.
@@ -327,17 +361,11 @@ func (d *download) openHeld(h *held) error {
 			d.want.pieces = &pieces
 		}
 	} else {
-		kept, found, err := d.node.journal.Kept(h.Path)
+		info, err := d.node.unchangedFile(h.Path)
 		if err != nil {
 			return err
 		}
-		info, err := os.Lstat(h.Path)
-		if err != nil || !found || !info.Mode().IsRegular() || info.Size() != kept.Size || !info.ModTime().Equal(kept.Modified) {
-			return errNotHeld
-		}
-		stamp := store.StampOf(info)
-		stamp.Changed = 0 // as it is now, not as it was when it was hashed
-		o.Files = []store.SharedFile{{Path: filepath.Base(h.Path), Stamp: stamp}}
+		o.Files = []store.SharedFile{{Path: filepath.Base(h.Path), Stamp: stampNow(info)}}
 	}
 	o.Layout, o.Digests = h.pin().Layout(), h.digests
 	if d.want != nil {

@@ -295,8 +295,8 @@ func (m *membership) theyOpened(l *link, said peer.Received) {
 		m.learnOne(l.id, addr)
 	}
 	if m.pools[said.Pool] == nil {
-		if s, ok := m.node.offered(m.id, said.Pool); ok {
-			m.node.work.Go(func() { m.openShare(l, said, s) })
+		if o, ok := m.node.offered(m.id, said.Pool); ok {
+			m.node.work.Go(func() { m.openOffer(l, said, o) })
 			return
 		}
 	}

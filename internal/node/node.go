@@ -367,6 +367,7 @@ func (n *Node) register(d *download) (before *download, err error) {
 }
 
 func (n *Node) leave(d *download) {
+	d.unlist()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for k, other := range n.running {
@@ -378,7 +379,7 @@ func (n *Node) leave(d *download) {
 	if d.room != nil {
 		delete(n.pools, poolKey{d.room.id, d.pool})
 	}
-	if d.want != nil && d.serving == nil {
+	if d.want != nil && (d.serving == nil || d.serving.held != nil) {
 		n.publishSoon()
 	}
 	close(d.over)

@@ -3,6 +3,7 @@ package node
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"dragonload/internal/catalogue"
 	"dragonload/internal/manifest"
@@ -26,9 +27,14 @@ func (n *Node) publishSoon() {
 func (n *Node) keepPublished(library *share.Library) {
 	known := make(entries)
 	rooms := make(map[string]bool) // in which something was published
+	tick := time.NewTicker(listedEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-n.sharing.dirty:
+		case <-tick.C:
+			n.checkListed()
+			continue
 		case <-n.life.Done():
 			return
 		}
@@ -48,8 +54,8 @@ func (n *Node) keepPublished(library *share.Library) {
 	}
 }
 
-// held returns what this node holds for others, by room: its shares, and what it has
-// downloaded, or does, by a manifest.
+// held returns what this node holds for others, by room: its shares, what it has
+// downloaded, or does, by a manifest, and what it has downloaded from URLs.
 func (n *Node) held(library *share.Library, known entries) map[string][]catalogue.Entry {
 	held := make(map[string][]catalogue.Entry)
 	// What lies here twice is one content, and one that is shared is held whole.
@@ -90,6 +96,9 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 	running := slices.Clone(n.running)
 	n.mu.Unlock()
 	for _, d := range running {
+		if l := d.listed.Load(); l != nil {
+			hold(l.room.name, entryOf(l.torrent))
+		}
 		if d.want == nil || d.room == nil || d.serving != nil && d.serving.held == nil || d.lent != nil || d.stdout() {
 			continue
 		}

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragonload/internal/manifest"
 	"dragonload/internal/peer"
 	"dragonload/internal/piece"
-	"dragonload/internal/share"
 	"dragonload/internal/store"
 	"dragonload/internal/swarm"
 )
@@ -27,8 +27,9 @@ const (
 // lies. Its pool is opened when the first member asks for it, and closed when none is
 // left, so that a node may share any number of things (docs/adr/0014).
 type serving struct {
-	number uint64 // of the share
-	held   *held  // a finished download, in place of a share
+	number uint64   // of the share
+	listed *listing // a finished download of a URL by its content, in place of a share
+	held   *held    // a finished download, in place of a share
 	files  *store.Shared
 	alone  time.Time // since when there is no neighbour; zero: there is one. Belongs to the loop
 }
@@ -36,16 +37,24 @@ type serving struct {
 // servings counts the open pools of shares.
 type servings struct{ open atomic.Int32 }
 
-// openShare opens the pool of a share for a neighbour that has opened it.
-func (m *membership) openShare(l *link, said peer.Received, s share.Share) {
-	d, err := m.node.serveShare(m, s)
+// path is where it lies.
+func (o offer) path() string {
+	if o.listed != nil {
+		return o.listed.path
+	}
+	return o.share.Spec.Path
+}
+
+// openOffer opens the pool of what is offered for a neighbour that has opened it.
+func (m *membership) openOffer(l *link, said peer.Received, o offer) {
+	d, err := m.node.serveOffer(m, o)
 	if err == nil {
 		select {
 		case <-d.attached:
 		case <-d.over:
 		}
 	} else {
-		m.node.log.Info("a share is not served", "share", s.Spec.Path, "err", err)
+		m.node.log.Info("a share is not served", "share", o.path(), "err", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,13 +63,13 @@ func (m *membership) openShare(l *link, said peer.Received, s share.Share) {
 	}
 }
 
-// serveShare returns the download that serves a share, started if need be.
-func (n *Node) serveShare(m *membership, s share.Share) (*download, error) {
+// serveOffer returns the download that serves what is offered, started if need be.
+func (n *Node) serveOffer(m *membership, o offer) (*download, error) {
 	if n.serving.open.Add(1) > maxServings {
 		n.serving.open.Add(-1)
 		return nil, fmt.Errorf("%d shares are being served already", maxServings)
 	}
-	d, err := n.newServing(m, s)
+	d, err := n.newServing(m, o)
 	var before *download
 	if err == nil {
 		if before, err = n.register(d); err != nil {
@@ -80,18 +89,40 @@ func (n *Node) serveShare(m *membership, s share.Share) (*download, error) {
 		defer n.serving.open.Add(-1)
 		defer n.leave(d)
 		if err := d.run(); err != nil {
-			d.log.Info("serving a share has ended", "share", s.Spec.Path, "err", err)
+			d.log.Info("serving a share has ended", "share", o.path(), "err", err)
 		}
 	}()
 	return d, nil
 }
 
-func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
+// content is what is offered, and where it lies.
+func (o offer) content(n *Node) (t *manifest.Torrent, root string, files []store.SharedFile, err error) {
+	if o.listed != nil {
+		root, files, err = o.listed.content(n)
+		return o.listed.torrent, root, files, err
+	}
 	library := n.opened()
 	if library == nil {
-		return nil, ErrEnding
+		return nil, "", nil, ErrEnding
 	}
-	t, root, files, err := library.Content(s)
+	t, root, found, err := library.Content(o.share)
+	for _, f := range found {
+		files = append(files, store.SharedFile{Path: f.Path, Stamp: store.Stamp{Size: f.Size, Modified: f.Modified, Inode: f.Inode, Changed: f.Changed}})
+	}
+	return t, root, files, err
+}
+
+// suspect says that a file was found to be another than it was.
+func (o offer) suspect(n *Node) {
+	if o.listed != nil {
+		n.work.Go(n.checkListed) // who calls reads the file, and does not wait
+	} else if library := n.opened(); library != nil {
+		library.Suspect(o.share.Number)
+	}
+}
+
+func (n *Node) newServing(m *membership, offered offer) (*download, error) {
+	t, root, files, err := offered.content(n)
 	if err != nil {
 		return nil, err
 	}
@@ -103,15 +134,12 @@ func (n *Node) newServing(m *membership, s share.Share) (*download, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := store.SharedOptions{Disk: n.opts.Disk, Root: root, Layout: d.want.layout, Digests: d.want.digests, Log: n.log}
-	for _, f := range files {
-		o.Files = append(o.Files, store.SharedFile{Path: f.Path, Stamp: store.Stamp{Size: f.Size, Modified: f.Modified, Inode: f.Inode, Changed: f.Changed}})
-	}
+	o := store.SharedOptions{Disk: n.opts.Disk, Root: root, Files: files, Layout: d.want.layout, Digests: d.want.digests, Log: n.log}
 	o.Changed = func(_ int, lost piece.Extent, _ error) {
 		d.inbox.post(swarm.PiecesLost{Extents: []piece.Extent{lost}})
-		library.Suspect(s.Number)
+		offered.suspect(n)
 	}
-	d.serving = &serving{number: s.Number}
+	d.serving = &serving{number: offered.share.Number, listed: offered.listed}
 	if d.serving.files, err = store.OpenShared(o); err != nil {
 		d.release()
 		return nil, err
@@ -153,7 +181,7 @@ func (d *download) restServing(now time.Time) {
 	if s.held != nil {
 		return // for as long as the node runs
 	}
-	if library := d.node.opened(); library == nil || !library.Has(s.number) {
+	if library := d.node.opened(); s.listed == nil && (library == nil || !library.Has(s.number)) || s.listed != nil && s.listed.gone.Load() {
 		d.stop()
 		return
 	}
@@ -172,7 +200,7 @@ func (n *Node) endServing(number uint64) {
 	n.mu.Lock()
 	var all []*download
 	for _, d := range n.running {
-		if d.serving != nil && d.serving.number == number {
+		if d.serving != nil && d.serving.number == number && d.serving.listed == nil && d.serving.held == nil {
 			all = append(all, d)
 		}
 	}

@@ -81,7 +81,7 @@ func TestServing_isBounded(t *testing.T) {
 	t.Parallel()
 	d, s := servingAlone(t)
 	d.node.serving.open.Store(maxServings)
-	if _, err := d.node.serveShare(&membership{}, s); err == nil {
+	if _, err := d.node.serveOffer(&membership{}, offer{share: s}); err == nil {
 		t.Error("one more is served")
 	}
 	if n := d.node.serving.open.Load(); n != maxServings {

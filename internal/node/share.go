@@ -36,15 +36,15 @@ type sharing struct {
 	library *share.Library
 	ended   bool
 	// Which manifest the pool of a room is of, of what is offered; nil: to be made anew.
-	pools map[poolKey]offer
+	pools map[poolKey]share.Share
 
 	dirty chan struct{} // holds one when what is held is to be published anew
 }
 
-// offer is a share and the room in which it is offered.
+// offer is what a pool is opened of when a neighbour asks for it.
 type offer struct {
-	share share.Share
-	room  [32]byte
+	share  share.Share
+	listed *listing // a finished download, in place of a share
 }
 
 // shares returns the library, opening it if need be. From then on it is kept as the
@@ -129,7 +129,15 @@ func (n *Node) sharesChanged() {
 }
 
 // offered returns what is offered under the name of a pool.
-func (n *Node) offered(roomID [32]byte, pool swarm.PoolID) (share.Share, bool) {
+func (n *Node) offered(roomID [32]byte, pool swarm.PoolID) (offer, bool) {
+	if s, ok := n.shared(roomID, pool); ok {
+		return offer{share: s}, true
+	}
+	l, ok := n.listedAs(roomID, pool)
+	return offer{listed: l}, ok
+}
+
+func (n *Node) shared(roomID [32]byte, pool swarm.PoolID) (share.Share, bool) {
 	s := &n.sharing
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,17 +147,17 @@ func (n *Node) offered(roomID [32]byte, pool swarm.PoolID) (share.Share, bool) {
 	if s.pools == nil {
 		s.pools = n.poolsOf(s.library.List())
 	}
-	o, ok := s.pools[poolKey{roomID, pool}]
-	return o.share, ok
+	one, ok := s.pools[poolKey{roomID, pool}]
+	return one, ok
 }
 
-// poolsOf finds the pools of all that is offered now.
-func (n *Node) poolsOf(all []share.Share) map[poolKey]offer {
-	pools := make(map[poolKey]offer)
+// poolsOf finds the pools of all that is shared now.
+func (n *Node) poolsOf(all []share.Share) map[poolKey]share.Share {
+	pools := make(map[poolKey]share.Share)
 	for _, r := range n.opts.Keyring.Rooms() {
 		for _, one := range all {
 			if one.State == share.Offered && one.Spec.Room == r.Name {
-				pools[poolKey{r.ID, r.ManifestPool(one.Manifest)}] = offer{one, r.ID}
+				pools[poolKey{r.ID, r.ManifestPool(one.Manifest)}] = one
 			}
 		}
 	}
@@ -158,16 +166,19 @@ func (n *Node) poolsOf(all []share.Share) map[poolKey]offer {
 
 // shareManifest returns the manifest of what is offered, for members.
 func (n *Node) shareManifest(roomID [32]byte, pool swarm.PoolID) (peer.Manifest, error) {
-	s, ok := n.offered(roomID, pool)
+	o, ok := n.offered(roomID, pool)
+	if ok && o.listed != nil {
+		return bareManifest(o.listed.torrent)
+	}
 	library := n.opened()
 	if !ok || library == nil {
 		return peer.Manifest{}, peer.ErrNotHeld
 	}
-	t, err := library.Torrent(s)
+	t, err := library.Torrent(o.share)
 	if err != nil {
 		return peer.Manifest{}, err
 	}
-	if t.InfoHash() != s.Manifest {
+	if t.InfoHash() != o.share.Manifest {
 		return peer.Manifest{}, peer.ErrNotHeld // it changed just now
 	}
 	return bareManifest(t)
@@ -292,11 +303,23 @@ func (n *Node) Unshare(what, room string) ([]share.Share, error) {
 		return nil, err
 	}
 	matches := MatchShares(library, what, room)
-	if len(matches) == 1 {
+	listed := n.matchListed(what, room, matches)
+	switch {
+	case len(matches)+len(listed) != 1:
+		for _, l := range listed {
+			matches = append(matches, l.asShare())
+		}
+	case len(listed) == 1:
+		matches = []share.Share{listed[0].asShare()}
+		n.forgetListed(listed[0])
+	default:
 		if _, err := library.Remove(matches[0].Number); err != nil {
 			return nil, err
 		}
 		n.endServing(matches[0].Number)
+		for _, l := range n.matchListed(matches[0].Spec.Path, matches[0].Spec.Room, nil) {
+			n.forgetListed(l) // it was downloaded here, too
+		}
 	}
 	return matches, nil
 }
@@ -328,10 +351,22 @@ func (l localNode) Manifest(_ context.Context, what string) ([]*nodev1.Shared, [
 		return nil, nil, err
 	}
 	matches := library.Match(what)
+	var listed []*listing
+	if !filepath.IsAbs(what) { // of a path the journal tells more
+		listed = l.n.matchListed(what, "", matches)
+	}
+	for _, one := range listed {
+		matches = append(matches, one.asShare())
+	}
 	if len(matches) == 0 || matches[0].Manifest != matches[len(matches)-1].Manifest {
 		return encodeShares(matches), nil, nil
 	}
-	t, err := library.Torrent(matches[0])
+	var t *manifest.Torrent
+	if len(listed) < len(matches) {
+		t, err = library.Torrent(matches[0])
+	} else {
+		t = listed[0].torrent
+	}
 	if err != nil {
 		return nil, nil, err
 	}
