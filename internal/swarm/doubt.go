@@ -48,6 +48,7 @@ func (n *Node) disbelieve(i piece.Index) {
 	if n.have.Has(i) {
 		n.trust.mended = true
 		n.drop(i)
+		n.tellLess() // or they would ask for it, and leave it to this node to have it
 	}
 	t := &n.trust
 	if t.doubtful.Count() == 0 {
