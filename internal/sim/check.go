@@ -112,8 +112,8 @@ func (r *run) checkToMember(t *trackerHost, a swarm.TellMember) {
 	switch a.Message.(type) {
 	case swarm.Complete:
 		for _, m := range r.members {
-			s := t.sessions[m.index]
-			if s == nil || !s.said || m.Helper || m.cheats() || m.flipFound || m.changed || s.p.gone || m.stopping != 0 {
+			s := t.sessions[m.key]
+			if s == nil || s.p.m != m || !s.said || m.Helper || m.cheats() || m.flipFound || m.changed || s.p.gone || m.stopping != 0 {
 				continue
 			}
 			if !m.complete() {
@@ -145,7 +145,7 @@ func (b *budget) init(r *run) {
 	w := r.world
 	b.faulty = len(w.Faults) > 0 || w.PeerLosses+w.OriginLosses > 0 || w.Origin.WrongOneIn > 0
 	for _, m := range w.Members {
-		b.faulty = b.faulty || m.cheats() || m.LeavesWhenWhole
+		b.faulty = b.faulty || m.cheats() || m.LeavesWhenWhole || m.Misled || m.Twin > 0
 	}
 	b.content = r.origin.current
 	b.holders = make([]int32, b.content.layout.Count())
@@ -157,7 +157,14 @@ func (b *budget) init(r *run) {
 	}
 	for _, m := range w.Members {
 		switch {
-		case m.Withholds || m.Freeloads || m.Floods || m.Forgery > 0 || m.Equivocates:
+		case m.Knows || m.Misled:
+			// It reads what others have brought once, and all the rest before it gives up.
+			b.allowed += 2 * w.Size
+		case m.Twin > 0:
+			// Tracker and neighbours have one of the two at a time, and the other helps itself;
+			// what one is lent is lent anew when the other comes.
+			b.allowed += 4 * w.Size
+		case m.Withholds || m.Freeloads || m.Floods || m.Forgery > 0 || m.Equivocates || m.Returns:
 			// What it is believed to hold or to fetch, each of the others may fetch itself
 			// in the end.
 			b.allowed += int64(len(w.Members)) * w.Size

@@ -13,7 +13,7 @@ import (
 
 // cheats reports whether a member is one that honest ones must bear with.
 func (m *Member) cheats() bool {
-	return m.LiesOneIn > 0 || m.Withholds || m.Freeloads || m.Floods || m.Replays || m.Forgery > 0 || m.Equivocates
+	return m.LiesOneIn > 0 || m.Withholds || m.Freeloads || m.Floods || m.Replays || m.Forgery > 0 || m.Equivocates || m.Returns
 }
 
 // toTracker is what a member makes of a message that its Node has for the tracker.
@@ -172,6 +172,11 @@ func (c *mischief) happen(r *run) {
 			r.flood(p)
 		case p.m.Replays:
 			r.replay(p)
+		case p.m.Denies:
+			r.insist(p)
+		}
+		if p.m.Returns && r.rng.IntN(5) == 0 {
+			r.breakOff(p)
 		}
 	}
 	r.later(mischiefEvery, c)
@@ -191,6 +196,30 @@ func (r *run) replay(p *proc) {
 			r.put(&e.peer.in, p.said[r.rng.IntN(len(p.said))])
 		}
 	}
+}
+
+// insist says again what a liar holds, to be asked for it.
+func (r *run) insist(p *proc) {
+	if e := r.neighbourOf(p); e.told {
+		r.put(&e.peer.in, swarm.Haves{Extents: []piece.Extent{{Count: uint32(p.m.disk.have.Len())}}})
+	}
+}
+
+// deny answers an accusation of a liar with one of its own, as an honest member does to
+// whom the origin has shown another face.
+func (r *run) deny(e *streamEnd, msg any) {
+	if a, ok := msg.(swarm.Accuse); ok && e.p.m.Denies && a.Accused.By == e.p.m.id && a.Accuser.By != e.p.m.id {
+		r.mark(Denied)
+		r.put(&e.peer.in, swarm.Accuse{Piece: a.Piece, Accused: a.Accuser, Accuser: a.Accused})
+	}
+}
+
+// breakOff ends a stream; the member dials again.
+func (r *run) breakOff(p *proc) {
+	e := r.neighbourOf(p)
+	r.mark(BrokenOff)
+	r.put(&e.peer.in, closed{})
+	r.later(0, (*lost)(e))
 }
 
 // flood says and asks far too much.

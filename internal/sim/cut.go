@@ -83,7 +83,7 @@ func (s *severed) happen(r *run) {
 			continue
 		}
 		for _, k := range sorted(p.streams) {
-			if e := p.streams[k]; e != nil && !r.reaches(&m.place, &r.members[k].place) {
+			if e := p.streams[k]; e != nil && !r.reaches(&m.place, &e.peer.p.m.place) {
 				r.later(r.jitter(time.Second), (*lost)(e))
 				r.later(r.jitter(time.Second), (*lost)(e.peer))
 			}

@@ -46,6 +46,8 @@ func Draw(seed uint64) World {
 		d.succession(&w)
 	default:
 		d.faults(&w)
+		more := drawing{rng: rand.New(rand.NewPCG(seed, 0x6d6f7265)), pace: d.pace, span: d.span}
+		more.later(&w)
 	}
 	w.quiet(d)
 	return w

@@ -94,6 +94,46 @@ func (d *drawing) cheats(w *World) {
 	}
 }
 
+// later draws what was thought of later, so that older seeds without it keep their worlds.
+func (d *drawing) later(w *World) {
+	if n := len(w.Members); n > 3 && d.oneIn(20) {
+		if m := &w.Members[1+d.rng.IntN(n-1)]; !m.cheats() && !m.Helper {
+			m.Forgery, m.LiesEvery = 1, 1+d.rng.IntN(20)
+		}
+	}
+	forged := false
+	for k := range w.Members {
+		m := &w.Members[k]
+		forged = forged || m.Forgery > 0
+		m.Denies = m.Forgery > 0 && d.oneIn(2)
+		m.Returns = m.cheats() && d.oneIn(4)
+	}
+	if !w.Origin.NoValidator && !w.Origin.TwoFaces && !w.has(OriginChanges) && !w.has(OriginFlaps) {
+		d.digests(w, forged)
+	}
+	if k := 1 + d.rng.IntN(len(w.Members)); d.oneIn(10) && k < len(w.Members) && !w.Origin.Unsized {
+		of := d.rng.IntN(k)
+		if a, b := &w.Members[of], &w.Members[k]; !a.cheats() && !b.cheats() && a.Helper == b.Helper {
+			b.Twin = 1 + of
+		}
+	}
+}
+
+// digests gives members the digest of the whole file, where somebody forges bytes of it, or
+// a wrong one.
+func (d *drawing) digests(w *World, forged bool) {
+	know, misled := forged && d.oneIn(2), d.oneIn(16)
+	for k := range w.Members {
+		switch m := &w.Members[k]; {
+		case m.cheats() || m.Helper:
+		case misled && k > 0 && d.oneIn(len(w.Members)/3+1):
+			m.Misled = true
+		case know:
+			m.Knows = d.oneIn(2)
+		}
+	}
+}
+
 // maxDrift is by how many parts in a million clocks are wrong: far more than quartz is.
 const maxDrift = 20_000
 

@@ -31,6 +31,7 @@ type proc struct {
 	session *session
 	hosted  *trackerHost // this member is the pool's tracker; else nil
 	redials int
+	brief   int // sessions in a row that did not last
 	streams map[int]*streamEnd
 	pulls   map[swarm.Request]*pull
 	fetches map[swarm.Request]*fetch
@@ -47,6 +48,7 @@ type proc struct {
 	paused     bool
 	waiting    []happening    // for the process to go on
 	said       []swarm.ToPeer // what a replayer has said
+	wasted     map[int]int    // requests that have brought wrong pieces, by member
 	aborted    bool           // its driver has ended the download
 }
 
@@ -68,7 +70,7 @@ func (r *run) start(m *member) {
 	p.node = swarm.NewNode(swarm.NodeOptions{
 		Self:    m.id,
 		Run:     r.rng.Uint64(),
-		Addr:    simAddr,
+		Addr:    m.addr(),
 		Pool:    poolID,
 		Hosts:   true,
 		Fetches: m.WAN > 0,
@@ -96,7 +98,7 @@ func (r *run) start(m *member) {
 	r.running++
 	r.budget.appeared(r, m)
 	r.later(2*dialTrips*r.world.ControlDelay, (*redial)(p))
-	if m.Floods || m.Replays {
+	if m.Floods || m.Replays || m.Denies || m.Returns {
 		r.later(mischiefEvery, (*mischief)(p))
 	}
 	r.arm(p)
@@ -289,6 +291,10 @@ func (r *run) warned(p *proc, w swarm.Warn) {
 // from the origin itself, when nobody else is there who can.
 func (r *run) failed(p *proc, code swarm.FailCode) {
 	excused := code != swarm.FailChanges && !p.m.able()
+	if code == swarm.FailMismatch && r.mayBlame(p.m) {
+		r.leaveUnproven(p, code)
+		return
+	}
 	if (r.origin.twoFaces || r.world.collude()) && excused {
 		r.leaveUnproven(p, code) // others' words contradict each other, and it cannot look itself
 		return
@@ -321,6 +327,10 @@ func (r *run) finishFile(p *proc, basis swarm.Basis) {
 	m := p.m
 	if !r.readBack(p, true, nil) {
 		return // the hash of the whole file has found it out
+	}
+	if r.differs(m) && !basis.Checksum {
+		r.doubt(p, basis)
+		return
 	}
 	r.s1FileIsOneGeneration(p)
 	r.s4NobodyIsDeceived(p)

@@ -47,7 +47,7 @@ func (r *run) fetchPeer(p *proc, a swarm.FetchPeer) {
 	to := r.memberOf(a.Peer)
 	d := &p.m.disk
 	switch {
-	case to < 0 || to == p.m.index:
+	case to < 0 || to == p.m.key:
 		r.violate(p, "fetches from %v, which is no other member", a.Peer)
 		return
 	case len(a.Pieces) == 0 || len(a.Digests) != len(a.Pieces) || !d.set:
@@ -71,7 +71,7 @@ func (r *run) fetchPeer(p *proc, a swarm.FetchPeer) {
 			}
 		}
 	}
-	f := &fetch{req: a.Request, asker: p, to: r.members[to], pieces: a.Pieces, digests: a.Digests, breakAt: -1}
+	f := &fetch{req: a.Request, asker: p, to: r.reached(p, to), pieces: a.Pieces, digests: a.Digests, breakAt: -1}
 	p.fetches[a.Request] = f
 	r.watch.add(r, f)
 	r.later(r.world.LANDelay, f)
@@ -267,6 +267,7 @@ func (e *fetchEnded) happen(r *run) {
 		return
 	}
 	delete(f.asker.fetches, f.req)
+	r.s10WasteIsBounded(f)
 	r.step(f.asker, swarm.PeerEnded{Request: f.req, Wrong: f.wrong, Failed: e.failed})
 }
 

@@ -149,11 +149,11 @@ func (w *wake) happen(r *run) {
 	}
 	p.waiting = nil
 	for _, k := range sorted(p.streams) {
-		if e := p.streams[k]; e.peer.p.streams[p.m.index] != e.peer {
+		if e := p.streams[k]; e.peer.p.streams[p.m.key] != e.peer {
 			r.later(0, (*lost)(e))
 		}
 	}
-	if s := p.session; s != nil && s.host.sessions[p.m.index] != s {
+	if s := p.session; s != nil && s.host.sessions[p.m.key] != s {
 		r.later(0, (*trackerLost)(s))
 	}
 	r.unpark()

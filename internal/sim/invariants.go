@@ -161,7 +161,7 @@ func (r *run) s8Heard(msg swarm.ToTracker) {
 // sent on it knows of the pause that the tracker knows of.
 func (r *run) s8NobodyAsksDuringAPause(p *proc) {
 	s := p.session
-	if r.now >= r.heldTill || s == nil || !s.said || !s.answered || p.wrongClock || s.down.head < len(s.down.queue) || s.host != &r.tracker || r.tracker.sessions[p.m.index] != s {
+	if r.now >= r.heldTill || s == nil || !s.said || !s.answered || p.wrongClock || s.down.head < len(s.down.queue) || s.host != &r.tracker || r.tracker.sessions[p.m.key] != s {
 		return
 	}
 	r.violate(p, "asks the origin %v before the end of a pause that the tracker has heard of", time.Duration(r.heldTill-r.now)) // S8

@@ -59,6 +59,11 @@ const (
 	Crowds                        // a thousand or more members came within seconds
 	ShareChanged                  // a shared file changed under its holder
 	SeedWrong                     // a web seed sent what does not match the manifest
+	Denied                        // a liar answered an accusation
+	BrokenOff                     // a member broke a stream off to come back
+	Doubted                       // a whole file was not what its digest says
+	DigestBlamed                  // and the digest was what is wrong
+	Twins                         // two members with one key took the place of each other
 	CoreDone                      // everybody of a core has finished, while the rest stayed broken
 
 	marks
@@ -68,7 +73,8 @@ var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "l
 	"audits", "stolen", "revokes", "lease-expired", "member-cut", "tracker-away", "tracker-back", "hosts", "host-lost", "merged", "claims", "severed", "origin-waits",
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
 	"paused-long", "killed-midway", "disk-failed", "torn-writes", "flip-found", "hold-kept", "forged", "equivocated",
-	"deceived", "banned", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong", "core-done"}
+	"deceived", "banned", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong",
+	"denied", "broken-off", "doubted", "digest-blamed", "twins", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 
@@ -207,8 +213,11 @@ func (w *World) Describe() string {
 	}
 	fmt.Fprintf(&b, "; losses %d/%d per million until %v, messages %v late\n", w.PeerLosses, w.OriginLosses, w.QuietFrom, w.Jitter)
 	for k := range w.Members {
-		if m := &w.Members[k]; m.cheats() {
+		switch m := &w.Members[k]; {
+		case m.cheats():
 			fmt.Fprintf(&b, "  member %d cheats:%s\n", k, words(m))
+		case m.Twin > 0 || m.Knows || m.Misled:
+			fmt.Fprintf(&b, "  member %d:%s\n", k, words(m))
 		}
 	}
 	for k := range w.Faults {

@@ -55,6 +55,7 @@ type member struct {
 	Member
 	index   int
 	id      piece.NodeID
+	key     int // the number of the first member with this id
 	place   place
 	wan     line
 	lanUp   line
@@ -83,7 +84,7 @@ func (m *member) able() bool { return m.WAN > 0 && !m.Barred }
 const idIndex = 28
 
 func newMember(k int, m Member, rng *rand.Rand) *member {
-	x := &member{Member: m, index: k, place: place{k}}
+	x := &member{Member: m, index: k, key: k, place: place{k}}
 	for b := 0; b < idIndex; b += 4 {
 		binary.BigEndian.PutUint32(x.id[b:], rng.Uint32())
 	}
@@ -92,7 +93,8 @@ func newMember(k int, m Member, rng *rand.Rand) *member {
 	return x
 }
 
-// memberOf returns the number of the member with this id, -1 if there is none.
+// memberOf returns the number of the member with this id, the first of two that are twins;
+// -1 if there is none.
 func (r *run) memberOf(id piece.NodeID) int {
 	k := int(binary.BigEndian.Uint32(id[idIndex:]))
 	if k >= len(r.members) || r.members[k].id != id {
@@ -106,6 +108,7 @@ func newRun(w World) *run {
 	for k, m := range w.Members {
 		r.members = append(r.members, newMember(k, m, r.rng))
 	}
+	r.pairTwins()
 	r.tracker.place.index = len(r.members)
 	r.origin.init(r)
 	for _, m := range r.members {
@@ -225,7 +228,7 @@ func (r *run) slowestBound() time.Duration {
 		alone = alone || f.Kind == Leave || f.Kind == Kill || f.Kind == Wipe || f.Kind == TrackerDies || f.Kind == HostDies
 	}
 	for _, m := range w.Members {
-		alone = alone || m.LeavesWhenWhole || m.cheats()
+		alone = alone || m.LeavesWhenWhole || m.cheats() || m.Knows || m.Misled || m.Twin > 0
 	}
 	if alone && w.ofManifest() {
 		bound = max(bound, timeFor(w.Size*int64(len(w.Members)), w.Members[0].LANUp))

@@ -119,6 +119,14 @@ func (w *World) without(k, n int) (World, bool) {
 		}
 		return i
 	}
+	for j := range c.Members {
+		switch m := &c.Members[j]; {
+		case m.Twin-1 >= k+n:
+			m.Twin -= n
+		case m.Twin-1 >= k:
+			return c, false
+		}
+	}
 	for j := range c.Faults {
 		f := &c.Faults[j]
 		if f.Kind.ofMember() && f.Member >= k && f.Member < k+n || f.Kind == Clog && f.Other >= k && f.Other < k+n {

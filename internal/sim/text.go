@@ -88,6 +88,8 @@ func (w *World) valid() error {
 	for k := range w.Members {
 		if m := &w.Members[k]; m.LANUp <= 0 || m.LANDown <= 0 {
 			return fmt.Errorf("member %d has no LAN", k)
+		} else if m.Twin < 0 || m.Twin > k {
+			return fmt.Errorf("member %d has the key of one that does not come before it", k)
 		}
 	}
 	for k := range w.Faults {

@@ -56,20 +56,24 @@ func (t *trackerHost) stop(r *run, silent bool) {
 }
 
 // accept takes a session in; an older one of the same member gives way to it.
-func (t *trackerHost) accept(s *session) {
-	if old := t.sessions[s.p.m.index]; old != nil {
+func (t *trackerHost) accept(r *run, s *session) {
+	if old := t.sessions[s.p.m.key]; old != nil {
 		old.up.dead = true
+		if old.p.m != s.p.m {
+			r.mark(Twins)
+			r.put(&old.down, closed{})
+		}
 	}
-	t.sessions[s.p.m.index] = s
+	t.sessions[s.p.m.key] = s
 }
 
 // lose ends a session at the tracker's end.
 func (t *trackerHost) lose(r *run, s *session) {
-	if !t.up || t.sessions[s.p.m.index] != s {
+	if !t.up || t.sessions[s.p.m.key] != s {
 		return
 	}
 	s.up.dead = true
-	delete(t.sessions, s.p.m.index)
+	delete(t.sessions, s.p.m.key)
 	r.stepTracker(t, swarm.MemberGone{Pool: poolID, Member: s.p.m.id})
 }
 
@@ -120,7 +124,7 @@ func (r *run) stepTracker(t *trackerHost, ev swarm.TrackerEvent) {
 		case swarm.CutMember:
 			if s := t.sessions[r.memberOf(a.Member)]; s != nil {
 				s.up.dead = true
-				delete(t.sessions, s.p.m.index)
+				delete(t.sessions, s.p.m.key)
 				r.put(&s.down, closed{})
 				r.mark(MemberCut)
 			}
@@ -194,17 +198,17 @@ const seekTime = time.Second
 // seek carries out SeekTracker.
 type seek struct {
 	p  *proc
-	to piece.NodeID
+	to swarm.PeerAddr
 }
 
 func (r *run) seekTracker(p *proc, to swarm.PeerAddr) {
 	switch {
 	case to.ID == (piece.NodeID{}):
 		r.later(dialTrips*r.world.ControlDelay, (*homecoming)(p))
-	case r.memberOf(to.ID) < 0 || to.Addr == "":
+	case r.located(to) == nil || to.Addr == "":
 		r.violate(p, "seeks the tracker %v at %q, which is no member", to.ID, to.Addr)
 	default:
-		r.later(dialTrips*r.world.LANDelay, &seek{p, to.ID})
+		r.later(dialTrips*r.world.LANDelay, &seek{p, to})
 	}
 }
 
@@ -213,7 +217,7 @@ func (k *seek) happen(r *run) {
 	if p.gone || p.home(r) || r.held(p, k) {
 		return // or the room's own tracker was reached before
 	}
-	m := r.members[r.memberOf(k.to)]
+	m := r.located(k.to)
 	switch q := m.proc; {
 	case m.dark || !r.reaches(&p.m.place, &m.place) || q != nil && q.paused && q != p:
 		r.later(seekTime, &missed{p, k.to})
@@ -231,7 +235,7 @@ type missed seek
 
 func (k *missed) happen(r *run) {
 	if !k.p.gone && !k.p.home(r) && !r.held(k.p, k) {
-		r.step(k.p, swarm.TrackerMissed{Member: k.to})
+		r.step(k.p, swarm.TrackerMissed{Member: k.to.ID})
 	}
 }
 

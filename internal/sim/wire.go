@@ -113,12 +113,12 @@ type streamEnd struct {
 // dial is an attempt of p to open a stream.
 type dial struct {
 	p  *proc
-	to int
+	to *member
 }
 
 func (r *run) dial(p *proc, peer swarm.PeerAddr) {
-	to := r.memberOf(peer.ID)
-	if to < 0 || to == p.m.index || peer.Addr == "" {
+	to := r.located(peer)
+	if to == nil || to.key == p.m.key || peer.Addr == "" {
 		r.violate(p, "dials %v at %q, which is no other member", peer.ID, peer.Addr)
 		return
 	}
@@ -130,7 +130,7 @@ func (d *dial) happen(r *run) {
 	if p.gone || r.held(p, d) {
 		return
 	}
-	m := r.members[d.to]
+	m := d.to
 	if !r.reaches(&p.m.place, &m.place) || m.dark || m.proc != nil && m.proc.paused {
 		r.later(silence, &peerDown{p, m.id})
 		return
@@ -140,7 +140,8 @@ func (d *dial) happen(r *run) {
 		r.later(r.world.LANDelay, &peerDown{p, m.id}) // connection refused
 		return
 	}
-	if mine, theirs := p.streams[d.to], q.streams[p.m.index]; mine != nil || theirs != nil {
+	r.giveWayToTwin(p, q)
+	if mine, theirs := p.streams[m.key], q.streams[p.m.key]; mine != nil || theirs != nil {
 		if mine == nil || theirs == nil {
 			r.later(r.world.LANDelay, &peerDown{p, m.id}) // the old stream is just ending
 		}
@@ -156,11 +157,11 @@ func (d *dial) happen(r *run) {
 		}
 		e.in = pipe{from: &from.m.place, to: &end.m.place, delay: r.world.LANDelay, end: e, owner: end}
 	}
-	p.streams[d.to] = &s.ends[0]
-	q.streams[p.m.index] = &s.ends[1]
+	p.streams[m.key] = &s.ends[0]
+	q.streams[p.m.key] = &s.ends[1]
 	r.put(&s.ends[0].in, opened{})
 	s.ends[1].told = true
-	r.step(q, swarm.PeerUp{Peer: p.m.id, Addr: simAddr})
+	r.step(q, swarm.PeerUp{Peer: p.m.id, Addr: p.m.addr()})
 }
 
 func (e *streamEnd) receive(r *run, msg any) {
@@ -170,10 +171,11 @@ func (e *streamEnd) receive(r *run, msg any) {
 	switch msg := msg.(type) {
 	case opened:
 		e.told = true
-		r.step(e.p, swarm.PeerUp{Peer: e.peer.p.m.id, Addr: simAddr})
+		r.step(e.p, swarm.PeerUp{Peer: e.peer.p.m.id, Addr: e.peer.p.m.addr()})
 	case closed:
 		r.lose(e)
 	case swarm.ToPeer:
+		r.deny(e, msg)
 		r.step(e.p, swarm.PeerSaid{Peer: e.peer.p.m.id, Message: msg})
 	}
 }
@@ -182,11 +184,11 @@ func (e *streamEnd) receive(r *run, msg any) {
 func (r *run) lose(e *streamEnd) {
 	e.in.dead = true
 	e.in.queue = nil
-	index := e.peer.p.m.index
-	if e.p.gone || e.p.streams[index] != e {
+	key := e.peer.p.m.key
+	if e.p.gone || e.p.streams[key] != e {
 		return
 	}
-	delete(e.p.streams, index)
+	delete(e.p.streams, key)
 	// Without PeerUp before it, this says that a dial has come to nothing.
 	e.told = false
 	r.step(e.p, swarm.PeerDown{Peer: e.peer.p.m.id})
@@ -230,6 +232,7 @@ type session struct {
 	said     bool // the tracker has had an Announce on it
 	answered bool // and the member its Welcome
 	saidAt   swarm.Instant
+	openedAt swarm.Instant
 }
 
 type redial proc
@@ -261,11 +264,11 @@ func (r *run) openSession(p *proc, t *trackerHost, delay time.Duration) {
 		r.put(&old.up, swarm.Leave{Moved: true})
 		r.put(&old.up, closed{})
 	}
-	s := &session{p: p, host: t, open: true}
+	s := &session{p: p, host: t, open: true, openedAt: r.now}
 	s.up = pipe{from: &p.m.place, to: t.at, delay: delay, end: (*sessionTracker)(s), owner: t.p, control: t.p == nil}
 	s.down = pipe{from: t.at, to: &p.m.place, delay: delay, end: (*sessionMember)(s), owner: p, control: t.p == nil}
 	p.session = s
-	t.accept(s)
+	t.accept(r, s)
 	r.step(p, swarm.TrackerUp{Member: t.id})
 }
 
@@ -276,7 +279,7 @@ type (
 
 func (e *sessionTracker) receive(r *run, msg any) {
 	s := (*session)(e)
-	if !s.host.up || s.host.sessions[s.p.m.index] != s {
+	if !s.host.up || s.host.sessions[s.p.m.key] != s {
 		return
 	}
 	switch msg := msg.(type) {
@@ -320,7 +323,8 @@ func (r *run) loseTracker(s *session) {
 	s.p.session = nil
 	if s.host == &r.tracker {
 		r.mark(TrackerAway)
-		r.later(firstRedial+time.Duration(r.rng.Int64N(int64(firstRedial))), (*redial)(s.p))
+		wait := s.p.again(r, s)
+		r.later(wait+time.Duration(r.rng.Int64N(int64(wait))), (*redial)(s.p))
 	} else {
 		r.mark(HostLost)
 	}

@@ -50,6 +50,11 @@ type Member struct {
 	Equivocates     bool          // states one digest to some neighbours and another to the rest
 	Forgery         int           // vouches for false bytes; those with the same number collude. 0: does not
 	LiesEvery       int           // with Forgery: for one piece in so many
+	Denies          bool          // with Forgery: answers every accusation, and says again and again what it holds
+	Returns         bool          // breaks streams off again and again, and comes back
+	Knows           bool          // has the digest of the whole file
+	Misled          bool          // has a digest that is not that of the file
+	Twin            int           // 1 + the number of a member whose key it has too, as a cloned machine does; 0: it has its own
 	Holds           bool          // with a manifest: has everything from the beginning, and shares it
 	Selects         int           // with a manifest: wants one file in so many; 0: all
 	Rest            bool          // what is wrong with it is never mended; nobody waits for it (S13)
