@@ -58,6 +58,9 @@ func (d *download) fetchPeer(ctx context.Context, g *generation, a swarm.FetchPe
 		d.abort(storeProblem(broken))
 	}
 	if err != nil && ctx.Err() == nil {
+		if errors.Is(err, peer.ErrBroken) || errors.Is(err, peer.ErrSilent) {
+			d.room.unreachable(a.Peer)
+		}
 		d.log.Info("peer request ended", "peer", a.Peer, "err", err)
 	}
 	d.inbox.post(swarm.PeerEnded{Request: a.Request, Wrong: wrong, Failed: err != nil && ctx.Err() == nil, Silent: errors.Is(err, peer.ErrSilent)})

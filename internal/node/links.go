@@ -166,6 +166,9 @@ func (m *membership) dialLink(ctx context.Context, l *link, addr string) {
 	cancel()
 	if err != nil {
 		m.disprove(l.id, addr)
+		if ctx.Err() == nil {
+			m.unreachable(l.id)
+		}
 		m.node.log.Debug("neighbour was not reached", "peer", l.id, "err", err)
 		m.skewed(l, err)
 		m.gone(l)
@@ -265,6 +268,9 @@ func (m *membership) read(ctx context.Context, l *link) {
 		default:
 			m.theySaid(ctx, l, said)
 		}
+	}
+	if ctx.Err() == nil {
+		m.broken(l)
 	}
 	_ = l.stream.Close() // why it ended is told already
 	m.gone(l)

@@ -56,7 +56,7 @@ func (n *Node) lookUp(ctx context.Context, spec *Spec) error {
 func heldBy(f catalogue.Found) string {
 	var names []string
 	for _, h := range f.By {
-		names = append(names, h.Name)
+		names = append(names, fmt.Sprintf("%d:%s", h.Number, h.Name)) // as ls shows them
 	}
 	text := "held by " + strings.Join(names, ", ")
 	if more := f.Holders - len(names); more > 0 {
@@ -164,8 +164,8 @@ func (d *download) learnManifest(ctx context.Context) error {
 			return AsError(ctx.Err())
 		case errors.As(err, &e) && !errors.Is(err, manifest.ErrTorrent):
 			return err // what is to be selected
-		case errors.Is(err, peer.ErrBroken):
-			d.reportUnreachable(h)
+		case errors.Is(err, peer.ErrBroken), errors.Is(err, peer.ErrSilent):
+			d.room.unreachable(h.ID)
 		}
 		d.log.Info("a manifest was not got from a member", "peer", h.ID, "addr", h.Addr, "err", err)
 		if last == nil || errors.Is(err, manifest.ErrTorrent) {
@@ -179,17 +179,4 @@ func (d *download) learnManifest(ctx context.Context) error {
 		return problem("bad-manifest", ExitBadAnswer, last)
 	}
 	return problem("manifest-away", ExitNetwork, fmt.Errorf("none of the %d members that hold %x gives its manifest: %w; try again", asked, d.want.id, last))
-}
-
-// reportUnreachable tells the tracker of a holder that does not answer.
-func (d *download) reportUnreachable(h catalogue.Holder) {
-	d.work.Go(func() {
-		err := d.room.ask(d.ctx, func(t *rpc.Tracker) error {
-			_, err := t.ReportUnreachable(d.ctx, h.ID)
-			return err
-		})
-		if err != nil {
-			d.log.Debug("a holder that does not answer was not reported", "peer", h.ID, "err", err)
-		}
-	})
 }

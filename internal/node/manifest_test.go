@@ -117,7 +117,7 @@ func (b *lab) publish(m machine, addr string, entries ...catalogue.Entry) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	defer to.Close()
+	b.t.Cleanup(to.Close)
 	if err := to.Publish(b.t.Context(), addr, catalogue.Batch{To: 1, Add: entries}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestManifest_tellsWhatANameMayMean(t *testing.T) {
 		exit int
 		want []string
 	}{
-		{node.Spec{ManifestName: "films"}, node.ExitBadOption, []string{one.id(), two.id(), "held by ann", "held by bob"}},
+		{node.Spec{ManifestName: "films"}, node.ExitBadOption, []string{one.id(), two.id(), ":ann", ":bob"}},
 		{node.Spec{ManifestName: "holiday pictures"}, node.ExitNotFound, []string{`"holiday pictures"`, "there is Holiday photos 2024"}},
 		{node.Spec{ManifestName: "xyz"}, node.ExitNotFound, []string{"nothing in lab"}},
 		{node.Spec{ManifestID: strings.Repeat("7", 64)}, node.ExitNotFound, []string{"no member of lab holds"}},

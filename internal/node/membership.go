@@ -37,6 +37,7 @@ type membership struct {
 
 	members *vouched
 	shelf   *shelf
+	reports reports
 
 	sessions atomic.Int32 // open with trackers
 	homes    atomic.Int32 // of these, with the room's own

@@ -54,6 +54,14 @@ func (s telling) Withdraw(ctx context.Context, room [32]byte, id piece.NodeID) e
 	return err
 }
 
+func (s telling) Drop(ctx context.Context, room [32]byte, id piece.NodeID, addr string) (bool, error) {
+	dropped, err := s.Memory.Drop(ctx, room, id, addr)
+	if dropped {
+		s.heard <- heard{s.Memory, id, "drop"}
+	}
+	return dropped, err
+}
+
 // wait waits until a tracker has heard something.
 func (b *lab) wait(is func(heard) bool) {
 	b.t.Helper()

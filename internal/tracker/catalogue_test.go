@@ -279,6 +279,63 @@ func TestCatalogue_whoDoesNotAnswerIsNotListedAgain(t *testing.T) {
 	}
 }
 
+// dropping is a State that tells whom it has dropped.
+type dropping struct {
+	*tracker.Memory
+	dropped chan piece.NodeID
+}
+
+func (s dropping) Drop(ctx context.Context, room [32]byte, id piece.NodeID, addr string) (bool, error) {
+	dropped, err := s.Memory.Drop(ctx, room, id, addr)
+	if dropped {
+		s.dropped <- id
+	}
+	return dropped, err
+}
+
+// TestCatalogue_whoDiesIsDroppedAtOnce: who loses its connections without a word and does not
+// answer is dropped long before its lease ends; who does answer stays.
+func TestCatalogue_whoDiesIsDroppedAtOnce(t *testing.T) {
+	t.Parallel()
+	state := dropping{tracker.NewMemory(), make(chan piece.NodeID, 2)}
+	dialled := make(chan string, 10)
+	s := newSite(t, tracker.Options{State: state, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dialled <- addr
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}})
+	died, alive := s.join(s.home.room, "died"), s.join(s.home.room, "alive")
+	cd, ca := s.client(died), s.client(alive)
+	at := answering(t, alive)
+	publish(t, ca, at, 1, shared(1, "one"))
+	publish(t, cd, dead(t), 1, shared(1, "one"))
+	ca.Close()
+	limit := time.After(10 * time.Second)
+	select {
+	case addr := <-dialled:
+		if addr != at {
+			t.Errorf("%s is dialled, want %s", addr, at)
+		}
+	case <-limit:
+		t.Fatal("the tracker has not looked after a member whose connection has ended")
+	}
+	// Who asks meanwhile waits for the same probe.
+	if gone, err := s.client(s.home).ReportUnreachable(t.Context(), alive.folder.Identity().ID); gone || err != nil {
+		t.Errorf("report of who answers: %v, %v", gone, err)
+	}
+	cd.Close()
+	select {
+	case id := <-state.dropped:
+		if id != died.folder.Identity().ID {
+			t.Errorf("%v was dropped", id)
+		}
+	case <-limit:
+		t.Fatal("who has died was not dropped")
+	}
+	if got := named(search(t, s.client(s.home))); !slices.Equal(got, []string{"one×1"}) {
+		t.Errorf("found then: %v", got)
+	}
+}
+
 // No member makes the tracker dial where no member can be.
 func TestCatalogue_dialsOnlyWhereAMemberCanBe(t *testing.T) {
 	t.Parallel()

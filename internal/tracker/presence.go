@@ -77,15 +77,19 @@ func (p *presence) connect(c net.Conn, m member, limit int) bool {
 	return true
 }
 
-func (p *presence) disconnect(c net.Conn, now time.Time) {
+// disconnect counts the end of a connection, and reports whether it was its member's last.
+func (p *presence) disconnect(c net.Conn, now time.Time) (m member, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if m, ok := p.conns[c]; ok {
-		delete(p.conns, c)
-		e := p.members[m]
-		e.conns--
-		e.lastSeen = now
+	m, ok := p.conns[c]
+	if !ok {
+		return m, false
 	}
+	delete(p.conns, c)
+	e := p.members[m]
+	e.conns--
+	e.lastSeen = now
+	return m, e.conns == 0
 }
 
 // open lets a session in, unless its member has limit of them or the service stops.
@@ -188,6 +192,8 @@ func (s *Service) countConn(c net.Conn, state http.ConnState) {
 			c.Close()
 		}
 	case http.StateClosed, http.StateHijacked:
-		s.present.disconnect(c, time.Now())
+		if m, last := s.present.disconnect(c, time.Now()); last {
+			s.probes.lost(m)
+		}
 	}
 }

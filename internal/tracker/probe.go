@@ -24,6 +24,12 @@ const (
 	probeAgain = 5 * time.Second
 	// awayFor is how long a holder that did not answer is probed before it may publish.
 	awayFor = 2 * time.Minute
+	// forgiveAgain is how long what a probe has found is not asked again for a holder that
+	// publishes: it may just have come back.
+	forgiveAgain = time.Second
+	// maxLost bounds the members whose connections have ended that are looked after at one
+	// time; what more of them publish ends with its lease.
+	maxLost = 256
 	// maxProbed bounds the probes that are remembered.
 	maxProbed = 4096
 )
@@ -37,8 +43,14 @@ type prober struct {
 	s     *Service
 	slots chan struct{} // holds one for each probe that is made
 
+	life   context.Context // ends with the service
+	cancel context.CancelFunc
+	work   sync.WaitGroup // one for each of lost
+
 	mu     sync.Mutex // guards what follows
 	probed map[member]*probe
+	losing int
+	ended  bool
 }
 
 // probe is one probe of a holder, under way or over.
@@ -50,7 +62,38 @@ type probe struct {
 }
 
 func newProber(s *Service) *prober {
-	return &prober{s: s, slots: make(chan struct{}, maxProbes), probed: make(map[member]*probe)}
+	p := &prober{s: s, slots: make(chan struct{}, maxProbes), probed: make(map[member]*probe)}
+	p.life, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// stop ends the probes, and waits for those that nobody else waits for.
+func (p *prober) stop() {
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	p.cancel()
+	p.work.Wait()
+}
+
+// lost looks after a member whose last connection has ended: if it publishes, it has not
+// said that it goes, and it is dropped at once if it does not answer.
+func (p *prober) lost(m member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.losing >= maxLost {
+		return
+	}
+	p.losing++
+	p.work.Go(func() {
+		_, err := p.report(p.life, m)
+		if err != nil && p.life.Err() == nil {
+			p.s.opts.Log.Warn("it is not known whether a member that has gone still answers", "member", m.id, "err", err)
+		}
+		p.mu.Lock()
+		p.losing--
+		p.mu.Unlock()
+	})
 }
 
 // report probes a holder that somebody could not reach, and drops it if it does not
@@ -60,8 +103,10 @@ func (p *prober) report(ctx context.Context, m member) (gone bool, err error) {
 	if err != nil || !known {
 		return err == nil, err
 	}
-	err = p.probe(ctx, m, h)
+	err = p.probe(ctx, m, h, probeAgain)
 	switch {
+	case p.life.Err() != nil:
+		return false, rpc.ErrStopping // what was found says nothing
 	case err == nil, errors.Is(err, errNotProbed):
 		return false, nil
 	case ctx.Err() != nil:
@@ -89,16 +134,23 @@ func (p *prober) forgive(ctx context.Context, m member, h catalogue.Holder) bool
 	if last.err == nil || time.Since(last.at) > awayFor {
 		return true
 	}
-	err := p.probe(ctx, m, h)
+	again := time.NewTimer(time.Until(last.at.Add(forgiveAgain)))
+	defer again.Stop()
+	select {
+	case <-again.C:
+	case <-ctx.Done():
+		return false
+	}
+	err := p.probe(ctx, m, h, forgiveAgain)
 	return err == nil || errors.Is(err, errNotProbed)
 }
 
-// probe dials a holder, unless that is being done, or was just done. The error says that
-// it does not answer.
-func (p *prober) probe(ctx context.Context, m member, h catalogue.Holder) error {
+// probe dials a holder, unless that is being done, or was done within again. The error says
+// that it does not answer.
+func (p *prober) probe(ctx context.Context, m member, h catalogue.Holder, again time.Duration) error {
 	p.mu.Lock()
 	one := p.probed[m]
-	if one == nil || one.addr != h.Addr || one.over() && time.Since(one.at) > probeAgain {
+	if one == nil || one.addr != h.Addr || one.over() && time.Since(one.at) >= again {
 		if one != nil && !one.over() {
 			// It has moved meanwhile; two probes of one member are not made at once.
 			p.mu.Unlock()
@@ -108,7 +160,7 @@ func (p *prober) probe(ctx context.Context, m member, h catalogue.Holder) error 
 		one = &probe{addr: h.Addr, done: make(chan struct{})}
 		p.probed[m] = one
 		p.mu.Unlock()
-		p.make(ctx, one, m, h)
+		p.make(one, m, h)
 		return one.err
 	}
 	p.mu.Unlock()
@@ -150,9 +202,9 @@ func (p *prober) forget() {
 }
 
 // make carries a probe out. Who has asked for it may lose patience; others wait for it too.
-func (p *prober) make(ctx context.Context, one *probe, m member, h catalogue.Holder) {
+func (p *prober) make(one *probe, m member, h catalogue.Holder) {
 	defer close(one.done)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), probeWithin)
+	ctx, cancel := context.WithTimeout(p.life, probeWithin)
 	defer cancel()
 	select {
 	case p.slots <- struct{}{}:

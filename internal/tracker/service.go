@@ -157,6 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 	loops.Wait()
 	close(s.stopped)
 	s.present.stop()
+	s.probes.stop()
 	close(s.quiet)
 	return nil
 }
