@@ -59,11 +59,7 @@ func roundUp(n int) int {
 // root hashes data as a tree of the given number of leaves, a power of two.
 func root(data []byte, leaves int) Digest {
 	var t tree
-	for len(data) > 0 {
-		leaf := data[:min(LeafSize, len(data))]
-		data = data[len(leaf):]
-		t.push(sha256.Sum256(leaf))
-	}
+	t.pushAll(data)
 	return t.root(leaves, Digest{})
 }
 
@@ -163,6 +159,11 @@ func (h *Hasher) Write(p []byte) (int, error) {
 		panic(fmt.Sprintf("%d bytes more than the piece has", -h.missing))
 	}
 	for len(p) > 0 {
+		if whole := len(p) - len(p)%LeafSize; h.inLeaf == 0 && whole > 0 {
+			h.tree.pushAll(p[:whole])
+			p = p[whole:]
+			continue
+		}
 		part := p[:min(LeafSize-h.inLeaf, len(p))]
 		p = p[len(part):]
 		h.leaf.Write(part)
