@@ -22,8 +22,12 @@ const (
 	maxBatch = 1 << 20
 
 	// peerRequests is how many requests one neighbour gets at a time; each is a
-	// connection of its own.
-	peerRequests = 2
+	// connection of its own. One that brings maxBatch within each quickBatch gets more, up to
+	// quickRequests: there it is not the round trip that is to be covered but the work on
+	// both sides, of which one would wait for the other.
+	peerRequests  = 2
+	quickRequests = 4
+	quickBatch    = 100 * time.Millisecond
 
 	// scanLimit candidates at most are looked at to choose a batch.
 	scanLimit = 192
@@ -76,19 +80,20 @@ func (n *Node) busyFor(p *neighbour) time.Duration {
 
 // ask sends one request to p and reports whether it did.
 func (n *Node) ask(p *neighbour) bool {
-	if len(p.requests) >= peerRequests || n.now < p.retryAt || n.buffers() <= 0 || n.neighbour(p.id) != p {
+	rate := p.line.rate(n.now)
+	requests := int(min(max(mulDiv(rate, int64(quickBatch), int64(time.Second))/maxBatch, peerRequests), quickRequests))
+	if len(p.requests) >= requests || n.now < p.retryAt || n.buffers() <= 0 || n.neighbour(p.id) != p {
 		return false
 	}
-	rate := p.line.rate(n.now)
 	least := int64(minBatch)
 	if rate > 0 && n.meanLength() < piece.MinLength {
 		least = piece.MinLength // so many short pieces on a slow line would be long in coming
 	}
-	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), least), peerRequests*maxBatch)
+	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), least), int64(requests)*maxBatch)
 	for _, r := range p.requests {
 		budget -= r.bytes
 	}
-	batch := min(max(budget/peerRequests, least), maxBatch)
+	batch := min(max(budget/int64(requests), least), maxBatch)
 	if len(p.requests) > 0 && budget < min(batch, n.longest) {
 		return false
 	}
