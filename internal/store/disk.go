@@ -56,6 +56,22 @@ type osDisk struct{}
 
 type osHandle struct{ *os.File }
 
+// writeSize is how much is handed to the system at a time. For longer writes it takes its cache in
+// longer runs of memory, which a virtual machine has often given back to its host and has to
+// get again: 1 GiB then took 1.1 to 1.8 s of processor time, and 0.3 s in such small ones.
+const writeSize = 16 << 10
+
+// WriteAt writes b in small portions.
+func (h osHandle) WriteAt(b []byte, off int64) (n int, err error) {
+	for {
+		part := b[n:min(n+writeSize, len(b))]
+		wrote, err := h.File.WriteAt(part, off+int64(n))
+		if n += wrote; err != nil || n == len(b) {
+			return n, err
+		}
+	}
+}
+
 func (h osHandle) Datasync() error { return datasync(h.File) }
 func (h osHandle) Uncached()       { dropCache(h.File) }
 

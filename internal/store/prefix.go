@@ -9,8 +9,9 @@ import (
 	"dragonload/internal/piece"
 )
 
-// readBuffer is how much is read at once where pieces are not needed whole.
-const readBuffer = 1 << 20
+// readBuffer is how much is read at once where pieces are not needed whole: little enough to
+// be in the processor's own memory still when it is hashed.
+const readBuffer = 128 << 10
 
 // sums are the hashes of the whole file.
 type sums struct {
