@@ -133,6 +133,7 @@ type Node struct {
 	finishing bool
 	finished  bool
 	wholeAt   Instant
+	brought   bool // something was stored in this run
 	ended     bool
 }
 
@@ -410,7 +411,7 @@ func (n *Node) takeResumed(r *Resume) {
 
 // stored notes that a piece is on disk.
 func (n *Node) stored(i piece.Index, d piece.Digest, fromOrigin bool) {
-	n.lastStored, n.warnedIdle, n.unstored = n.now, false, 0
+	n.lastStored, n.warnedIdle, n.unstored, n.brought = n.now, false, 0, true
 	if n.finishing || n.finished {
 		if fromOrigin {
 			n.read(i, d)
@@ -718,6 +719,11 @@ func (n *Node) quitIfUnneeded() {
 	}
 	switch {
 	case n.tracker.complete, n.now.Sub(n.wholeAt) >= n.opts.Linger, !n.tracker.up && n.allWhole():
+		n.quit()
+	case n.opts.Manifest != nil && !n.brought && n.tracker.up && n.tracker.number > 0 && n.tracker.number <= len(n.swap.order)+1 && n.allWhole():
+		// Everything was here before, and all that the tracker knows have everything. It may wait
+		// for others to announce themselves before it calls the pool complete, but none of
+		// them counts on this node.
 		n.quit()
 	}
 }

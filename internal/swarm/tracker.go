@@ -255,7 +255,11 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		p.wantedBy(m, true)
 		if !p.ofManifest() || !a.newcomer() {
 			p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
-			p.meetsUntil = t.now.Add(settleTime)
+			// Who has all of a manifest and serves it for good is there for those who have not come
+			// yet, so that nobody else has to stay for them.
+			if !p.ofManifest() || a.Wants || !a.Have.All() {
+				p.meetsUntil = t.now.Add(settleTime)
+			}
 		}
 		p.takeHave(m, a)
 		p.adopt(m, a.Leased)
