@@ -119,9 +119,8 @@ func (x *exchange) acceptFirst(asked piece.Range) (*Answer, *Error) {
 	case http.StatusOK:
 		return x.acceptWhole()
 	case http.StatusRequestedRangeNotSatisfiable:
-		if r, ok := x.unsatisfied(); ok && r.total == 0 {
-			return x.accepted(&Answer{Pin: piece.Pin{}, Stream: true}, 0), nil
-		}
+		// Also where it says that the file is empty: one such answer proves nothing, and an
+		// empty file is a 200 of no bytes to who asks for all of it.
 		return nil, x.falseUnsatisfied()
 	case http.StatusPartialContent:
 	default:
@@ -313,14 +312,8 @@ func (x *exchange) changed(seen piece.Pin) *Error {
 func (x *exchange) accepted(a *Answer, rest int64) *Answer {
 	v := versionOf(x.resp.Header)
 	a.Name = x.nameOf()
-	if x.resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		// The one answer whose body is not the file's: an empty file has none.
-		x.close()
-		a.Body = http.NoBody
-	} else {
-		a.ReprSHA256, a.ReprSHA512 = v.digests()
-		a.Body = &body{x: x, left: a.Range.Len(), rest: rest}
-	}
+	a.ReprSHA256, a.ReprSHA512 = v.digests()
+	a.Body = &body{x: x, left: a.Range.Len(), rest: rest}
 	x.client.mu.Lock()
 	if k := x.client.seen; k == nil || k.pin != a.Pin {
 		x.client.seen = &known{pin: a.Pin, version: v, html: isHTML(x.resp.Header)}

@@ -181,10 +181,34 @@ func TestProbe_judgesTheFirstAnswer(t *testing.T) {
 		}, refused},
 		{"70 empty 200", func(c *origintest.Conn, _ *origintest.Request) bool { c.Send(200, "", nil); return true },
 			want{stream: true, size: 0, requests: 1}},
-		{"70 empty 416", func(c *origintest.Conn, _ *origintest.Request) bool {
-			c.Send(416, "Content-Range: bytes */0", []byte("no"))
+		{"70 empty 416", func(c *origintest.Conn, r *origintest.Request) bool {
+			if r.Ranged {
+				c.Send(416, "Content-Range: bytes */0", []byte("no"))
+			} else {
+				c.Send(200, "", nil)
+			}
 			return true
-		}, want{stream: true, size: 0, requests: 1}},
+		}, want{stream: true, size: 0, requests: 3}},
+		{"70 one false empty 416", func(c *origintest.Conn, r *origintest.Request) bool {
+			if r.Number == 0 {
+				c.Send(416, "Content-Range: bytes */0", nil)
+			} else {
+				c.Part(r, file, etag)
+			}
+			return true
+		}, want{kind: piece.StrongETag, size: 1000, bytes: 100, requests: 2}},
+		{"70 empty 416 of what is not empty", func(c *origintest.Conn, r *origintest.Request) bool {
+			if r.Ranged {
+				c.Send(416, "Content-Range: bytes */0", nil)
+			} else {
+				c.Send(200, etag, file)
+			}
+			return true
+		}, want{stream: true, kind: piece.StrongETag, size: 1000, bytes: 1000, requests: 3}},
+		{"70 empty 416 to everything", func(c *origintest.Conn, _ *origintest.Request) bool {
+			c.Send(416, "Content-Range: bytes */0", nil)
+			return true
+		}, want{fail: true, failure: Status, requests: 3}},
 		{"20 one false 416", func(c *origintest.Conn, r *origintest.Request) bool {
 			if r.Number == 0 {
 				c.Send(416, "Content-Range: bytes */1000", nil)

@@ -219,8 +219,22 @@ var fileCases = []Case{
 				a.set("Content-Range", "bytes */0")
 			}
 		}},
+	{Name: "empty-416-once", What: "416 with */0 to the very first request, for a file that is not empty",
+		change: ranged(func(_ *Origin, _ *Request, t turn, a *reply) { emptyAt(t.n == 0, a) })},
+	{Name: "empty-416-midway", What: "416 with */0 to the fourth request, for a file that is not empty",
+		change: ranged(func(_ *Origin, _ *Request, t turn, a *reply) { emptyAt(t.n == 3, a) })},
+	{Name: "empty-416-ranges", What: "416 with */0 to every range, and the whole file to who asks for that",
+		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) { emptyAt(true, a) })},
 	{Name: "empty-whole", What: "200 with length 0, also to a range",
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) { a.content = Content{}; a.whole() }},
+}
+
+// emptyAt says that the file is empty, where now is set.
+func emptyAt(now bool, a *reply) {
+	if now {
+		a.fail(http.StatusRequestedRangeNotSatisfiable, "")
+		a.set("Content-Range", "bytes */0")
+	}
 }
 
 func named(disposition string) func(*Origin, *Request, turn, *reply) {
