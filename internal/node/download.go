@@ -52,6 +52,7 @@ type download struct {
 	resumed   int64                     // bytes that an earlier run left
 	left      piece.Pin                 // of what it left; not changed once the loop runs
 	leftHave  piece.Bitfield
+	moved     bool // what it left was begun with another URL; as left
 	copying   bool // to standard output
 	saved     *Saved
 	checking  bool
@@ -280,11 +281,11 @@ func (d *download) prepare(ctx context.Context) error {
 		}
 	}
 	if ok {
-		if err := d.open(ctx, target); err != nil {
+		if err := d.open(ctx, target, d.want == nil && d.lent == nil && !d.stdout()); err != nil {
 			return err
 		}
 		if r, ok := d.file.Resumed(); ok {
-			d.left, d.leftHave = r.Pin, r.Have.Clone()
+			d.left, d.leftHave, d.moved = r.Pin, r.Have.Clone(), r.Moved
 			opts.Resume = &swarm.Resume{Pin: r.Pin, Incarnation: r.Incarnation, Have: r.Have, Digests: r.Digests, Origin: r.Origin}
 			layout := r.Pin.Layout()
 			if d.want != nil {
@@ -306,10 +307,11 @@ func (d *download) prepare(ctx context.Context) error {
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
 
 // open opens the file at target. What an earlier run left without being closed is
-// hashed again here, which takes its time.
-func (d *download) open(ctx context.Context, target string) error {
+// hashed again here, which takes its time. With moved that may be of another URL, if the
+// version turns out to be the same.
+func (d *download) open(ctx context.Context, target string, moved bool) error {
 	o := store.Options{
-		Target: target, Part: d.node.partOf(target), Source: d.source, Overwrite: d.spec.Overwrite, Restart: d.spec.Restart,
+		Target: target, Part: d.node.partOf(target), Source: d.source, Overwrite: d.spec.Overwrite, Restart: d.spec.Restart, Moved: moved,
 		Hashes: hashesOf(d.spec.Checksums), Log: d.log,
 		Damaged: d.damaged, Unsure: d.unsure,
 	}
@@ -350,7 +352,7 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		if err != nil {
 			return err
 		}
-		if err := d.open(d.ctx, target); err != nil {
+		if err := d.open(d.ctx, target, false); err != nil {
 			return err
 		}
 	}

@@ -260,6 +260,10 @@ func (d *download) carryOut(action swarm.Action) {
 		d.work.Go(func() { d.finish(d.ctx, g, a.Basis) })
 	case swarm.Warn:
 		switch a.Code {
+		case swarm.WarnChanged:
+			if g == nil && d.moved {
+				return // what is left is of another URL, and not touched
+			}
 		case swarm.WarnNothingForAWhile, swarm.WarnPartNowhere:
 			if d.pausedFor != nil {
 				return // the user knows why

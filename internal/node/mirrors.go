@@ -466,9 +466,12 @@ func (d *download) probeAny(ctx context.Context, p swarm.ProbeOrigin) (*origin.A
 // matter.
 func (d *download) translate(ctx context.Context, a *address, own piece.Pin, answer *origin.Answer) (piece.Pin, error) {
 	g := d.generation()
-	present := d.left // what an earlier run left is gone on with, if anything
-	if g != nil {
+	var present piece.Pin
+	switch {
+	case g != nil:
 		present = g.pin
+	case !d.moved:
+		present = d.left // what an earlier run left is gone on with, if anything
 	}
 	if a.number == 0 && present.Kind != piece.Mirror {
 		return own, nil

@@ -93,6 +93,7 @@ var causes = []struct {
 	{store.ErrFolderGone, "folder-gone", ExitFile},
 	{store.ErrDiskFailing, "disk-failing", ExitFile},
 	{store.ErrReplaced, "part-replaced", ExitCannotCreate},
+	{store.ErrOtherSource, "other-address", ExitCannotCreate},
 	{store.ErrExists, "file-exists", ExitExists},
 	{store.ErrInUse, "in-use", ExitExists},
 	{store.ErrCannotCreate, "cannot-create", ExitCannotCreate},

@@ -43,11 +43,26 @@ func (d *download) earlyTarget() (string, bool, error) {
 	if target, ok := d.orphan(); ok && !d.evades(target) {
 		return target, true, nil
 	}
+	if target, ok := d.movedTarget(); ok {
+		return target, true, nil
+	}
 	if d.want != nil { // there is nobody to ask for another name
 		target, err := d.lateTarget()
 		return target, err == nil, err
 	}
 	return "", false, nil
+}
+
+// movedTarget returns the target of an unfinished download of another URL that this one
+// would be called after too: a signed URL has another query each time. Whether it is the
+// same file its version shows.
+func (d *download) movedTarget() (string, bool) {
+	if d.want != nil || d.lent != nil || d.serving != nil || d.spec.AutoRename || d.spec.Overwrite || d.spec.Restart {
+		return "", false
+	}
+	target := filepath.Join(d.spec.Dir, nameFromURL(d.spec.URL))
+	r, held, err := d.node.journal.Record(target)
+	return target, err == nil && held && r.Target == target && !r.Tree
 }
 
 // orphan returns the target of a partial file that says itself that it is of this

@@ -22,6 +22,9 @@ var (
 	// ErrReplaced: what has the partial file's name is not the partial file of this
 	// download. It is neither followed nor changed.
 	ErrReplaced = errors.New("the partial file was replaced; not touching it")
+	// ErrOtherSource: the partial file, or the journal, holds a download of another
+	// Options.Source that cannot be gone on with. It is not changed.
+	ErrOtherSource = errors.New("it holds a download of another address; not touching it")
 	// ErrDiskFull: see DiskFullError. Trying again can help once there is room.
 	ErrDiskFull = errors.New("the disk is full")
 	// ErrReadOnly: the disk takes no writes. Passing.

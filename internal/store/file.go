@@ -47,7 +47,7 @@ func (f *File) Resumed() (Resume, bool) {
 		Have: l.claims.have.Clone(), Origin: l.claims.origin.Clone(),
 		Digests: append([]piece.Digest(nil), l.claims.digests...),
 		Unclean: l.unclean, Dropped: l.dropped, Rebuilt: l.rebuilt, Again: l.again,
-		Layout: l.rec.layout,
+		Layout: l.rec.layout, Moved: l.moved,
 	}, true
 }
 
@@ -57,7 +57,7 @@ func (f *File) Resumed() (Resume, bool) {
 // without anew does nothing.
 //
 // The size of the pin must be known. ErrDiskFull is reported before anything on disk
-// has changed; other errors: ErrCannotCreate, ErrInUse.
+// has changed; other errors: ErrCannotCreate, ErrInUse, ErrOtherSource.
 func (f *File) Begin(pin piece.Pin, incarnation uint64, anew bool) error {
 	f.ops.Lock()
 	defer f.ops.Unlock()
@@ -83,6 +83,9 @@ func (f *File) Begin(pin piece.Pin, incarnation uint64, anew bool) error {
 	}
 	if l := f.left; f.p == nil && l != nil && l.data != nil && !anew && same(&l.rec) {
 		return f.goOn(l)
+	}
+	if l := f.left; f.p == nil && l != nil && l.moved {
+		return otherSource(f.o.Part)
 	}
 	return f.startOver(record{
 		part: f.o.Part, source: f.o.Source, pin: pin, incarnation: incarnation, layout: layout,
@@ -119,7 +122,8 @@ func (f *File) goOn(l *leftover) error {
 	if err := f.journal.checkRoom(f.o.Part, l.rec.layout.Size, stored); err != nil {
 		return err
 	}
-	return f.takeUp(p, p.rec.clean)
+	p.rec.source = f.o.Source
+	return f.takeUp(p, p.rec.clean || l.moved)
 }
 
 // takeUp makes p the present partial file. From here on a stop without Close is not a

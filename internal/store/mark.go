@@ -34,6 +34,20 @@ func (j *Journal) mark(o *Options) error {
 
 func (j *Journal) unmark(target string) { _ = j.disk.Remove(j.markPath(target)) }
 
+// begun reports whether the partial file of target was made for a download, of whatever
+// source, of which nothing is recorded yet.
+func (j *Journal) begun(target, part string) bool {
+	h, err := j.disk.Open(j.markPath(target), false)
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	want := []byte(target + "\n" + part + "\n")
+	got := make([]byte, len(want))
+	n, _ := h.ReadAt(got, 0)
+	return string(got[:n]) == string(want)
+}
+
 // marked reports whether the partial file of o is known to have been made for it.
 func (j *Journal) marked(o *Options) bool {
 	h, err := j.disk.Open(j.markPath(o.Target), false)

@@ -19,9 +19,14 @@ import (
 type Options struct {
 	Target    string // absolute final path; its folder must exist
 	Part      string // absolute path of the partial file; "" means Target + ".part"
-	Source    string // names what is downloaded; what was stored for another Source is not continued
+	Source    string // names what is downloaded; what was stored for another Source is not continued, but see Moved
 	Overwrite bool   // replace a file of the final name at Finish
 	Restart   bool   // throw away what an earlier run left, at Begin
+
+	// Moved says that what was stored for another Source is gone on with where Begin names
+	// the very version that it is of, by a validator that holds at any address. Begin with
+	// another one is ErrOtherSource then, and changes nothing.
+	Moved bool
 
 	// Cache says that the File holds some pieces for a while and is never finished:
 	// nothing of it is synced, journaled or hashed as a whole, and it need not fit on the
@@ -77,13 +82,14 @@ type Resume struct {
 	Rebuilt     bool           // the journal did not know of it, or not all: the partial file did
 	Again       int64          // bytes that were on disk already and are not held, about
 	Layout      piece.Layout
+	Moved       bool // it is of another Options.Source
 }
 
 // Open opens the download to o.Target and looks at what an earlier run left of it.
 // After a run that was not closed every piece that it claims is hashed again, on two
 // goroutines, which takes as long as reading the partial file; ctx ends that.
 //
-// Errors: ErrExists, ErrInUse, ErrCannotCreate. Nothing on disk has changed until
+// Errors: ErrExists, ErrInUse, ErrCannotCreate, ErrReplaced, ErrOtherSource. Nothing on disk has changed until
 // Begin.
 func (j *Journal) Open(ctx context.Context, o Options) (*File, error) {
 	if err := o.validate(); err != nil {
@@ -139,6 +145,7 @@ type leftover struct {
 	recorded bool // the journal has something under the target
 	rebuilt  bool // from the partial file's trail
 	again    int64
+	moved    bool // it is of another Source
 
 	// Of a tree.
 	part  bool // its part folder is there
@@ -180,11 +187,16 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		// Nothing was recorded yet.
 		data.Close()
 		return none, nil
-	case !k.readable || k.rec.tree || k.rec.source != f.o.Source || k.rec.part != f.o.Part:
+	case !k.readable && f.journal.begun(f.o.Target, f.o.Part),
+		k.readable && !k.rec.tree && k.rec.part == f.o.Part && k.rec.source != f.o.Source && !(f.o.Moved && movable(k.rec.pin)):
+		data.Close()
+		return nil, otherSource(f.o.Part)
+	case !k.readable || k.rec.tree || k.rec.part != f.o.Part:
 		err = fmt.Errorf("%w: %s is not known to be of this download; pass --restart to begin anew in its place, or name another file", ErrReplaced, f.o.Part)
 		data.Close()
 		return nil, err
 	}
+	l.moved = l.rec.source != f.o.Source
 	if info, err = data.Stat(); err == nil {
 		l.unclean = !l.rec.clean || l.rec.size != info.Size() || l.rec.modified != info.ModTime().UnixNano()
 		if l.unclean {
@@ -200,6 +212,17 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		f.o.Log.Warn("pieces of the partial file did not match and are fetched again", "part", f.o.Part, "pieces", l.dropped)
 	}
 	return l, nil
+}
+
+// movable reports whether pin tells a version of a file at any address: a date is that of
+// many files.
+func movable(pin piece.Pin) bool {
+	return pin.Kind == piece.StrongETag || pin.Kind == piece.ReprDigest
+}
+
+func otherSource(part string) error {
+	return fmt.Errorf("%s: %w, for the file at this address is not known to be the same; --continue cannot change that: "+
+		"pass --restart to begin anew in its place, or name another file with -o", part, ErrOtherSource)
 }
 
 // rebuild adds to what the journal knows what the partial file knows of itself, if the

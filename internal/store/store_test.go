@@ -496,7 +496,21 @@ func TestOpen_refuses(t *testing.T) {
 			b.write(f, 0)
 			f.Close()
 			o.Source = "other"
-		}, ErrReplaced},
+		}, ErrOtherSource},
+		"the partial file of another source, of a version by date": {func(b *bed, o *Options) {
+			b.pin.Kind, b.pin.Validator = piece.LastModified, "Sat, 01 Jan 2000 00:00:00 GMT"
+			f := b.begun()
+			b.write(f, 0)
+			f.Close()
+			o.Source, o.Moved = "other", true
+		}, ErrOtherSource},
+		"what was just begun of another source": {func(b *bed, o *Options) {
+			if err := b.journal.mark(&Options{Target: b.target(), Part: b.part(), Source: "source"}); err != nil {
+				b.t.Fatal(err)
+			}
+			b.put(b.part(), make([]byte, 10))
+			o.Source, o.Part = "other", b.part()
+		}, ErrOtherSource},
 		"the same target twice": {func(b *bed, _ *Options) { b.open() }, ErrInUse},
 	}
 	for name, tt := range tests {
@@ -512,6 +526,53 @@ func TestOpen_refuses(t *testing.T) {
 			if err == nil {
 				f.Close()
 			}
+		})
+	}
+}
+
+func TestFile_goesOnWithTheSameVersionFromAnotherSource(t *testing.T) {
+	t.Parallel()
+	for name, clean := range map[string]bool{"after a clean end": true, "after a kill": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, 1<<20)
+			f := b.begun()
+			b.write(f, 0, 1, 2)
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !clean {
+				k, err := b.journal.load(b.target())
+				if err != nil {
+					t.Fatal(err)
+				}
+				k.rec.clean = false
+				if err := b.journal.save(b.target(), false, &k.rec, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o := b.options()
+			o.Source, o.Moved = "moved!", true
+			f = b.openWith(o)
+			left, ok := f.Resumed()
+			if !ok || left.Have.Count() != 3 {
+				t.Fatalf("resumed %v with %d pieces, want 3", ok, left.Have.Count())
+			}
+			changed := b.pin
+			changed.Validator = `"v2"`
+			for _, anew := range []bool{false, true} {
+				if err := f.Begin(changed, 0, anew); !errors.Is(err, ErrOtherSource) {
+					t.Fatalf("Begin with another version: %v", err)
+				}
+			}
+			if err := f.Begin(b.pin, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			if r, ok, err := b.journal.Record(b.target()); err != nil || !ok || r.Source != "moved!" || r.Have.Count() != 3 {
+				t.Errorf("recorded for %q: %v, %v", r.Source, ok, err)
+			}
+			b.write(f, b.all()...)
+			b.finish(f)
 		})
 	}
 }
