@@ -107,6 +107,7 @@ type download struct {
 
 	originMu  sync.Mutex
 	lastError *origin.Error // guarded by originMu, as are those below
+	erredLast bool          // no request has brought anything since lastError
 	strikes   int           // answers in a row that broke the rules
 	said      said
 	heard     digests              // what further answers said of the whole file

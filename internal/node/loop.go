@@ -276,7 +276,7 @@ func (d *download) carryOut(action swarm.Action) {
 		d.emitNow(Event{Warning: warning(a, d.nameOf(a.Peer))})
 	case swarm.Fail:
 		d.originMu.Lock()
-		last := d.lastError
+		last, atLast := d.lastError, d.erredLast
 		d.originMu.Unlock()
 		switch {
 		case d.failure != nil:
@@ -285,7 +285,7 @@ func (d *download) carryOut(action swarm.Action) {
 		case a.Code == swarm.FailMismatch && d.mismatch != nil:
 			d.failure = d.mismatch
 		default:
-			d.failure = failProblem(a.Code, last, d.kept(), d.spec.GiveUpAfter)
+			d.failure = failProblem(a.Code, last, atLast, d.kept(), d.spec.GiveUpAfter)
 		}
 	case swarm.Quit:
 		d.quit = true

@@ -446,11 +446,16 @@ const goodPart = 8
 func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, asked int64, err error) {
 	ended := swarm.OriginEnded{Request: req}
 	var o *origin.Error
+	if f != nil && f.total.Load() > 0 {
+		d.originMu.Lock()
+		d.erredLast = false
+		d.originMu.Unlock()
+	}
 	switch {
 	case err == nil || ctx.Err() != nil:
 	case errors.As(err, &o):
 		d.originMu.Lock()
-		d.lastError = o
+		d.lastError, d.erredLast = o, true
 		d.originMu.Unlock()
 		if d.lent != nil {
 			ended.Failure, ended.Busy = d.lent.judge(d, o), o.Busy()

@@ -183,8 +183,8 @@ var originCases = []originCase{
 	{name: "mute", want: nothing},
 	{name: "slow-header", want: nothing},
 	{name: "reset", want: "saved"},
-	{name: "reset-at-once", want: nothing},
-	{name: "close-at-once", want: nothing},
+	{name: "reset-at-once", want: broken},
+	{name: "close-at-once", want: broken},
 
 	{name: "folded-header", want: "saved"},
 	{name: "space-before-colon", want: badAnswer},
@@ -219,7 +219,7 @@ var originCases = []originCase{
 	{name: "tls-self-signed", want: refusedTLS},
 	{name: "tls-unknown-ca", want: refusedTLS},
 	// As much as comes before it expires is kept; what is missing then is waited for.
-	{name: "tls-expires-midway", want: nothing, rate: 16 << 10},
+	{name: "tls-expires-midway", want: refusedTLS, rate: 16 << 10},
 
 	{name: "redirect-good", want: "saved"},
 	{name: "redirect-relative", want: "saved"},

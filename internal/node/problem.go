@@ -146,8 +146,9 @@ var originCodes = map[origin.Kind]originCode{
 }
 
 // failProblem is what the user is told when the machine gives a download up. last is
-// the last error that this node met at the origin; it may be nil.
-func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAfter time.Duration) *Error {
+// the last error that this node met at the origin; it may be nil. atLast says that the
+// origin has brought nothing since.
+func failProblem(code swarm.FailCode, last *origin.Error, atLast bool, kept string, giveUpAfter time.Duration) *Error {
 	because := ""
 	var cause error
 	if last != nil {
@@ -166,7 +167,11 @@ func failProblem(code swarm.FailCode, last *origin.Error, kept string, giveUpAft
 			Message: "the file is whole, but fewer members than --confirm asks for have read and stated all of it" + because + "; " + kept +
 				"; run the same command again when more members fetch it, or leave --confirm out"}}
 	case swarm.FailSilence:
-		return &Error{Err: cause, Problem: Problem{Code: "no-progress", Exit: ExitTimeout,
+		row := originCode{"no-progress", ExitTimeout}
+		if last != nil && atLast && last.Kind.Unreached() {
+			row = originCodes[last.Kind] // no silence: it was not reached
+		}
+		return &Error{Err: cause, Problem: Problem{Code: row.code, Exit: row.exit,
 			Message: fmt.Sprintf("no new byte has come for %v%s; %s; run the same command again to go on", giveUpAfter, because, kept)}}
 	}
 	if last != nil {

@@ -59,12 +59,37 @@ func TestFailProblem_tellsWhatTheMachineGaveUp(t *testing.T) {
 	t.Parallel()
 	last := &origin.Error{Kind: origin.NotFound, Host: "host"}
 	for code, exit := range map[swarm.FailCode]int{swarm.FailOrigin: ExitNotFound, swarm.FailSilence: ExitTimeout, swarm.FailChanges: ExitChanged} {
-		if got := failProblem(code, last, "/d/f.part", time.Minute); got.Exit != exit || !errors.Is(got, last) {
+		if got := failProblem(code, last, true, "/d/f.part", time.Minute); got.Exit != exit || !errors.Is(got, last) {
 			t.Errorf("%s: got %+v, want exit %d", code, got.Problem, exit)
 		}
 	}
-	if got := failProblem(swarm.FailOrigin, nil, "", 0); got.Exit == 0 || got.Message == "" {
+	if got := failProblem(swarm.FailOrigin, nil, false, "", 0); got.Exit == 0 || got.Message == "" {
 		t.Errorf("without an error of the origin: got %+v", got.Problem)
+	}
+}
+
+func TestFailProblem_tellsWhyNothingCame(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		kind   origin.Kind
+		atLast bool
+		code   string
+		exit   int
+	}{
+		{origin.Network, true, "origin-network", ExitNetwork},
+		{origin.Refused, true, "origin-refused", ExitNetwork},
+		{origin.TLS, true, "origin-tls", ExitNetwork},
+		{origin.Resolve, true, "origin-unresolved", ExitUnresolved},
+		{origin.Network, false, "no-progress", ExitTimeout}, // bytes came since
+		{origin.Silent, true, "no-progress", ExitTimeout},
+		{origin.Throttled, true, "no-progress", ExitTimeout},
+		{origin.Server, true, "no-progress", ExitTimeout},
+	} {
+		last := &origin.Error{Kind: c.kind, Host: "host"}
+		got := failProblem(swarm.FailSilence, last, c.atLast, "it is kept", time.Minute)
+		if got.Code != c.code || got.Exit != c.exit || !strings.Contains(got.Message, last.Error()) || !strings.Contains(got.Message, "it is kept") {
+			t.Errorf("%v: got %+v, want %s %d", c.kind, got.Problem, c.code, c.exit)
+		}
 	}
 }
 

@@ -77,6 +77,16 @@ func (k Kind) Passing() bool {
 	return false
 }
 
+// Unreached reports whether the network, not the origin, failed: there was no connection,
+// or it broke.
+func (k Kind) Unreached() bool {
+	switch k {
+	case Resolve, Refused, Network, TLS:
+		return true
+	}
+	return false
+}
+
 // Error is every error of Probe, Fetch and the bodies they return. Its message says
 // what happened with which host and what the user may do; it holds no user-info, no
 // query, no header. Err, where set, is the cause: its text may hold what the origin
