@@ -43,7 +43,14 @@ type replica struct {
 func joinCluster(ctx context.Context, o *sharedState, folder *room.Folder, keyring *room.Keyring, log *slog.Logger) (*replica, error) {
 	state, err := etcdstate.Open(ctx, o.options)
 	if err != nil {
-		return nil, failf(exitNetwork, "%w; see that it runs and that this machine may use it", err)
+		code := exitOther
+		switch {
+		case errors.Is(err, tracker.ErrAway):
+			code = exitNetwork
+		case errors.Is(err, etcdstate.ErrRefused):
+			code = exitForbidden
+		}
+		return nil, failf(code, "share rooms by etcd: %w", err)
 	}
 	r := &replica{state: state, folder: folder, keyring: keyring, log: log, shared: make(map[[32]byte]bool), told: make(map[[32]byte]bool), epochs: make(map[[32]byte]uint64)}
 	if _, err := r.share(ctx); err != nil {

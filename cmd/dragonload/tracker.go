@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -178,9 +179,17 @@ func (e *etcdFlags) tls() (*tls.Config, error) {
 	if e.cert != "" {
 		pair, err := tls.LoadX509KeyPair(e.cert, e.key)
 		if err != nil {
-			return nil, usagef("read the certificate for etcd: %w", err)
+			return nil, usagef("read --etcd-cert %s and --etcd-key %s: %w", e.cert, e.key, err)
 		}
-		cfg.Certificates = []tls.Certificate{pair}
+		if until := pair.Leaf.NotAfter; time.Now().After(until) {
+			return nil, usagef("the certificate in --etcd-cert %s was good until %s UTC and this machine's clock says %s UTC: renew it, or set the clock",
+				e.cert, until.UTC().Format(time.DateTime), time.Now().UTC().Format(time.DateTime))
+		}
+		// Read for each connection: it may have been renewed.
+		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(e.cert, e.key)
+			return &pair, err
+		}
 	}
 	return cfg, nil
 }

@@ -75,7 +75,7 @@ func (h shelves) refuse(c *caller, what string, err error) error {
 	}
 	err = refused(err)
 	var known *rpc.Refusal
-	if errors.As(err, &known) || errors.Is(err, context.Canceled) { // the member has gone
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // the member waits no more
 		h.s.opts.Log.Debug("refused", "call", what, "member", c.id, "err", err)
 	} else {
 		h.s.opts.Log.Error("the catalogue", "call", what, "member", c.id, "err", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"connectrpc.com/connect"
@@ -41,7 +42,11 @@ func (h roomHandler) Members(ctx context.Context, _ *connect.Request[roomv1.Memb
 	}
 	known, err := h.s.Members(ctx, c.room.ID)
 	if err != nil {
-		h.s.opts.Log.Error("list members", "room", c.room.Name, "err", err)
+		level := slog.LevelError
+		if errors.Is(err, rpc.ErrStoreAway) { // which is told already
+			level = slog.LevelDebug
+		}
+		h.s.opts.Log.Log(ctx, level, "list members", "room", c.room.Name, "err", err)
 		return nil, rpc.ToWire(err)
 	}
 	answer := &roomv1.MembersResponse{}

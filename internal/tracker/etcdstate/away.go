@@ -26,7 +26,7 @@ var ErrAway error = awayError{}
 
 type awayError struct{}
 
-func (awayError) Error() string        { return "etcd does not answer, or has no majority" }
+func (awayError) Error() string        { return "etcd cannot be reached, or has no majority" }
 func (awayError) Is(target error) bool { return target == tracker.ErrAway }
 
 // absence is what is known of whether the cluster answers, so that not every call has to
@@ -51,7 +51,6 @@ func (s *State) missed() {
 		return
 	}
 	s.absent.since = time.Now()
-	s.log.Error("etcd does not answer: downloads go on, but nobody can join, be removed, or offer anything new until it does; see that a majority of its servers runs and that this machine reaches them")
 	select {
 	case s.absent.begun <- struct{}{}:
 	default:
@@ -65,20 +64,31 @@ func (s *State) answered() {
 	if s.absent.since.IsZero() {
 		return
 	}
-	s.log.Error("etcd answers again", "away", time.Since(s.absent.since).Round(time.Second))
 	s.absent.since = time.Time{}
 }
 
-// look looks for the cluster while it does not answer, until ctx ends.
+// look tells at the beginning of which servers are of no use, and looks for the cluster
+// while it does not answer, until ctx ends.
 func (s *State) look(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	for _, wrong := range s.options.examine(ctx) {
+		if ctx.Err() == nil {
+			s.log.Error("a server of etcd is of no use; the others are used", "err", wrong)
+		}
+	}
 	for {
 		select {
 		case <-s.absent.begun:
 		case <-ctx.Done():
 			return
 		}
+		began := time.Now()
+		why := s.options.explain(ctx, ErrAway)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Error("downloads go on, but nobody can join, be removed, or offer anything new until etcd answers", "err", why)
 		for s.absent.is() {
 			one, cancel := context.WithTimeout(ctx, lookWithin)
 			_, err := s.client.Get(one, s.prefix+"format", clientv3.WithKeysOnly())
@@ -93,6 +103,7 @@ func (s *State) look(ctx context.Context) {
 				return
 			}
 		}
+		s.log.Error("etcd answers again", "after", time.Since(began).Round(time.Second))
 	}
 }
 

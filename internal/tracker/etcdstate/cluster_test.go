@@ -65,6 +65,25 @@ func startCluster(t testing.TB) *cluster {
 	return c
 }
 
+// startSecure starts one server that speaks TLS with clients, as the flags say. It is ready
+// when it listens for them.
+func startSecure(t testing.TB, flags ...string) *cluster {
+	t.Helper()
+	path, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Skip("etcd is not installed (Debian: etcd-server): a real server is not tried")
+	}
+	s := &server{name: "e0", dir: filepath.Join(t.TempDir(), "data"), client: "https://" + freeAddr(t), peer: "http://" + freeAddr(t)}
+	s.args = append([]string{
+		path, "--name", s.name, "--data-dir", s.dir, "--listen-client-urls", s.client, "--advertise-client-urls", s.client,
+		"--listen-peer-urls", s.peer, "--initial-advertise-peer-urls", s.peer, "--initial-cluster", s.name + "=" + s.peer,
+		"--logger", "zap", "--log-level", "error",
+	}, flags...)
+	s.start(t)
+	t.Cleanup(s.kill)
+	return &cluster{servers: [3]*server{s, {client: s.client}, {client: s.client}}}
+}
+
 // freeAddr returns an address on loopback that nobody listens on at the moment.
 func freeAddr(t testing.TB) string {
 	t.Helper()

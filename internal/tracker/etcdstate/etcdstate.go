@@ -18,6 +18,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -28,6 +29,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/status"
 
 	"dragonload/internal/piece"
@@ -72,6 +74,7 @@ type Options struct {
 // State is a tracker.State in an etcd cluster. Its methods wait at most a few seconds for
 // a cluster that does not answer, and return ErrAway then.
 type State struct {
+	options Options
 	client  *clientv3.Client
 	prefix  string
 	log     *slog.Logger
@@ -90,16 +93,17 @@ func Open(ctx context.Context, o Options) (*State, error) {
 	if o.Prefix == "" {
 		o.Prefix = "/dragonload/"
 	}
+	quiet()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: o.Endpoints, TLS: o.TLS, Username: o.Username, Password: o.Password,
 		DialTimeout: opWithin, DialKeepAliveTime: pingAfter, DialKeepAliveTimeout: pingWithin, PermitWithoutStream: true,
 		Logger: zap.NewNop(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("connect to etcd at %s: %w: %w", strings.Join(o.Endpoints, ", "), ErrAway, err)
+		return nil, o.explain(ctx, fmt.Errorf("%w: %w", ErrAway, err))
 	}
 	running, cancel := context.WithCancel(context.Background())
-	s := &State{client: client, prefix: o.Prefix, log: o.Log, cancel: cancel, absent: absence{begun: make(chan struct{}, 1)}}
+	s := &State{options: o, client: client, prefix: o.Prefix, log: o.Log, cancel: cancel, absent: absence{begun: make(chan struct{}, 1)}}
 	s.view = newView(s)
 	if err = s.begin(ctx); err == nil {
 		err = s.forgetOldUses(ctx, time.Now().Add(-keepUses))
@@ -113,8 +117,16 @@ func Open(ctx context.Context, o Options) (*State, error) {
 		}
 	}
 	cancel()
-	return nil, errors.Join(fmt.Errorf("open the tracker's state in etcd at %s: %w", strings.Join(o.Endpoints, ", "), err), client.Close())
+	if ctx.Err() == nil {
+		err = o.explain(ctx, err)
+	}
+	_ = client.Close() // of no use any more
+	return nil, err
 }
+
+// quiet keeps what gRPC logs by itself from the standard error of this process: what is
+// wrong is told in words of ours.
+var quiet = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) })
 
 // begin checks the format of what is there, or writes it.
 func (s *State) begin(ctx context.Context) error {
