@@ -194,6 +194,9 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	if err != nil {
 		return nil, problem("bad-option", ExitBadOption, err)
 	}
+	for _, a := range d.addresses.all {
+		a.source = d.sourceID(a.url)
+	}
 	if want == nil {
 		d.client = d.addresses.all[0].client
 	}
@@ -243,6 +246,7 @@ func (d *download) prepare(ctx context.Context) error {
 	opts := swarm.NodeOptions{
 		MaxConnections: d.node.handles.originConnections(d.spec.MaxConnections),
 		Fetches:        true,
+		Sources:        d.sources(),
 		Wants:          d.lent == nil,
 		GiveUpAfter:    d.spec.GiveUpAfter,
 		Linger:         d.spec.Linger,

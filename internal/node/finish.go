@@ -126,16 +126,6 @@ func (d *download) hangUp() {
 	}
 }
 
-// holdOrigins keeps requests back that the origin asked the pool not to make: those to the
-// URL itself, or to web seeds, of which nobody says which one it was.
-func (d *download) holdOrigins(wait time.Duration) {
-	for _, a := range d.addresses.all {
-		if a.number == 0 || d.isManifest() {
-			a.client.Hold(wait)
-		}
-	}
-}
-
 func (d *download) closeIdleOrigins() {
 	for _, a := range d.addresses.all {
 		a.client.CloseIdle()

@@ -175,7 +175,7 @@ func (d *download) stepOne(ev swarm.Event) {
 	}
 	if said, ok := ev.(swarm.TrackerSaid); ok {
 		if hold, ok := said.Message.(swarm.Hold); ok {
-			d.holdOrigins(hold.For) // what is on its way to the origin but not sent yet must wait as well
+			d.addresses.hold(hold.Source, hold.For) // what is on its way there but not sent yet must wait as well
 		}
 	}
 	d.actions = d.machine.Step(d.node.now(), ev, d.actions[:0])

@@ -299,6 +299,15 @@ func (m *membership) pool(url string) swarm.PoolID {
 	return r.Pool(url)
 }
 
+// source names the server of a URL in the room.
+func (m *membership) source(url string) swarm.SourceID {
+	r, ok := m.node.opts.Keyring.Get(m.id)
+	if !ok {
+		return swarm.SourceID{}
+	}
+	return r.Source(url)
+}
+
 // manifestPool names the pool of a manifest in the room.
 func (m *membership) manifestPool(infoHash [32]byte) swarm.PoolID {
 	r, ok := m.node.opts.Keyring.Get(m.id)

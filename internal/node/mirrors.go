@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"dragonload/internal/origin"
 	"dragonload/internal/piece"
+	"dragonload/internal/room"
 	"dragonload/internal/swarm"
 )
 
@@ -52,6 +54,7 @@ type address struct {
 	name   string // for messages
 	url    string // without user-info
 	number int    // 0 is the URL itself
+	source swarm.SourceID
 
 	pin     piece.Pin // of the version that it has; zero until it has said so
 	sampled bool      // its bytes were compared with those of another address
@@ -273,6 +276,51 @@ func (s *addresses) failed(a *address, err *origin.Error, now time.Time) (news s
 		}
 	}
 	return news, s.choose(now, nil) != nil
+}
+
+// hold keeps requests back from a server that has asked for a pause, be it this member or
+// another one: under whatever address it is known here.
+func (s *addresses) hold(source swarm.SourceID, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until := time.Now().Add(wait)
+	for _, a := range s.all {
+		if a.source != source {
+			continue
+		}
+		a.client.Hold(wait)
+		if until.After(a.resting) {
+			a.resting = until
+		}
+	}
+}
+
+// told returns for how long an answer of the origin asks to wait. The error of a request
+// that was not sent, because it was known, tells nothing.
+func told(o *origin.Error) time.Duration {
+	if o.Status == 0 {
+		return 0
+	}
+	return o.RetryAfter
+}
+
+// sources names the servers of d, the URL's own first.
+func (d *download) sources() (all []swarm.SourceID) {
+	for _, a := range d.addresses.all {
+		if !slices.Contains(all, a.source) {
+			all = append(all, a.source)
+		}
+	}
+	return all
+}
+
+// sourceID names the server of a URL, in a room as all of its members do.
+func (d *download) sourceID(url string) swarm.SourceID {
+	if d.room != nil {
+		return d.room.source(url)
+	}
+	sum := sha256.Sum256([]byte(room.ServerOf(url)))
+	return swarm.SourceID(sum[:])
 }
 
 // hopeless reports whether waiting is not likely to mend any address that is left;
@@ -511,6 +559,10 @@ func (d *download) addressFailed(a *address, err error) (elsewhere bool) {
 	if !errors.As(err, &o) || o.Kind == origin.Cancelled {
 		return false
 	}
+	if wait := told(o); wait > 0 {
+		d.addresses.hold(a.source, wait)
+		d.inbox.post(swarm.OriginPauses{Source: a.source, Wait: wait})
+	}
 	news, elsewhere := d.addresses.failed(a, o, time.Now())
 	if news != "" {
 		d.inbox.do(func() {
@@ -596,8 +648,6 @@ func (d *download) fetchAny(ctx context.Context, g *generation, req swarm.FetchO
 		elsewhere := d.addressFailed(a, o)
 		switch {
 		case own && o.Kind == origin.Changed:
-		case own && o.RetryAfter > 0 && d.room != nil:
-			// The pool is one client to the URL: all of it waits.
 		case elsewhere:
 			err = nil
 		}

@@ -462,7 +462,14 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 		} else {
 			ended.Failure, ended.Busy = d.judge(o)
 		}
-		ended.Changed, ended.Wait = o.Seen, o.RetryAfter
+		ended.Changed = o.Seen
+		if a := d.addressOf(f); a != nil && told(o) > 0 {
+			ended.Source, ended.Wait = a.source, told(o)
+			d.addresses.hold(a.source, told(o))
+		}
+		if o.Status == 0 && o.RetryAfter > 0 {
+			ended.Busy = false // it was not even asked
+		}
 		if o.Kind == origin.NoRange && d.struck(true) < wholeStrikes {
 			ended.Changed = nil // as when a proxy on the way had only the whole at hand
 		}
@@ -482,6 +489,18 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 	if d.lent != nil && ended.Failure == swarm.Lasting {
 		d.inbox.do(func() { d.helpNoMore(o) })
 	}
+}
+
+// addressOf returns the address that a request went to, nil where that were several: what they
+// said is known by then.
+func (d *download) addressOf(f *flow) *address {
+	switch {
+	case f != nil && f.from != nil:
+		return f.from
+	case d.addresses.plain(d.generation()):
+		return d.addresses.all[0]
+	}
+	return nil
 }
 
 // judge says whether waiting may mend an error of the origin, and whether fewer
@@ -529,8 +548,10 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 	}
 	audited := swarm.Audited{Request: a.Request, Result: result}
 	var o *origin.Error
-	if errors.As(err, &o) {
-		audited.Wait = o.RetryAfter
+	if errors.As(err, &o) && told(o) > 0 {
+		own := d.addresses.all[0]
+		audited.Source, audited.Wait = own.source, told(o)
+		d.addresses.hold(own.source, told(o))
 	}
 	d.inbox.post(audited)
 }

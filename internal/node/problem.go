@@ -195,7 +195,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnBanned:           "parts from %s were wrong and are replaced; another member has confirmed it, and the device is shut out of this download; to shut it out of the room use dragonload room remove",
 	swarm.WarnShutOut:          "member %s has sent wrong bytes several times; the download goes on without it",
 	swarm.WarnInconsistent:     "members read different bytes of one and the same version of the file at the origin; nobody is shut out for it, and parts in doubt are read from the origin by this machine itself",
-	swarm.WarnOriginWaits:      "the origin asked for a pause; the download goes on by itself afterwards",
+	swarm.WarnOriginWaits:      "the origin asked for a pause; it is asked again when that is over, and what members and mirrors have comes meanwhile",
 	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
 	swarm.WarnOriginAway:       "the origin has been unavailable for a while; it is asked again by itself, and what came is kept",
 	swarm.WarnPartNowhere:      "what is missing is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it",

@@ -143,6 +143,22 @@ func (r *Room) ManifestPool(infoHash [32]byte) [32]byte {
 	return r.pool(append([]byte("\x00manifest\x00"), infoHash[:]...))
 }
 
+// Source returns the name in this room of the server that a URL leads to: of its scheme,
+// host and port, as Pool does for the whole.
+func (r *Room) Source(rawURL string) [16]byte {
+	sum := r.pool(append([]byte("\x00server\x00"), ServerOf(rawURL)...))
+	return [16]byte(sum[:16])
+}
+
+// ServerOf returns the scheme, host and port of a URL, written as all members write them.
+func ServerOf(rawURL string) string {
+	u, err := url.Parse(normalURL(rawURL))
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 func (r *Room) pool(of []byte) [32]byte {
 	h := sha256.New()
 	h.Write([]byte("dragonload pool"))

@@ -23,6 +23,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 
 			Lendable: m.Lendable,
 			Queued:   m.Queued,
+			Sources:  encodeSources(m.Sources),
 			Confirm:  uint32(m.Confirm),
 		}
 		if m.Pinned {
@@ -57,6 +58,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Extents: encodeExtents(m.Extents),
 			Failure: poolv1.Failure(m.Failure),
 			WaitMs:  encodeWait(m.Wait),
+			Source:  encodeSource(m.Source),
 		}}}
 	case swarm.Conflict:
 		return &poolv1.SessionRequest{Message: &poolv1.SessionRequest_Conflict{
@@ -113,6 +115,9 @@ func DecodeToTracker(x *poolv1.SessionRequest) (swarm.ToTracker, error) {
 func decodeAnnounce(x *poolv1.Announce) (m swarm.Announce, err error) {
 	m = swarm.Announce{Addr: x.GetAddr(), Fetches: x.GetFetches(), Wants: x.GetWants(), Stream: x.GetStream(), Lendable: x.GetLendable(), Queued: x.GetQueued()}
 	if m.Confirm, err = decodeReaders(x.GetConfirm()); err != nil {
+		return m, err
+	}
+	if m.Sources, err = decodeSources(x.GetSources()); err != nil {
 		return m, err
 	}
 	// An empty host is allowed here alone: the tracker fills it in.
@@ -226,8 +231,48 @@ func decodeReturned(x *poolv1.Returned) (m swarm.Returned, err error) {
 	if m.Failure, err = decodeFailure(x.GetFailure()); err != nil {
 		return m, err
 	}
+	if m.Source, err = decodeSource(x.GetSource()); err != nil {
+		return m, err
+	}
 	m.Wait, err = decodeWait(x.GetWaitMs())
 	return m, err
+}
+
+// encodeSource writes the server without a name as nothing.
+func encodeSource(s swarm.SourceID) []byte {
+	if s == (swarm.SourceID{}) {
+		return nil
+	}
+	return s[:]
+}
+
+func decodeSource(b []byte) (s swarm.SourceID, err error) {
+	if len(b) != 0 && len(b) != len(s) {
+		return s, fmt.Errorf("the name of a server has %d bytes", len(b))
+	}
+	copy(s[:], b)
+	return s, nil
+}
+
+func encodeSources(sources []swarm.SourceID) (out [][]byte) {
+	for _, s := range sources {
+		out = append(out, encodeSource(s))
+	}
+	return out
+}
+
+func decodeSources(all [][]byte) (out []swarm.SourceID, err error) {
+	if len(all) > swarm.MaxSources {
+		return nil, fmt.Errorf("%d servers", len(all))
+	}
+	for _, b := range all {
+		s, err := decodeSource(b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 // EncodeToNode returns the response that carries m. The result shares nothing with m.
@@ -270,7 +315,7 @@ func EncodeToNode(m swarm.ToNode) *poolv1.SessionResponse {
 		}}
 	case swarm.Hold:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Hold{
-			Hold: &poolv1.Hold{ForMs: encodeWait(m.For)},
+			Hold: &poolv1.Hold{ForMs: encodeWait(m.For), Source: encodeSource(m.Source)},
 		}}
 	case swarm.Complete:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Complete{Complete: &poolv1.Complete{}}}
@@ -332,7 +377,9 @@ func DecodeToNode(x *poolv1.SessionResponse) (swarm.ToNode, error) {
 	case *poolv1.SessionResponse_Hold:
 		name = "hold"
 		var h swarm.Hold
-		h.For, err = decodeWait(x.Hold.GetForMs())
+		if h.Source, err = decodeSource(x.Hold.GetSource()); err == nil {
+			h.For, err = decodeWait(x.Hold.GetForMs())
+		}
 		m = h
 	case *poolv1.SessionResponse_Complete:
 		m = swarm.Complete{}

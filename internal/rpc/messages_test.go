@@ -63,6 +63,20 @@ func drawExtents(t *rapid.T, count int) []piece.Extent {
 	return rapid.Permutation(append([]piece.Extent(nil), set.Runs()...)).Draw(t, "order")
 }
 
+var drawSource = rapid.Custom(func(t *rapid.T) (s swarm.SourceID) {
+	if rapid.Bool().Draw(t, "named") {
+		copy(s[:], rapid.SliceOfN(rapid.Byte(), len(s), len(s)).Draw(t, "name"))
+	}
+	return s
+})
+
+func drawSources(t *rapid.T) []swarm.SourceID {
+	if all := rapid.SliceOfN(drawSource, 0, swarm.MaxSources).Draw(t, "sources"); len(all) > 0 {
+		return all
+	}
+	return nil
+}
+
 func drawToTracker(t *rapid.T) swarm.ToTracker {
 	switch rapid.IntRange(0, 6).Draw(t, "message") {
 	case 6:
@@ -76,6 +90,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 
 			Lendable: rapid.Bool().Draw(t, "lendable"),
 			Queued:   rapid.Bool().Draw(t, "queued"),
+			Sources:  drawSources(t),
 			Confirm:  rapid.IntRange(0, 8).Draw(t, "confirm"),
 		}
 		count := 1000
@@ -127,6 +142,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 			Extents: drawExtents(t, piece.MaxCount),
 			Failure: drawFailure.Draw(t, "failure"),
 			Wait:    drawWait.Draw(t, "wait"),
+			Source:  drawSource.Draw(t, "source"),
 		}
 	case 4:
 		return swarm.Conflict{Pin: drawPin(t)}
@@ -163,7 +179,7 @@ func drawToNode(t *rapid.T) swarm.ToNode {
 		}
 		return m
 	case 7:
-		return swarm.Hold{For: drawWait.Draw(t, "for")}
+		return swarm.Hold{For: drawWait.Draw(t, "for"), Source: drawSource.Draw(t, "source")}
 	case 8:
 		return swarm.Complete{}
 	case 10:

@@ -269,7 +269,7 @@ func (n *Node) checkConfirm() {
 // is no tracker, or what it has lent has come to nothing.
 func (n *Node) readUnconfirmed() {
 	o := &n.origin
-	if !n.canRead() || len(o.requests) > 0 || o.leases.Count() > 0 || n.now < max(o.holdUntil, o.notBefore) {
+	if !n.canRead() || len(o.requests) > 0 || o.leases.Count() > 0 || n.now < max(n.restsUntil(), o.notBefore) {
 		return
 	}
 	quiet := n.now.Sub(n.confirm.heardAt)

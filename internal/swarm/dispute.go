@@ -237,7 +237,7 @@ func (n *Node) readDisputed() {
 		if d.reading != 0 || d.nextAt == never {
 			continue
 		}
-		if at := max(d.nextAt, o.holdUntil, o.notBefore); n.now < at {
+		if at := max(d.nextAt, n.restsUntil(), o.notBefore); n.now < at {
 			n.checkAt = min(n.checkAt, at)
 			continue
 		}

@@ -71,7 +71,14 @@ type (
 		Wrong   []piece.Index // with a Manifest: pieces whose bytes did not match their digest
 		Busy    bool          // 429, 503 or a reset: fewer connections may help
 		Brought bool          // though it failed, a good part of what was asked for came
-		Wait    time.Duration // Retry-After, 0 if there was none
+		Wait    time.Duration // Retry-After of Source, 0 if there was none
+		Source  SourceID
+	}
+	// OriginPauses: a server has asked for a pause, in answer to whatever request. The driver
+	// sends it nothing before that is over.
+	OriginPauses struct {
+		Source SourceID
+		Wait   time.Duration
 	}
 
 	// PeerStored: one piece of a FetchPeer has arrived, matched its digest and is
@@ -109,6 +116,7 @@ type (
 		Request Request
 		Result  AuditResult
 		Wait    time.Duration // Retry-After of an AuditFailed, 0 if there was none
+		Source  SourceID      // whose
 	}
 
 	// Unreadable: a stored piece can no longer be read as it was written.
@@ -149,6 +157,7 @@ func (OriginAnswered) event() {}
 func (OriginStored) event()   {}
 func (OriginMoved) event()    {}
 func (OriginEnded) event()    {}
+func (OriginPauses) event()   {}
 func (PeerStored) event()     {}
 func (PeerMoved) event()      {}
 func (PeerEnded) event()      {}

@@ -94,7 +94,7 @@ func (n *Node) rechecking() bool {
 		n.fail(FailInconsistent)
 		return true
 	}
-	if at := max(o.holdUntil, o.notBefore); n.now < at {
+	if at := max(n.restsUntil(), o.notBefore); n.now < at {
 		n.checkAt = min(n.checkAt, at)
 	} else {
 		n.readOnce(t.recheck[0])

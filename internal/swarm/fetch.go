@@ -65,12 +65,12 @@ type originSide struct {
 
 	failures  int // in a row
 	notBefore Instant
-	holdUntil Instant // the origin asked everybody to wait
-	furthest  int64   // bytes that the longest stream brought
-	fruitless int     // streams in a row that broke off and got no further
-	barred    bool    // this node cannot get the file from the origin
-	answered  bool    // it has answered at least once
-	seconded  int     // looks that showed another version, see contradict
+	pauses    pauses // that its servers asked for
+	furthest  int64  // bytes that the longest stream brought
+	fruitless int    // streams in a row that broke off and got no further
+	barred    bool   // this node cannot get the file from the origin
+	answered  bool   // it has answered at least once
+	seconded  int    // looks that showed another version, see contradict
 	outage    outage
 	wrong     int // pieces that did not match the manifest
 }
@@ -320,7 +320,7 @@ func (n *Node) originEnded(ev OriginEnded) {
 		n.fewerConnections()
 	}
 	if ev.Wait > 0 {
-		n.hold(ev.Wait)
+		n.hold(ev.Source, ev.Wait)
 	}
 	switch {
 	case ev.Changed != nil && r.stale && !r.probe:
@@ -343,17 +343,6 @@ func (n *Node) originEnded(ev OriginEnded) {
 	if r.check {
 		n.readEnded(r.id)
 	}
-}
-
-// hold keeps this node from the origin for a while, for the origin asked for a pause. It
-// is told once, however many requests, members and trackers tell of it.
-func (n *Node) hold(wait time.Duration) {
-	o := &n.origin
-	if n.now >= o.holdUntil {
-		n.warn(WarnOriginWaits)
-		n.fewerConnections() // all members at once: it is the pool that is too many
-	}
-	o.holdUntil = max(o.holdUntil, n.now.Add(min(wait, maxHold)))
 }
 
 // keep puts what a request did not bring back to what is to be asked for.
@@ -402,7 +391,7 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 		n.keep(r)
 		return
 	}
-	n.giveBack(r, Returned{Failure: failure, Wait: ev.Wait})
+	n.giveBack(r, Returned{Failure: failure, Wait: ev.Wait, Source: ev.Source})
 }
 
 // maxFruitless is how many streams in a row may break off without getting further than
@@ -524,7 +513,7 @@ func (n *Node) fetchFromOrigin() {
 	}
 	n.tuneConnections()
 	for o.leases.Count() > 0 && len(o.requests) < n.connections() && n.buffers() > 0 {
-		if wait := max(o.notBefore, o.holdUntil); n.now < wait {
+		if wait := max(o.notBefore, n.restsUntil()); n.now < wait {
 			n.checkAt = min(n.checkAt, wait)
 			return
 		}

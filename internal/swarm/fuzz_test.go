@@ -123,6 +123,14 @@ func (s *tape) wait() time.Duration {
 	return []time.Duration{0, 0, time.Millisecond, time.Second, 30 * 24 * time.Hour}[s.below(5)]
 }
 
+// source is that of one of three servers, or one of many.
+func (s *tape) source() swarm.SourceID {
+	if k := s.below(4); k < 3 {
+		return swarm.SourceID{byte(k)}
+	}
+	return swarm.SourceID{4, s.byte(), s.byte()}
+}
+
 func (s *tape) bytes() int64 {
 	return []int64{0, 1, 1 << 20, piece.MaxSize}[s.below(4)]
 }
@@ -153,7 +161,7 @@ func (s *tape) toNode() swarm.ToNode {
 		}
 		return h
 	case 8:
-		return swarm.Hold{For: s.wait()}
+		return swarm.Hold{For: s.wait(), Source: s.source()}
 	case 9:
 		return swarm.ComeBack{In: s.wait()}
 	}
@@ -204,6 +212,9 @@ func (s *tape) toTracker() swarm.ToTracker {
 	switch s.below(8) {
 	case 0, 1:
 		m := swarm.Announce{Addr: "host:1", Fetches: s.flag(), Wants: s.flag(), Stream: s.flag(), Leased: s.extents()}
+		for range s.below(4) {
+			m.Sources = append(m.Sources, s.source())
+		}
 		if s.flag() {
 			m.Pinned, m.Fresh, m.Pin, m.Incarnation = true, s.flag(), s.pin(), s.incarnation()
 			count := s.below(300)
@@ -228,7 +239,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 			Streaming: s.flag(), Whole: s.flag(), WantPeers: s.flag(), Stuck: s.flag(),
 		}
 	case 5:
-		return swarm.Returned{Extents: s.extents(), Failure: s.failure(), Wait: s.wait()}
+		return swarm.Returned{Extents: s.extents(), Failure: s.failure(), Wait: s.wait(), Source: s.source()}
 	case 6:
 		return swarm.Conflict{Pin: s.pin()}
 	}
@@ -354,13 +365,13 @@ func (w *worker) play(s *tape) {
 				w.step(swarm.OriginAnswered{Request: req, Pin: pin, Stream: s.flag(), Bytes: min(pin.Size, 256<<10)})
 				w.step(swarm.OriginStored{Request: req, Piece: s.index(), Digest: piece.Digest{1}})
 			}
-			w.step(swarm.OriginEnded{Request: req, Failure: s.failure(), Busy: s.flag(), Wait: s.wait()})
+			w.step(swarm.OriginEnded{Request: req, Failure: s.failure(), Busy: s.flag(), Wait: s.wait(), Source: s.source()})
 		}
 	case 12:
 		if req, ok := take(s, &w.origin); ok {
 			w.step(swarm.OriginMoved{Request: req, Bytes: s.bytes() >> 20})
 			w.step(swarm.OriginStored{Request: req, Piece: s.index(), Digest: piece.Digest{s.byte()&3 | 1}})
-			ended := swarm.OriginEnded{Request: req, Failure: s.failure(), Wait: s.wait()}
+			ended := swarm.OriginEnded{Request: req, Failure: s.failure(), Wait: s.wait(), Source: s.source()}
 			if pin := s.pin(); s.flag() {
 				ended.Changed = &pin
 			} else if s.flag() {

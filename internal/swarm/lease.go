@@ -57,7 +57,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 	if !p.canFetch(m) || p.stream || t.now < m.barredUntil {
 		return
 	}
-	if t.now < p.holdUntil {
+	if t.now < p.restsUntil(m) {
 		p.starve(m)
 		return
 	}
@@ -107,13 +107,13 @@ func (t *Tracker) topUp(p *pool, m *member) {
 
 // feed gives free pieces to members that could do more, the longest waiting first.
 func (t *Tracker) feed(p *pool) {
-	if !p.pinned || p.stream || t.now < p.holdUntil {
+	if !p.pinned || p.stream || t.now < p.allRestUntil() {
 		return
 	}
 	for tries := feedAtOnce; tries > 0 && len(p.hungry) > 0 && p.free.Count()+p.owed > 0 && !p.crowded(); tries-- {
 		m := p.hungry[0]
 		p.sate(m)
-		if t.now < m.barredUntil {
+		if t.now < max(m.barredUntil, p.restsUntil(m)) {
 			p.starve(m)
 			continue
 		}
@@ -241,7 +241,7 @@ func (p *pool) vainLimit() int { return min(max(p.fetchers, 1), vainLimit) }
 // to hold them: they do not hand them out, or have lied. Members in the same plight get
 // different ones, and pass them on.
 func (t *Tracker) relieve(p *pool, m *member) {
-	if !p.canFetch(m) || p.stream || t.now < max(p.holdUntil, m.barredUntil, m.relieveAt) || m.leased.Count() > 0 {
+	if !p.canFetch(m) || p.stream || t.now < max(p.restsUntil(m), m.barredUntil, m.relieveAt) || m.leased.Count() > 0 {
 		return
 	}
 	if t.now >= p.reliefOver {

@@ -33,6 +33,7 @@ type (
 		Wants       bool           // wants the file; false for helpers
 		Lendable    bool           // would answer AskSource
 		Wanted      piece.Bitfield // with a manifest: the pieces this node wants; of length 0: all
+		Sources     []SourceID     // servers that this node may fetch from, the URL's own first; at most MaxSources
 		Confirm     int            // members that must have read each piece, for this one; 0 and 1: it does not matter who
 	}
 
@@ -67,7 +68,8 @@ type (
 	Returned struct {
 		Extents []piece.Extent
 		Failure Failure
-		Wait    time.Duration // the origin asked for this pause (Retry-After); 0 if it did not
+		Wait    time.Duration // Source asked for this pause (Retry-After); 0 if it did not
+		Source  SourceID
 	}
 
 	// Conflict reports that the origin answered with another version than the pin; or,
@@ -139,8 +141,11 @@ type (
 	// Handout names members to connect to.
 	Handout struct{ Peers []PeerAddr }
 
-	// Hold forbids requests to the origin for a while, to everybody in the pool.
-	Hold struct{ For time.Duration }
+	// Hold forbids requests to one server for a while, to everybody in the pool.
+	Hold struct {
+		For    time.Duration
+		Source SourceID
+	}
 
 	// ComeBack answers Announce when the tracker takes in no more members just now: the
 	// node ends the session and opens another after In.

@@ -23,6 +23,10 @@ type NodeOptions struct {
 	// Source is the URL for members that lend their line; "" if they must not know it.
 	Source string
 
+	// Sources are the servers from which the driver may fetch, the URL's own first; none is
+	// short for one without a name. While one of them rests (Retry-After) it asks others.
+	Sources []SourceID
+
 	// Served says that what Resume has is a whole file that was finished in an earlier run
 	// and is served on: its generation holds from the beginning, and nothing is fetched. A
 	// pool that is of another one by now does without this node.
@@ -195,6 +199,8 @@ func (n *Node) Step(now Instant, ev Event, out []Action) []Action {
 		n.originMoved(ev)
 	case OriginEnded:
 		n.originEnded(ev)
+	case OriginPauses:
+		n.originPauses(ev)
 	case PeerStored:
 		n.peerStored(ev)
 	case PeerMoved:
@@ -635,13 +641,14 @@ func (n *Node) check() {
 		n.warnedIdle = true
 		n.warn(n.silence())
 	}
-	if n.tracker.probeLater && n.now >= n.origin.holdUntil {
+	if n.tracker.probeLater && n.now >= n.restsUntil() {
 		n.tracker.probeLater = false
 		n.probe()
 	}
 	n.checkPeers()
 	n.cancelNeedless()
 	n.refetchDoubtful()
+	n.yield()
 	n.checkOrphan()
 	n.checkConfirm()
 	n.auditNext()

@@ -154,12 +154,12 @@ func (n *Node) checkOrphan() {
 		return
 	}
 	if n.pinned && n.missing() > 0 && n.now.Sub(n.lastStored) >= stuckTime && o.leases.Count() == 0 && len(o.requests) == 0 &&
-		n.now >= o.holdUntil && !t.stream && n.stuck() && n.rescueDue() {
+		n.now >= n.restsUntil() && !t.stream && n.stuck() && n.rescueDue() {
 		n.rescue()
 		return
 	}
 	if t.stream && n.pinned && n.missing() > 0 && n.pin.Combinable() && n.now.Sub(n.lastStored) >= lostTime && n.stuck() &&
-		len(o.requests) == 0 && n.now >= max(o.notBefore, o.holdUntil) && n.rescueDue() {
+		len(o.requests) == 0 && n.now >= max(o.notBefore, n.restsUntil()) && n.rescueDue() {
 		n.probe() // the stream once more, for what others should have brought and did not
 		return
 	}
@@ -169,11 +169,11 @@ func (n *Node) checkOrphan() {
 	away := n.now.Sub(t.downSince)
 	switch {
 	case !n.pinned:
-		if away >= n.unpinnedTime() && n.now >= t.queuedTo && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) {
+		if away >= n.unpinnedTime() && n.now >= t.queuedTo && !n.probing() && n.now >= max(o.notBefore, n.restsUntil()) {
 			n.probe()
 		}
 	case t.stream:
-		if away >= streamTime && n.now.Sub(n.lastProgress) >= streamTime && !n.probing() && n.now >= max(o.notBefore, o.holdUntil) && n.rescueDue() {
+		if away >= streamTime && n.now.Sub(n.lastProgress) >= streamTime && !n.probing() && n.now >= max(o.notBefore, n.restsUntil()) && n.rescueDue() {
 			t.asked = true
 			n.probe()
 		}
@@ -207,6 +207,9 @@ func (n *Node) metNobody() bool { return !n.tracker.everUp && !n.swap.everMet }
 // those that are this node's own to take.
 func (n *Node) selfLease(others bool) {
 	o := &n.origin
+	if n.now < n.restsUntil() {
+		return // others may know a server that does not rest
+	}
 	ahead := int64(firstRequest)
 	if rate := o.line.rate(n.now); rate > 0 {
 		ahead = mulDiv(rate, int64(claimTime), int64(time.Second))
@@ -387,7 +390,7 @@ func (n *Node) mute(p *neighbour) bool { return p.muteSince > 0 && n.now.Sub(p.m
 // withheld reports whether nothing comes, though others are said to hold what is missing
 // here: some have sent nothing when asked, or wrong bytes.
 func (n *Node) withheld() bool {
-	if !n.canRead() || n.whole() || n.finished || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.origin.holdUntil {
+	if !n.canRead() || n.whole() || n.finished || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.restsUntil() {
 		return false
 	}
 	hanging := n.hanging()

@@ -57,8 +57,10 @@ type pool struct {
 	meetsUntil Instant // until when members may be elsewhere: not met yet, or gone over to another tracker
 	gaveUp     bool
 	refused    bool    // the origin has refused a member for good
-	holdUntil  Instant // nothing is leased until then
-	pauseUntil Instant // the end of the pause that the origin asked for
+	settlesAt  Instant // nothing is leased until then
+	pauses     pauses  // that servers asked for
+	several    int     // members that know several
+	reclaimAt  Instant // since when what members that rest were leased is to be asked for; 0: it is not
 	stallCheck Instant
 	vain       int // members left for being stalled, less those that have brought something in time since
 
@@ -104,6 +106,7 @@ type member struct {
 	fetches     bool
 	wants       bool
 	lendable    bool
+	sources     []SourceID     // see Announce
 	confirm     int            // see Announce
 	reads       piece.Bitfield // pieces that it has read or is leased, while that matters
 	whole       bool
@@ -156,6 +159,10 @@ func (p *pool) join(m *member, now Instant) {
 		p.fetchers++
 		p.gaveUp = false
 	}
+	if len(m.sources) > 1 {
+		p.several++
+	}
+	p.reclaimAt = now
 	if p.pinned {
 		m.have = piece.NewBitfield(p.layout.Count())
 		m.reads = piece.NewBitfield(len(p.readers.count))
@@ -169,6 +176,9 @@ func (p *pool) leave(m *member) {
 	p.setFetches(m, false)
 	p.setWhole(m, false)
 	p.busy.remove(m)
+	if len(m.sources) > 1 {
+		p.several--
+	}
 	p.wantedBy(m, false)
 	if m.wants {
 		p.wants--
@@ -506,7 +516,7 @@ func (p *pool) sate(m *member) {
 // otherFetcher reports whether somebody but m could fetch now.
 func (p *pool) otherFetcher(m *member, now Instant) bool {
 	for _, o := range p.hungry {
-		if o != m && o.fetches && o.barredUntil <= now {
+		if o != m && o.fetches && max(o.barredUntil, p.restsUntil(o)) <= now {
 			return true
 		}
 	}
@@ -517,7 +527,7 @@ func (p *pool) otherFetcher(m *member, now Instant) bool {
 // Helpers do not: what the file is those say who want it.
 func (p *pool) pickProber(now Instant, not *member) *member {
 	for _, m := range p.order {
-		if m != not && m.fetches && m.wants && m.barredUntil <= now {
+		if m != not && m.fetches && m.wants && max(m.barredUntil, p.restsUntil(m)) <= now {
 			return m
 		}
 	}

@@ -220,6 +220,25 @@ func (a *args) failure() swarm.Failure {
 // id makes the node id of a member called by a letter.
 func id(name string) (n piece.NodeID) { copy(n[:], name); return n }
 
+// source makes the name of a server out of a word, "" for the one without a name.
+func source(word string) (s swarm.SourceID) { copy(s[:], word); return s }
+
+func ofSource(s swarm.SourceID) string {
+	if s == (swarm.SourceID{}) {
+		return ""
+	}
+	return ", server " + strings.TrimRight(string(s[:]), "\x00")
+}
+
+func (a *args) sources() (out []swarm.SourceID) {
+	for word := range strings.SplitSeq(a.keys["servers"], ",") {
+		if word != "" {
+			out = append(out, source(word))
+		}
+	}
+	return out
+}
+
 func name(id piece.NodeID) string { return strings.TrimRight(string(id[:]), "\x00") }
 
 func runs(extents []piece.Extent) string {
@@ -284,6 +303,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 	case "announce":
 		m := swarm.Announce{Addr: name(member) + ":4100", Fetches: !a.has("helpless"), Wants: !a.has("helper")}
 		m.Confirm = int(a.bytes("0" + a.keys["confirm"]))
+		m.Sources = a.sources()
 		if a.keys["files"] != "" {
 			m.Pinned, m.Fresh, m.Pin = true, true, a.pin()
 			m.Have, m.Leased = a.have(m.Pin), a.extents(a.keys["leased"])
@@ -305,7 +325,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 			Read: a.extents(a.keys["read"]), Unconfirmed: a.extents(a.keys["unconfirmed"]),
 		})
 	case "returned":
-		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait")})
+		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait"), Source: source(a.keys["source"])})
 	case "conflict":
 		said(swarm.Conflict{Pin: a.pin()})
 	case "leave":
@@ -355,7 +375,7 @@ func showToNode(m swarm.ToNode) string {
 		}
 		return "meet " + strings.Join(peers, " ")
 	case swarm.Hold:
-		return fmt.Sprintf("hold for %v", m.For)
+		return fmt.Sprintf("hold for %v", m.For) + ofSource(m.Source)
 	case swarm.Readers:
 		return fmt.Sprintf("%d are to read each piece, %d can", m.Wanted, m.There)
 	case swarm.Complete:
@@ -408,6 +428,10 @@ func (p *nodePlayer) play(line string) (out []string) {
 			b := a.set(m.Pin, wanted)
 			p.opts.Wanted = &b
 		}
+		return nil
+	}
+	if verb == "knows" {
+		p.opts.Sources = a.sources()
 		return nil
 	}
 	if verb == "confirm" {
@@ -486,7 +510,7 @@ func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
 		}
 		said(h)
 	case "hold":
-		said(swarm.Hold{For: a.duration("for")})
+		said(swarm.Hold{For: a.duration("for"), Source: source(a.keys["source"])})
 	case "readers":
 		said(swarm.Readers{Wanted: int(a.bytes(a.word())), There: int(a.bytes(a.keys["there"]))})
 	case "complete":
@@ -506,6 +530,10 @@ func (p *nodePlayer) tracker(a args, step func(swarm.Event)) {
 
 func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 	what := a.word()
+	if what == "pauses" {
+		step(swarm.OriginPauses{Source: source(a.keys["source"]), Wait: a.duration("for")})
+		return
+	}
 	req := swarm.Request(a.bytes(a.word()))
 	switch what {
 	case "answered":
@@ -525,7 +553,7 @@ func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 	case "moved":
 		step(swarm.OriginMoved{Request: req, Bytes: a.bytes(a.word())})
 	case "ended":
-		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait"), Wrong: each(a.extents(a.keys["wrong"]))}
+		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait"), Source: source(a.keys["source"]), Wrong: each(a.extents(a.keys["wrong"]))}
 		if a.keys["etag"] != "" {
 			pin := a.pin()
 			ev.Changed = &pin
@@ -681,6 +709,9 @@ func showToTracker(m swarm.ToTracker) string {
 		if m.Pinned {
 			s += fmt.Sprintf(" %v, fresh %v, have %s, leased %s", m.Pin, m.Fresh, bits(&m.Have), runs(m.Leased))
 		}
+		for _, k := range m.Sources {
+			s += ofSource(k)
+		}
 		if m.Wanted.Len() > 0 {
 			s += ", wants " + bits(&m.Wanted)
 		}
@@ -709,7 +740,7 @@ func showToTracker(m swarm.ToTracker) string {
 		}
 		return s
 	case swarm.Returned:
-		return fmt.Sprintf("returned %s, failure %d, wait %v", runs(m.Extents), m.Failure, m.Wait)
+		return fmt.Sprintf("returned %s, failure %d, wait %v", runs(m.Extents), m.Failure, m.Wait) + ofSource(m.Source)
 	case swarm.Conflict:
 		return fmt.Sprintf("conflict %v", m.Pin)
 	case swarm.Leave:

@@ -90,6 +90,7 @@ func (n *Node) announce() {
 		Wants:   n.opts.Wants,
 
 		Lendable: n.opts.Source != "",
+		Sources:  slices.Clone(n.opts.Sources[:min(len(n.opts.Sources), MaxSources)]),
 		Confirm:  n.opts.Confirm,
 	}
 	if w := n.opts.Wanted; w != nil {
@@ -108,8 +109,8 @@ func (n *Node) announce() {
 		a.Have = r.Have.Clone()
 	}
 	n.tell(a)
-	if left := n.origin.holdUntil.Sub(n.now); left > 0 {
-		n.tell(Returned{Wait: left}) // this tracker may not know of the origin's pause
+	for _, p := range n.origin.pauses.live(n.now) {
+		n.tell(Returned{Wait: p.until.Sub(n.now), Source: p.source}) // this tracker may not know of it
 	}
 	n.unreported.Clear()
 	n.lost.Clear()
@@ -148,10 +149,10 @@ func (n *Node) trackerSaid(msg ToNode) {
 			break
 		}
 		t.asked = true
-		if n.now < n.origin.holdUntil {
+		if at := n.restsUntil(); n.now < at {
 			// This tracker may not know of the pause that an earlier one told.
 			t.probeLater = true
-			n.checkAt = min(n.checkAt, n.origin.holdUntil)
+			n.checkAt = min(n.checkAt, at)
 		} else {
 			n.probe()
 		}
@@ -166,7 +167,9 @@ func (n *Node) trackerSaid(msg ToNode) {
 	case Handout:
 		n.handout(msg.Peers)
 	case Hold:
-		n.hold(msg.For)
+		if msg.For > 0 {
+			n.hold(msg.Source, msg.For)
+		}
 	case Complete:
 		t.complete = true
 	case Readers:

@@ -211,15 +211,15 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		t.out = append(t.out, CutMember{Pool: p.id, Member: id})
 		return
 	}
-	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, confirm: a.Confirm, progressAt: t.now}
+	m := &member{id: id, addr: a.Addr, fetches: a.Fetches, wants: a.Wants, confirm: a.Confirm, sources: a.Sources, progressAt: t.now}
 	if a.Wanted.Len() > 0 && a.Pin.Kind == piece.Manifest {
 		m.wanted = &a.Wanted
 	}
 	p.join(m, t.now)
 	p.wish(m.confirm, t.now)
 	t.tell(p, m, Welcome{Number: p.lastNumber, Interval: p.interval()})
-	if t.now < p.pauseUntil {
-		t.tell(p, m, Hold{For: p.pauseUntil.Sub(t.now)}) // a newcomer must not ask either, not even for an audit
+	for _, x := range p.pauses.live(t.now) {
+		t.tell(p, m, Hold{For: x.until.Sub(t.now), Source: x.source}) // a newcomer must not ask either, not even for an audit
 	}
 	if peers := t.handout(p, m, false); len(peers) > 0 {
 		t.tell(p, m, Handout{Peers: peers})
@@ -254,7 +254,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 		t.pin(p, a.Pin, a.Incarnation, a.Stream || !a.Pin.Combinable())
 		p.wantedBy(m, true)
 		if !p.ofManifest() || !a.newcomer() {
-			p.holdUntil = max(p.holdUntil, t.now.Add(settleTime))
+			p.settlesAt = t.now.Add(settleTime)
 			// Who has all of a manifest and serves it for good is there for those who have not come
 			// yet, so that nobody else has to stay for them.
 			if !p.ofManifest() || a.Wants || !a.Have.All() {
@@ -439,12 +439,7 @@ func (t *Tracker) returned(p *pool, m *member, r Returned) {
 	}
 	p.setUnasked(m, min(m.unasked, m.leased.Count()))
 	if r.Wait > 0 {
-		wait := min(r.Wait, maxHold)
-		if until := t.now.Add(wait); until > p.pauseUntil {
-			p.pauseUntil = until
-			p.holdUntil = max(p.holdUntil, until)
-			t.tellAll(p, Hold{For: wait})
-		}
+		t.pauseTold(p, r.Source, r.Wait)
 	}
 	switch r.Failure {
 	case Lasting:
@@ -626,14 +621,15 @@ func (t *Tracker) settle(p *pool) {
 		t.held -= p.layout.Count()
 		return
 	}
-	if p.pinned && p.stream && p.streamer == nil && t.now >= p.holdUntil && p.missing() {
+	if p.pinned && p.stream && p.streamer == nil && t.now >= p.settlesAt && p.missing() {
 		p.streamLost = true // whoever read it was lost together with the tracker before this one
 	}
-	if p.needsProbe() && p.prober == nil && t.now >= p.holdUntil {
+	if p.needsProbe() && p.prober == nil && t.now >= p.allRestUntil() {
 		if m := p.pickProber(t.now, nil); m != nil {
 			t.startProbe(p, m)
 		}
 	}
+	t.reclaim(p)
 	t.feed(p)
 	t.tellReaders(p, nil)
 	t.seekHelp(p)
@@ -661,7 +657,7 @@ func (t *Tracker) nextWake(p *pool) Instant {
 	}
 	if p.prober == nil && p.needsProbe() {
 		// Nobody may probe now; look again when the first may.
-		wake = min(wake, max(p.holdUntil, t.now.Add(retryTime)))
+		wake = min(wake, max(p.allRestUntil(), t.now.Add(retryTime)))
 	}
 	if p.hopelessFrom > 0 && !p.gaveUp {
 		wake = min(wake, t.despairAt(p))
@@ -670,8 +666,8 @@ func (t *Tracker) nextWake(p *pool) Instant {
 		// Somebody idles: when the pause is over there may be work, and a stalled
 		// holder is looked for.
 		switch {
-		case p.holdUntil > t.now:
-			wake = min(wake, p.holdUntil)
+		case p.allRestUntil() > t.now:
+			wake = min(wake, p.allRestUntil())
 		case p.fetchable() > 0 || p.owed > 0:
 			wake = min(wake, t.now.Add(retryTime))
 		}

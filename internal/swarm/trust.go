@@ -259,7 +259,7 @@ func (n *Node) auditBudget() int64 {
 // auditNext begins an audit whose time has come.
 func (n *Node) auditNext() {
 	t, o := &n.trust, &n.origin
-	if t.auditing != 0 || len(t.audits) == 0 || !n.pinned || o.barred || n.now < max(o.holdUntil, o.notBefore) {
+	if t.auditing != 0 || len(t.audits) == 0 || !n.pinned || o.barred || n.now < max(n.ownRestsUntil(), o.notBefore) {
 		return
 	}
 	if t.fromPeers < t.audits[0] && !n.whole() {
@@ -309,10 +309,7 @@ func (n *Node) audited(ev Audited) {
 	}
 	t.auditing = 0
 	if ev.Wait > 0 {
-		n.hold(ev.Wait)
-		if n.tracker.up {
-			n.tell(Returned{Wait: ev.Wait})
-		}
+		n.originPauses(OriginPauses{Source: ev.Source, Wait: ev.Wait})
 	}
 	switch ev.Result {
 	case AuditEqual:

@@ -761,6 +761,9 @@ type Announce struct {
 	Lendable bool `protobuf:"varint,16,opt,name=lendable,proto3" json:"lendable,omitempty"`
 	// The tracker had told it to come back.
 	Queued bool `protobuf:"varint,18,opt,name=queued,proto3" json:"queued,omitempty"`
+	// The servers that this member may fetch from, the URL's own first: a name of 16 bytes
+	// for each, at most 16. None is short for one without a name.
+	Sources [][]byte `protobuf:"bytes,19,rep,name=sources,proto3" json:"sources,omitempty"`
 	// Members that must have read each piece from the origin and state it alike, for this
 	// one; 0 and 1: one of them. At most 8.
 	Confirm uint32 `protobuf:"varint,40,opt,name=confirm,proto3" json:"confirm,omitempty"`
@@ -883,6 +886,13 @@ func (x *Announce) GetQueued() bool {
 		return x.Queued
 	}
 	return false
+}
+
+func (x *Announce) GetSources() [][]byte {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
 }
 
 func (x *Announce) GetConfirm() uint32 {
@@ -1111,8 +1121,10 @@ type Returned struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Extents *Extents               `protobuf:"bytes,1,opt,name=extents,proto3" json:"extents,omitempty"`
 	Failure Failure                `protobuf:"varint,2,opt,name=failure,proto3,enum=dragonload.pool.v1.Failure" json:"failure,omitempty"`
-	// The origin asked for this pause; 0 if it did not. At most 30 days.
-	WaitMs        uint64 `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	// A server asked for this pause; 0 if none did. At most 30 days.
+	WaitMs uint64 `protobuf:"varint,3,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	// Which: 16 bytes as in Announce.sources; empty for the one without a name.
+	Source        []byte `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1166,6 +1178,13 @@ func (x *Returned) GetWaitMs() uint64 {
 		return x.WaitMs
 	}
 	return 0
+}
+
+func (x *Returned) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
 }
 
 // Conflict reports that the origin answered with another version than the pin; or, if
@@ -1696,10 +1715,12 @@ func (x *Peer) GetAddr() string {
 	return ""
 }
 
-// Hold forbids requests to the origin for a while. At most 30 days.
+// Hold forbids requests to one server for a while. At most 30 days.
 type Hold struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ForMs         uint64                 `protobuf:"varint,1,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	ForMs uint64                 `protobuf:"varint,1,opt,name=for_ms,json=forMs,proto3" json:"for_ms,omitempty"`
+	// 16 bytes as in Announce.sources; empty for the one without a name.
+	Source        []byte `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1739,6 +1760,13 @@ func (x *Hold) GetForMs() uint64 {
 		return x.ForMs
 	}
 	return 0
+}
+
+func (x *Hold) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
 }
 
 // ComeBack answers Announce when the tracker takes in no more members just now: the member
@@ -2221,7 +2249,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\fpiece_length\x18\x04 \x01(\x03R\vpieceLength\x12\x16\n" +
 	"\x06pieces\x18\x05 \x01(\rR\x06pieces\"\x1d\n" +
 	"\aExtents\x12\x12\n" +
-	"\x04runs\x18\x01 \x03(\rR\x04runs\"\x90\x03\n" +
+	"\x04runs\x18\x01 \x03(\rR\x04runs\"\xaa\x03\n" +
 	"\bAnnounce\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12)\n" +
 	"\x03pin\x18\x02 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
@@ -2236,6 +2264,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	" \x01(\bR\x06stream\x12\x1a\n" +
 	"\blendable\x18\x10 \x01(\bR\blendable\x12\x16\n" +
 	"\x06queued\x18\x12 \x01(\bR\x06queued\x12\x18\n" +
+	"\asources\x18\x13 \x03(\fR\asources\x12\x18\n" +
 	"\aconfirm\x18( \x01(\rR\aconfirm\x12\x16\n" +
 	"\x06wanted\x18) \x01(\fR\x06wanted\"\xa2\x01\n" +
 	"\x06Probed\x12)\n" +
@@ -2255,11 +2284,12 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"want_peers\x18\b \x01(\bR\twantPeers\x12\x14\n" +
 	"\x05stuck\x18\t \x01(\bR\x05stuck\x12/\n" +
 	"\x04read\x18( \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04read\x12=\n" +
-	"\vunconfirmed\x18) \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\vunconfirmed\"\x91\x01\n" +
+	"\vunconfirmed\x18) \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\vunconfirmed\"\xa9\x01\n" +
 	"\bReturned\x125\n" +
 	"\aextents\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\aextents\x125\n" +
 	"\afailure\x18\x02 \x01(\x0e2\x1b.dragonload.pool.v1.FailureR\afailure\x12\x17\n" +
-	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\"5\n" +
+	"\await_ms\x18\x03 \x01(\x04R\x06waitMs\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\fR\x06source\"5\n" +
 	"\bConflict\x12)\n" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\"\x1a\n" +
 	"\x06Source\x12\x10\n" +
@@ -2285,9 +2315,10 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05peers\x18\x01 \x03(\v2\x18.dragonload.pool.v1.PeerR\x05peers\"*\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
-	"\x04addr\x18\x02 \x01(\tR\x04addr\"\x1d\n" +
+	"\x04addr\x18\x02 \x01(\tR\x04addr\"5\n" +
 	"\x04Hold\x12\x15\n" +
-	"\x06for_ms\x18\x01 \x01(\x04R\x05forMs\"\x1f\n" +
+	"\x06for_ms\x18\x01 \x01(\x04R\x05forMs\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\fR\x06source\"\x1f\n" +
 	"\bComeBack\x12\x13\n" +
 	"\x05in_ms\x18\x01 \x01(\x04R\x04inMs\"\n" +
 	"\n" +
