@@ -30,7 +30,7 @@ func TestChecks_seeBrokenPromises(t *testing.T) {
 			r.store(p, r.origin.version(r), 2, 0, true)
 		}, "beside pieces of"},
 		{"asks during a pause", func(r *run, p *proc) {
-			p.quiet = r.now.Add(time.Second)
+			p.quiet[own] = r.now.Add(time.Second)
 			r.pull(p, &pull{req: 1, end: 10})
 		}, "pause"},
 		{"finishes too early", func(r *run, p *proc) { r.finishFile(p, swarm.Basis{}) }, "not whole"},

@@ -180,7 +180,7 @@ func (r *run) slowTracker(f *Fault) {
 func (r *run) forgetful() {
 	if t := &r.tracker; t.up {
 		r.budget.trackerDied(r)
-		r.heldTill = 0
+		r.heldTill = [servers]swarm.Instant{}
 		sessions := t.sessions
 		r.startTracker()
 		t.sessions = sessions
@@ -225,7 +225,7 @@ type honestAgain struct{}
 func (honestAgain) happen(r *run) {
 	if t := &r.tracker; t.up && r.now >= r.liesTill {
 		r.budget.trackerDied(r)
-		r.heldTill = 0
+		r.heldTill = [servers]swarm.Instant{}
 		for _, k := range sorted(t.sessions) {
 			s := t.sessions[k]
 			s.up.dead = true

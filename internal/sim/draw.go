@@ -49,6 +49,7 @@ func Draw(seed uint64) World {
 		more := drawing{rng: rand.New(rand.NewPCG(seed, 0x6d6f7265)), pace: d.pace, span: d.span}
 		more.later(&w)
 	}
+	d.mirrors(&w)
 	w.quiet(d)
 	return w
 }

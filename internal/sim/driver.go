@@ -37,11 +37,11 @@ type proc struct {
 	fetches map[swarm.Request]*fetch
 	asked   map[swarm.Request]*fetch // by others, waiting or being served here
 	nextAsk swarm.Request
-	quiet   swarm.Instant // until when the origin is not to be asked
-	conns   int           // connections to the origin that are open
-	busy    int           // of these, in use
-	lonely  bool          // counted in the budget
-	stalls  int           // steps at a deadline that did not move it
+	quiet   [servers]swarm.Instant // until when each server is not to be asked
+	conns   int                    // connections to the origin that are open
+	busy    int                    // of these, in use
+	lonely  bool                   // counted in the budget
+	stalls  int                    // steps at a deadline that did not move it
 
 	clock      clock
 	wrongClock bool // has jumped or stood still: it cannot know how long a pause lasts
@@ -74,6 +74,7 @@ func (r *run) start(m *member) {
 		Pool:    poolID,
 		Hosts:   true,
 		Fetches: m.WAN > 0,
+		Sources: r.sourcesOf(m),
 		Wants:   !m.Helper,
 		Resume:  m.disk.resume(),
 

@@ -57,7 +57,7 @@ func (f *Fault) happen(r *run) {
 	case HostDies:
 		r.killHost(f)
 	case OriginBusy:
-		r.origin.busyTill, r.origin.wait = r.now.Add(f.For), f.Wait
+		r.origin.rests[serverOf(f.Mirror)] = resting{r.now.Add(f.For), f.Wait}
 	case OriginResets:
 		for _, l := range r.origin.pulls {
 			if !l.over && l.answered {
@@ -153,7 +153,7 @@ func (r *run) killTracker(f *Fault) {
 	t.returns = f.For > 0
 	t.stop(r, f.Silent)
 	r.budget.trackerDied(r)
-	r.heldTill = 0 // what it had heard of a pause is gone with it
+	r.heldTill = [servers]swarm.Instant{} // what it had heard of a pause is gone with it
 	for _, m := range r.members {
 		if !t.returns && !m.able() && m.proc != nil && !m.proc.gone && !m.disk.set {
 			r.done(m) // nobody can tell it what the file is

@@ -62,7 +62,7 @@ func (r *run) disturbClock(m *member, f *Fault) {
 	r.mark(ClockWrong)
 	r.budget.separated(r)
 	p.clock.set(r.now)
-	p.quiet = 0 // it cannot tell any more when the origin's pause is over
+	p.quiet = [servers]swarm.Instant{} // it cannot tell any more when the origin's pause is over
 	p.wrongClock = true
 	if f.Kind == ClockJumps {
 		p.clock.base = max(p.clock.base.Add(f.Leap), 1)

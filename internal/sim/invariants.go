@@ -152,19 +152,21 @@ func (r *run) s7OriginWithinItsBudget() {
 func (r *run) s8Heard(msg swarm.ToTracker) {
 	if m, ok := msg.(swarm.Returned); ok && m.Wait > 0 {
 		wait := min(m.Wait, time.Hour)
-		r.heldTill = max(r.heldTill, r.now.Add(wait-wait/clockTolerance))
+		if s, ok := serverNamed(m.Source); ok {
+			r.heldTill[s] = max(r.heldTill[s], r.now.Add(wait-wait/clockTolerance))
+		}
 		r.mark(HoldKept)
 	}
 }
 
 // s8NobodyAsksDuringAPause: whoever has a session and has got all that the tracker has
 // sent on it knows of the pause that the tracker knows of.
-func (r *run) s8NobodyAsksDuringAPause(p *proc) {
+func (r *run) s8NobodyAsksDuringAPause(p *proc, of server) {
 	s := p.session
-	if r.now >= r.heldTill || s == nil || !s.said || !s.answered || p.wrongClock || s.down.head < len(s.down.queue) || s.host != &r.tracker || r.tracker.sessions[p.m.key] != s {
+	if r.now >= r.heldTill[of] || s == nil || !s.said || !s.answered || p.wrongClock || s.down.head < len(s.down.queue) || s.host != &r.tracker || r.tracker.sessions[p.m.key] != s {
 		return
 	}
-	r.violate(p, "asks the origin %v before the end of a pause that the tracker has heard of", time.Duration(r.heldTill-r.now)) // S8
+	r.violate(p, "asks the %v %v before the end of a pause that the tracker has heard of", of, time.Duration(r.heldTill[of]-r.now)) // S8
 }
 
 // s10TablesStayBounded: no Node has more open than its limits allow.

@@ -36,8 +36,8 @@ type originHost struct {
 	contents int
 	byInc    map[uint64]*content // contents of streams without a version, by incarnation
 	byPin    map[piece.Pin]*content
-	busyTill swarm.Instant
-	wait     time.Duration
+	rests    [servers]resting
+	mirror   line // its line
 	active   int
 	pulls    []*pull // under way, to be broken off by OriginResets
 
@@ -47,7 +47,7 @@ type originHost struct {
 }
 
 func (o *originHost) init(r *run) {
-	o.up.rate = r.world.Origin.Up
+	o.up.rate, o.mirror.rate = r.world.Origin.Up, r.world.Origin.Up
 	o.twoFaces = r.world.Origin.TwoFaces
 	o.byInc = make(map[uint64]*content)
 	o.byPin = make(map[piece.Pin]*content)
@@ -101,6 +101,7 @@ type pull struct {
 	p          *proc
 	req        swarm.Request
 	kind       pullKind
+	at         server
 	content    *content
 	start, end int64 // bytes of the file
 	sent, got  int64 // of these
@@ -152,15 +153,16 @@ func (r *run) audit(p *proc, a swarm.AuditLeaf) {
 
 // pull sends a request to the origin.
 func (r *run) pull(p *proc, l *pull) {
+	l.at = r.serverFor(p, l)
 	switch {
 	case p.m.WAN == 0:
 		r.violate(p, "asks the origin, which it was told it cannot reach")
 		return
-	case r.now < p.quiet:
-		r.violate(p, "asks the origin %v before the pause that it asked for is over", time.Duration(p.quiet-r.now)) // S8
+	case r.now < p.quiet[l.at]:
+		r.violate(p, "asks the %v %v before the pause that it asked for is over", l.at, time.Duration(p.quiet[l.at]-r.now)) // S8
 		return
 	}
-	r.s8NobodyAsksDuringAPause(p)
+	r.s8NobodyAsksDuringAPause(p, l.at)
 	l.p, l.breakAt = p, -1
 	p.pulls[l.req] = l
 	r.origin.list(l)
@@ -188,10 +190,10 @@ func (a *pullArrives) happen(r *run) {
 	case l.p.m.Barred:
 		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Lasting})
 		return
-	case r.now < o.busyTill:
-		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Busy: true, Wait: o.wait})
+	case r.now < o.rests[l.at].till:
+		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Busy: true, Wait: o.rests[l.at].wait})
 		return
-	case w.Origin.MaxRequests > 0 && o.active >= w.Origin.MaxRequests:
+	case w.Origin.MaxRequests > 0 && o.active >= w.Origin.MaxRequests && l.at == own:
 		r.mark(TooMany)
 		l.endLater(r, back, swarm.OriginEnded{Failure: swarm.Passing, Busy: true, Wait: time.Second})
 		return
@@ -226,7 +228,7 @@ func (a *pullArrives) happen(r *run) {
 	}
 	o.active++
 	l.flow = flow{
-		from: &o.up, to: &l.p.m.wan, delay: back,
+		from: o.lineOf(l.at), to: &l.p.m.wan, delay: back,
 		divisor: 20, unit: max(l.content.layout.PieceLength, minChunk), cargo: l,
 	}
 	l.answered = true
@@ -309,7 +311,9 @@ func (r *run) setGeneration(p *proc, a swarm.SetGeneration, ev swarm.Event) {
 }
 
 // open, next and arrive make a pull the cargo of its flow.
-func (l *pull) open(r *run) bool { return !l.p.paused && r.now >= r.origin.stalledTill }
+func (l *pull) open(r *run) bool {
+	return !l.p.paused && (l.at == mirror || r.now >= r.origin.stalledTill)
+}
 
 func (l *pull) owner() *proc { return l.p }
 
@@ -447,8 +451,10 @@ func (e *pullEnded) happen(r *run) {
 		l.report(r)
 	}
 	delete(p.pulls, l.req)
+	e.how.Source = r.sourceOf(l.at)
 	if e.how.Wait > 0 {
-		p.beQuiet(r.now, e.how.Wait)
+		p.beQuiet(r.now, e.how.Source, e.how.Wait)
+		r.elsewhere(p, l, &e.how)
 	}
 	if l.kind != audit {
 		r.step(p, e.how)
@@ -462,13 +468,13 @@ func (e *pullEnded) happen(r *run) {
 		}
 		r.mark(Audits)
 	}
-	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait})
+	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait, Source: e.how.Source})
 }
 
 // beQuiet notes a pause that a process has heard of. Its clock may be a little fast.
-func (p *proc) beQuiet(now swarm.Instant, wait time.Duration) {
-	if !p.wrongClock {
-		p.quiet = max(p.quiet, now.Add(wait-wait/clockTolerance))
+func (p *proc) beQuiet(now swarm.Instant, source swarm.SourceID, wait time.Duration) {
+	if s, ok := serverNamed(source); ok && !p.wrongClock {
+		p.quiet[s] = max(p.quiet[s], now.Add(wait-wait/clockTolerance))
 	}
 }
 
@@ -522,7 +528,7 @@ func (leaveStalled) happen(r *run) {
 	}
 	r.mark(Stalls)
 	for _, l := range r.origin.pulls {
-		if !l.over && l.answered {
+		if !l.over && l.answered && l.at == own {
 			l.finish(r, swarm.OriginEnded{Failure: swarm.Passing, Busy: true})
 		}
 	}

@@ -64,6 +64,7 @@ const (
 	Doubted                       // a whole file was not what its digest says
 	DigestBlamed                  // and the digest was what is wrong
 	Twins                         // two members with one key took the place of each other
+	Mirrored                      // a member went on at a mirror while the origin rested
 	CoreDone                      // everybody of a core has finished, while the rest stayed broken
 
 	marks
@@ -74,7 +75,7 @@ var markNames = [marks]string{"probes", "stored-twice", "doubled", "refused", "l
 	"too-many-requests", "read-as-stream", "generation-changed", "gave-up", "resumed", "disconnected", "clock-wrong",
 	"paused-long", "killed-midway", "disk-failed", "torn-writes", "flip-found", "hold-kept", "forged", "equivocated",
 	"deceived", "banned", "inconsistent", "faces-mixed", "withheld", "flooded", "replayed", "tracker-lied", "crowds", "share-changed", "seed-wrong",
-	"denied", "broken-off", "doubted", "digest-blamed", "twins", "core-done"}
+	"denied", "broken-off", "doubted", "digest-blamed", "twins", "mirrored", "core-done"}
 
 func (m Mark) String() string { return markNames[m] }
 

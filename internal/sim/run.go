@@ -32,8 +32,8 @@ type run struct {
 
 	slowTill swarm.Instant // until when messages of the tracker are late
 	slowBy   time.Duration
-	liesTill swarm.Instant // until when the tracker lies
-	heldTill swarm.Instant // the end of the origin's pause that the tracker has heard of
+	liesTill swarm.Instant          // until when the tracker lies
+	heldTill [servers]swarm.Instant // the end of each server's pause that the tracker has heard of
 
 	waiting  int // members that have yet to finish, those to come included
 	running  int // processes

@@ -73,6 +73,11 @@ func (s *shrinking) habits(w *World) (smaller bool) {
 	plain(func(c *World) { c.Jitter = 0 })
 	plain(func(c *World) { c.Origin.MaxRequests = 0 })
 	plain(func(c *World) { c.Origin.TwoFaces = false })
+	plain(func(c *World) {
+		for k := range c.Members {
+			c.Members[k].Mirror = false
+		}
+	})
 	plain(func(c *World) { c.Origin.WrongOneIn = 0 })
 	plain(func(c *World) { c.Files = (c.Files + 1) / 2 })
 	plain(func(c *World) { c.Origin.Unsized = false })

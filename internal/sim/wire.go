@@ -307,7 +307,7 @@ func (e *sessionMember) receive(r *run, msg any) {
 	case swarm.ToNode:
 		s.answered = true
 		if hold, ok := msg.(swarm.Hold); ok {
-			s.p.beQuiet(r.now, hold.For)
+			s.p.beQuiet(r.now, hold.Source, hold.For)
 		}
 		r.step(s.p, swarm.TrackerSaid{Message: msg})
 	}

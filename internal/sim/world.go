@@ -3,6 +3,7 @@ package sim
 import (
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"dragonload/internal/piece"
@@ -57,6 +58,7 @@ type Member struct {
 	Twin            int           // 1 + the number of a member whose key it has too, as a cloned machine does; 0: it has its own
 	Holds           bool          // with a manifest: has everything from the beginning, and shares it
 	Selects         int           // with a manifest: wants one file in so many; 0: all
+	Mirror          bool          // knows a mirror: a server with a line of its own, as wide as the origin's
 	Rest            bool          // what is wrong with it is never mended; nobody waits for it (S13)
 }
 
@@ -171,6 +173,7 @@ type Fault struct {
 	Other  int            // Clog: the other end; the number of members stands for the tracker
 	Silent bool           // Kill, Wipe, Stale, TrackerDies: the machine is gone, nothing resets its connections
 	Midway bool           // Kill: between two actions of one step
+	Mirror bool           // OriginBusy: it is the mirror
 	Torn   bool           // Kill, Stale: the power is cut; of what was not synced any part is on the disk
 	Factor int64          // SlowLine, SlowLAN, OriginDrips
 	Leap   time.Duration  // ClockJumps
@@ -244,6 +247,11 @@ func (w *World) Bound() time.Duration {
 		bound = max(bound, (wanting*size-size)/sent, (wanting*size-size)/received)
 	}
 	return time.Duration(bound * 1e9)
+}
+
+// mirrored reports whether somebody knows a mirror.
+func (w *World) mirrored() bool {
+	return slices.ContainsFunc(w.Members, func(m Member) bool { return m.Mirror })
 }
 
 // has reports whether a fault of this kind is in the world.
