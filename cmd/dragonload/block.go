@@ -1,8 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"charm.land/bubbles/v2/progress"
-	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
+	"github.com/charmbracelet/colorprofile"
+	"golang.org/x/term"
 
 	"dragonload/internal/node"
 )
@@ -20,14 +21,15 @@ import (
 const blockEvery = 200 * time.Millisecond
 
 // block shows the downloads that run in a few lines at the bottom of a terminal,
-// which it draws again and again. It asks the terminal nothing and reads no keys, so
-// Ctrl-C stays a signal. What is told is only noted: a terminal that does not read
-// stops the picture, not the download.
+// which it draws again and again. It moves the cursor within the lines that it has
+// drawn itself and nowhere else, asks the terminal nothing and reads no keys, so Ctrl-C
+// stays a signal. What is told is only noted: a terminal that does not read stops the
+// picture, not the download.
 type block struct {
 	ownsOutput bool // standard output is the same terminal
-	program    *tea.Program
-	cancel     context.CancelFunc
-	over       chan struct{} // closed when the program has ended
+	wake       chan struct{}
+	end        chan struct{} // closed by close
+	over       chan struct{} // closed when nothing is drawn any more
 
 	mu     sync.Mutex
 	items  []blockItem // in the order of the command line
@@ -48,54 +50,64 @@ func canBlock(f *os.File) bool {
 
 // newBlock draws on f, which canBlock. close must be called.
 func newBlock(f, output *os.File) *block {
-	b := &block{over: make(chan struct{})}
+	b := &block{wake: make(chan struct{}, 1), end: make(chan struct{}), over: make(chan struct{})}
 	if isTerminal(output) {
 		mine, err := f.Stat()
 		theirs, err2 := output.Stat()
 		b.ownsOutput = err == nil && err2 == nil && os.SameFile(mine, theirs)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	b.cancel = cancel
-	b.program = tea.NewProgram(newBlockModel(b),
-		tea.WithContext(ctx), tea.WithOutput(f), tea.WithInput(nil), tea.WithoutSignalHandler(),
-		tea.WithFPS(int(time.Second/blockEvery)*2), tea.WithEnvironment(askNothing(os.Environ())))
-	go func() {
-		defer close(b.over)
-		// A block that cannot be drawn is no reason to stop a download.
-		last, _ := b.program.Run()
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.closed = true
-		// The cursor stands at the beginning of the last line.
-		if m, ok := last.(blockModel); ok && len(m.lines) > 1 {
-			fmt.Fprintf(f, "\x1b[%dA\x1b[J", len(m.lines)-1)
-		}
-		for _, line := range b.lines {
-			fmt.Fprintln(f, line)
-		}
-	}()
+	understandEscapes(f)
+	go b.draw(&painter{
+		out:     colorprofile.NewWriter(f, os.Environ()),
+		size:    func() (int, int) { return sizeOf(f) },
+		picture: newPicture(),
+	})
 	return b
 }
 
-// askNothing returns an environment with which Bubble Tea asks the terminal for no
-// abilities: nobody would read the answers, and the shell would find them typed in.
-func askNothing(environ []string) []string {
-	var kept []string
-	for _, e := range environ {
-		name, value, _ := strings.Cut(e, "=")
-		switch name {
-		case "WT_SESSION", "TERM_PROGRAM", "SSH_TTY":
-			continue
-		case "TERM":
-			for _, asked := range []string{"ghostty", "wezterm", "alacritty", "kitty", "rio"} {
-				if strings.Contains(value, asked) {
-					e = "TERM=xterm-256color"
-				}
-			}
-		}
-		kept = append(kept, e)
+// sizeOf returns the columns and rows of a terminal. One that does not know its size is
+// taken for one of the usual.
+func sizeOf(f *os.File) (width, height int) {
+	width, height, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 || height <= 0 {
+		return 80, 24
 	}
-	return append(kept, "SSH_TTY=/dev/tty")
+	return width, height
+}
+
+// draw paints until the block is closed.
+func (b *block) draw(p *painter) {
+	defer close(b.over)
+	tick := time.NewTicker(blockEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.paint(b.look(p))
+		case <-b.wake:
+			p.paint(b.look(p))
+		case <-b.end:
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.closed = true
+			p.clear(b.lines)
+			return
+		}
+	}
+}
+
+// look takes the lines to be printed and draws the block as it stands.
+func (b *block) look(p *painter) (above, picture []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	above, b.lines = b.lines, nil
+	width, height := p.size()
+	p.picture.width = width
+	for _, item := range b.items {
+		picture = append(picture, p.picture.itemLines(item)...)
+	}
+	// One row stays for what is above; of the rest those downloads are shown that fit.
+	return above, picture[:min(len(picture), max(height-1, 1))]
 }
 
 // event notes what happened to a download.
@@ -128,83 +140,98 @@ func (b *block) print(text string) bool {
 		return false
 	}
 	b.lines = append(b.lines, strings.TrimSuffix(text, "\n"))
+	select {
+	case b.wake <- struct{}{}:
+	default: // it is awake
+	}
 	return true
 }
 
 // close removes the block from the terminal and returns when all that was to be
 // printed is.
 func (b *block) close() {
-	b.program.Send(blockClose{})
+	close(b.end)
 	<-b.over
-	b.cancel()
 }
 
-// blockModel is the picture; it looks at the block at each tick. It never shrinks:
-// Bubble Tea leaves lines on the terminal when a picture does.
-type blockModel struct {
-	block *block
-	bar   progress.Model
-	width int
-	lines []string
+// painter draws lines where the cursor is, and draws them anew in their place. A block
+// that cannot be drawn is no reason to stop a download: errors of writing are nobody's.
+type painter struct {
+	out     io.Writer
+	size    func() (width, height int)
+	picture picture
+	drawn   []string // on the terminal now; the cursor is at the end of the last of them
+	hidden  bool     // the cursor
 }
 
-type (
-	blockTick  struct{}
-	blockClose struct{}
+// home takes the cursor to the beginning of what is drawn.
+func (p *painter) home() string {
+	if len(p.drawn) > 1 {
+		return fmt.Sprintf("\r\x1b[%dA", len(p.drawn)-1)
+	}
+	return "\r"
+}
+
+// paint prints lines above the block and draws the block below them.
+func (p *painter) paint(above, lines []string) {
+	if len(above) == 0 && slices.Equal(lines, p.drawn) {
+		return
+	}
+	var s strings.Builder
+	if len(lines) > 0 && !p.hidden {
+		s.WriteString(hideCursor)
+		p.hidden = true
+	}
+	if len(p.drawn) > 0 {
+		s.WriteString(p.home())
+	}
+	if len(above) > 0 {
+		if len(p.drawn) > 0 {
+			s.WriteString(eraseBelow)
+		}
+		s.WriteString(strings.Join(above, "\n") + "\n")
+	}
+	for k, line := range lines {
+		if k > 0 {
+			s.WriteString("\n")
+		}
+		s.WriteString(line + eraseRight) // no line is as wide as the terminal
+	}
+	if len(p.drawn) > len(lines) {
+		s.WriteString(eraseBelow)
+	}
+	p.drawn = lines
+	_, _ = io.WriteString(p.out, s.String())
+}
+
+// clear takes the block away, prints the last lines and gives the cursor back.
+func (p *painter) clear(above []string) {
+	p.paint(above, nil)
+	if p.hidden {
+		p.hidden = false
+		_, _ = io.WriteString(p.out, showCursor)
+	}
+}
+
+// Escape sequences that every terminal of today knows.
+const (
+	hideCursor = "\x1b[?25l"
+	eraseRight = "\x1b[K"
+	eraseBelow = "\x1b[J"
 )
 
-func newBlockModel(b *block) blockModel {
-	return blockModel{
-		block: b, width: 80,
+// picture is how a download looks in the block.
+type picture struct {
+	bar   progress.Model
+	width int
+}
+
+func newPicture() picture {
+	return picture{
+		width: 80,
 		bar: progress.New(progress.WithoutPercentage(), progress.WithFillCharacters('█', '░'),
 			progress.WithColors(lipgloss.Color("6"))),
 	}
-}
-
-func (m blockModel) Init() tea.Cmd { return func() tea.Msg { return blockTick{} } }
-
-func (m blockModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
-		if msg.Width > 0 {
-			m.width = msg.Width
-		}
-	case blockTick:
-		above := m.look()
-		tick := tea.Tick(blockEvery, func(time.Time) tea.Msg { return blockTick{} })
-		return m, tea.Batch(above, tick)
-	case blockClose:
-		return m, tea.Sequence(m.look(), tea.Quit)
-	}
-	return m, nil
-}
-
-// look takes over what was noted since the last time. The lines to be printed are for
-// the command that it returns.
-func (m *blockModel) look() tea.Cmd {
-	b := m.block
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	height := len(m.lines)
-	m.lines = nil
-	for _, item := range b.items {
-		m.lines = append(m.lines, m.itemLines(item)...)
-	}
-	for len(m.lines) < height {
-		m.lines = append(m.lines, "")
-	}
-	if len(b.lines) == 0 {
-		return nil
-	}
-	text := strings.Join(b.lines, "\n")
-	b.lines = nil
-	return tea.Println(text)
-}
-
-func (m blockModel) View() tea.View {
-	view := tea.NewView(strings.Join(m.lines, "\n"))
-	view.DisableBracketedPasteMode = true
-	return view
 }
 
 var (
@@ -213,7 +240,7 @@ var (
 )
 
 // itemLines draws one download: its name, then bar and numbers, as many as fit.
-func (m blockModel) itemLines(item blockItem) []string {
+func (m picture) itemLines(item blockItem) []string {
 	width := max(m.width-1, 20) // the last column makes some terminals wrap
 	p := &item.progress
 	head := nameStyle.MaxWidth(width).Render(safeText(item.name))

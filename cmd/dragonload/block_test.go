@@ -17,7 +17,7 @@ func TestBlockModel_fitsEveryWidth(t *testing.T) {
 		State: "waiting", Size: 123456789012, Have: 98765432101, OriginRate: 123456789, PeerRate: 98765432, PeerBytes: 1,
 		ETA: 30 * time.Hour, Members: 12,
 	}}
-	m := newBlockModel(&block{})
+	m := newPicture()
 	for m.width = 21; m.width < 200; m.width++ {
 		for _, size := range []int64{item.progress.Size, -1} {
 			item.progress.Size = size
