@@ -65,9 +65,9 @@ const (
 func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(softLimit)
-	folder, err := room.OpenFolder(o.stateDir)
+	folder, err := openFolder(o.stateDir)
 	if err != nil {
-		return nil, failf(exitFileIO, "%w", err)
+		return nil, err
 	}
 	m := &machine{keyring: &room.Keyring{}, ended: make(chan struct{})}
 	rooms, err := folder.List()

@@ -13,16 +13,20 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // config is the configuration file. Keys of a command's table are the long names of
-// its flags, with _ or -; what the command line says wins over it.
+// its flags, with _ or -; a command below another one has a table below its. What the
+// command line says wins over it.
 //
 //	default_room = "lab"
 //	listen = "0.0.0.0:4100"
 //	[get]
 //	limit_rate = "2M"
 //	header = ["Accept-Language: de"]
+//	[room.join]
+//	wait = "30s"
 type config struct {
 	path        string
 	DefaultRoom string
@@ -30,21 +34,22 @@ type config struct {
 	Advertise   string
 	PartialDir  string
 	StateDir    string
-	Discovery   string // off: members are not looked for in the network around
-	tables      map[string]map[string]any
+	Discovery   string                    // off: members are not looked for in the network around
+	tables      map[string]map[string]any // by the words of the command: "get", "room join"
 }
 
 // bound of the file; a larger one is not a configuration
 const maxConfigSize = 1 << 20
 
-// configPath returns where the configuration file is, or would be.
+// configPath returns where the configuration file is, or would be. The error means that
+// this user has no folder for such files.
 func configPath() (string, error) {
 	if path := os.Getenv("DRAGONLOAD_CONFIG"); path != "" {
 		return path, nil
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", usagef("no folder for the configuration: %w; set HOME or DRAGONLOAD_CONFIG", err)
+		return "", err
 	}
 	return filepath.Join(dir, "dragonload", "config.toml"), nil
 }
@@ -54,10 +59,10 @@ func configPath() (string, error) {
 // none. That there is no file is no error, unless DRAGONLOAD_CONFIG names it.
 func loadConfig(cmd *cobra.Command) (*config, error) {
 	path, err := configPath()
-	if err != nil {
-		return nil, err
-	}
 	c := &config{path: path, tables: map[string]map[string]any{}}
+	if err != nil {
+		return c, nil // nowhere that a file could be
+	}
 	text, err := readBounded(path, maxConfigSize)
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("DRAGONLOAD_CONFIG") == "" {
 		return c, nil
@@ -88,17 +93,13 @@ func (c *config) parse(text string, root *cobra.Command) error {
 		"partial_dir": &c.PartialDir, "state_dir": &c.StateDir, "discovery": &c.Discovery,
 	}
 	commands := map[string]*cobra.Command{}
-	known := []string{}
-	for word := range words {
-		known = append(known, word)
-	}
+	known := sortedKeys(words)
 	for _, sub := range root.Commands() {
-		if sub.HasLocalFlags() {
+		if hasKeys(sub) {
 			commands[sub.Name()] = sub
 			known = append(known, "["+sub.Name()+"]")
 		}
 	}
-	slices.Sort(known)
 	for _, key := range sortedKeys(all) {
 		value := all[key]
 		if table, ok := value.(map[string]any); ok {
@@ -106,10 +107,9 @@ func (c *config) parse(text string, root *cobra.Command) error {
 			if sub == nil {
 				return fmt.Errorf("no command [%s]%s", key, didYouMean("", nearest("["+key+"]", known)))
 			}
-			if err := checkTable(key, table, sub); err != nil {
+			if err := c.parseTable(key, table, sub); err != nil {
 				return err
 			}
-			c.tables[key] = table
 			continue
 		}
 		field := words[strings.ReplaceAll(key, "-", "_")]
@@ -148,40 +148,125 @@ func nearestInTables(key string, commands map[string]*cobra.Command) string {
 	return ""
 }
 
-func checkTable(name string, table map[string]any, cmd *cobra.Command) error {
+// hasKeys reports whether a command, or one below it, has flags that can stand in the
+// file.
+func hasKeys(cmd *cobra.Command) bool {
+	return len(keyNames(cmd)) > 0 || slices.ContainsFunc(cmd.Commands(), hasKeys)
+}
+
+// keyNames returns the flags of a command that can stand in the file.
+func keyNames(cmd *cobra.Command) []string {
+	return slices.DeleteFunc(flagNames(cmd), func(name string) bool { return name == "help" || name == "version" })
+}
+
+// parseTable takes in the table of a command, whose words are joined by dots in name.
+func (c *config) parseTable(name string, table map[string]any, cmd *cobra.Command) error {
+	path := strings.ReplaceAll(name, ".", " ")
+	own, seen := map[string]any{}, map[string]bool{}
 	for _, key := range sortedKeys(table) {
+		if below, ok := table[key].(map[string]any); ok {
+			at := slices.IndexFunc(cmd.Commands(), func(sub *cobra.Command) bool { return sub.Name() == key && hasKeys(sub) })
+			if at < 0 {
+				return fmt.Errorf("no command [%s.%s]", name, key)
+			}
+			if err := c.parseTable(name+"."+key, below, cmd.Commands()[at]); err != nil {
+				return err
+			}
+			continue
+		}
 		flag := strings.ReplaceAll(key, "_", "-")
-		if laterFlags[name][flag] {
+		if laterFlags[path][flag] {
 			return fmt.Errorf("[%s] %s is not in this version yet", name, key)
 		}
-		if f := cmd.Flags().Lookup(flag); f == nil || f.Hidden || flag == "help" {
-			return fmt.Errorf("[%s] has no key %s%s", name, key, didYouMean("", nearest(flag, flagNames(cmd))))
+		if !slices.Contains(keyNames(cmd), flag) {
+			return fmt.Errorf("[%s] has no key %s%s", name, key, didYouMean("", nearest(flag, keyNames(cmd))))
 		}
-		if _, err := configValues(table[key]); err != nil {
+		if seen[flag] {
+			return fmt.Errorf("[%s] has %s twice, with _ and with -", name, key)
+		}
+		if _, err := keyValues(table[key], cmd.Flags().Lookup(flag)); err != nil {
 			return fmt.Errorf("[%s] %s: %w", name, key, err)
+		}
+		own[key], seen[flag] = table[key], true
+	}
+	c.tables[path] = own
+	return nil
+}
+
+// commandPath is the words of a command below the program's name.
+func commandPath(cmd *cobra.Command) string {
+	return strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()), " ")
+}
+
+// apply gives the flags of cmd, which are parsed already, what its table says and the
+// command line neither says nor contradicts.
+func (c *config) apply(cmd *cobra.Command) error {
+	path := commandPath(cmd)
+	table := c.tables[path]
+	for _, key := range sortedKeys(table) {
+		flag := cmd.Flags().Lookup(strings.ReplaceAll(key, "_", "-"))
+		if flag == nil || flag.Changed {
+			continue
+		}
+		values, err := keyValues(table[key], flag)
+		if err != nil {
+			return fmt.Errorf("[%s] %s: %w", path, key, err)
+		}
+		if contradicted(cmd, path, flag.Name, values) {
+			continue
+		}
+		for _, v := range values {
+			if err := flag.Value.Set(v); err != nil {
+				return fmt.Errorf("[%s] %s: %w", strings.ReplaceAll(path, " ", "."), key, plainFlagError(flag, err))
+			}
 		}
 	}
 	return nil
 }
 
-func (c *config) apply(cmd *cobra.Command) error {
-	table := c.tables[cmd.Name()]
-	for _, key := range sortedKeys(table) {
-		flag := cmd.Flags().Lookup(strings.ReplaceAll(key, "_", "-"))
-		if flag.Changed {
-			continue
-		}
-		values, err := configValues(table[key])
-		if err != nil {
-			return fmt.Errorf("[%s] %s: %w", cmd.Name(), key, err)
-		}
-		for _, v := range values {
-			if err := flag.Value.Set(v); err != nil {
-				return fmt.Errorf("[%s] %s: %w", cmd.Name(), key, err)
+// rivals are, by command, pairs of flags that contradict each other: a key gives way where
+// the command line has its rival. A word behind = is the one value that a flag
+// contradicts with.
+var rivals = map[string][][2]string{
+	"get": {
+		{"overwrite", "auto-rename"}, {"restart", "continue"}, {"room", "alone"}, {"alone", "confirm"},
+		{"output=-", "dir"}, {"output=-", "overwrite"}, {"output=-", "auto-rename"},
+	},
+	"export":   {{"metalink", "torrent"}, {"metalink", "hybrid"}},
+	"simulate": {{"drawn", "members"}, {"drawn", "size"}},
+}
+
+// contradicted reports whether the command line has a rival of a key with these values.
+func contradicted(cmd *cobra.Command, path, key string, values []string) bool {
+	means := func(rival string, changed bool, value string) bool {
+		_, only, _ := strings.Cut(rival, "=")
+		return changed && value != "false" && (only == "" || value == only)
+	}
+	for _, pair := range rivals[path] {
+		for k, one := range pair {
+			name, _, _ := strings.Cut(one, "=")
+			if name != key || len(values) != 1 || !means(one, true, values[0]) {
+				continue
+			}
+			other, _, _ := strings.Cut(pair[1-k], "=")
+			if flag := cmd.Flags().Lookup(other); means(pair[1-k], flag.Changed, flag.Value.String()) {
+				return true
 			}
 		}
 	}
-	return nil
+	return false
+}
+
+// keyValues is configValues for a flag: true is the flag without a value, false is no
+// flag.
+func keyValues(value any, flag *pflag.Flag) ([]string, error) {
+	if on, ok := value.(bool); ok && flag.NoOptDefVal != "" && flag.Value.Type() != "bool" {
+		if on {
+			return []string{flag.NoOptDefVal}, nil
+		}
+		return nil, nil
+	}
+	return configValues(value)
 }
 
 // configValues returns a value of the file as a command line would write it, a list

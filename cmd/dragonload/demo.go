@@ -39,7 +39,12 @@ each a node of its own with its own folder, whose line to the server is capped.
 All download the file together. Then every file is compared with the server's, and
 the time with what the lines together allow.`,
 		Args: exactArgs(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), d, std) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := loadConfig(cmd); err != nil {
+				return err
+			}
+			return runDemo(cmd.Context(), d, std)
+		},
 	}
 	f := cmd.Flags()
 	f.Var(&countValue{n: &d.members, min: 1, max: 32}, "members", "how many download together")

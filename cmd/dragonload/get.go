@@ -38,7 +38,7 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := g.check(cmd); err != nil {
+	if err := g.check(); err != nil {
 		return err
 	}
 	sources, err := g.sources(args, std)

@@ -106,14 +106,7 @@ func setDuration(v *durationValue, d time.Duration) *durationValue {
 }
 
 // check finds what contradicts within the flags alone.
-func (g *getFlags) check(cmd *cobra.Command) error {
-	// Of a pair of which one comes from the configuration, the command line's holds.
-	switch room, alone := cmd.Flags().Changed("room"), cmd.Flags().Changed("alone"); {
-	case room && !alone:
-		g.alone = false
-	case alone && !room && g.alone:
-		g.room = ""
-	}
+func (g *getFlags) check() error {
 	switch {
 	case g.alone && g.room != "":
 		return usagef("--alone and --room contradict each other; give one of them")

@@ -30,13 +30,29 @@ func newRoom(std streams) *cobra.Command {
 
 // openRooms returns the rooms of the state folder that the configuration of cmd names.
 func openRooms(cmd *cobra.Command) (cfg *config, folder *room.Folder, stateDir string, err error) {
-	if cfg, stateDir, err = openState(cmd); err != nil {
+	if cfg, err = loadConfig(cmd); err != nil {
 		return nil, nil, "", err
 	}
-	if folder, err = room.OpenFolder(stateDir); err != nil {
-		return nil, nil, "", failf(exitFileIO, "%w", err)
+	folder, stateDir, err = cfg.openRooms()
+	return cfg, folder, stateDir, err
+}
+
+// openRooms returns the rooms of the state folder.
+func (c *config) openRooms() (folder *room.Folder, stateDir string, err error) {
+	if stateDir, err = c.stateDir(); err != nil {
+		return nil, "", err
 	}
-	return cfg, folder, stateDir, nil
+	folder, err = openFolder(stateDir)
+	return folder, stateDir, err
+}
+
+// openFolder opens the rooms of a state folder.
+func openFolder(stateDir string) (*room.Folder, error) {
+	folder, err := room.OpenFolder(stateDir)
+	if err != nil {
+		return nil, failf(exitFileIO, "%w", err)
+	}
+	return folder, nil
 }
 
 // openRoom opens the rooms and finds one of them.
@@ -153,12 +169,16 @@ func newRoomInvite(std streams) *cobra.Command {
 		Short: "print another invite into a room made here",
 		Args:  exactArgs("the NAME of a room"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			_, folder, _, err := openRooms(cmd)
+			if err != nil {
+				return err
+			}
 			if life := time.Duration(expires); life < time.Second || life > room.MaxInviteLife {
 				return usagef("--expires must be from 1s to %d days", int(room.MaxInviteLife.Hours()/24))
 			}
-			_, r, _, err := openRoom(cmd, args[0])
+			r, err := folder.Get(args[0])
 			if err != nil {
-				return err
+				return roomError(err)
 			}
 			invite, err := r.NewInvite(uses, time.Duration(expires), time.Now())
 			if err != nil {

@@ -141,10 +141,24 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	case errors.As(err, &invalid):
 		if f := invalid.GetFlag(); f != nil {
-			return usagef("bad value %q for %s: %w", invalid.GetValue(), flagName(f), invalid.Unwrap())
+			return usagef("bad value %q for %s: %w", invalid.GetValue(), flagName(f), plainFlagError(f, invalid.Unwrap()))
 		}
 	}
 	return usagef("%w; see %s --help", err, cmd.CommandPath())
+}
+
+// plainFlagError says what a flag accepts where only a library's error says that a
+// value is none.
+func plainFlagError(f *pflag.Flag, err error) error {
+	switch f.Value.Type() {
+	case "bool":
+		return errors.New("write true or false, or the flag alone for true")
+	case "count":
+		return errors.New("write a whole number, or the flag as often as is meant")
+	case "uint64":
+		return errors.New("write a whole number from 0 to 18446744073709551615")
+	}
+	return err
 }
 
 func flagName(f *pflag.Flag) string {

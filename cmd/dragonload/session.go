@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"dragonload/internal/node"
-	"dragonload/internal/room"
 	"dragonload/internal/rpc"
 )
 
@@ -65,9 +64,9 @@ var errNodeEnded = errors.New("the dragonload that worked on it has ended; what 
 // openSession finds the node that runs, or starts one.
 func openSession(ctx context.Context, o sessionOptions) (*session, error) {
 	if o.room != "" {
-		folder, err := room.OpenFolder(o.stateDir)
+		folder, err := openFolder(o.stateDir)
 		if err != nil {
-			return nil, failf(exitFileIO, "%w", err)
+			return nil, err
 		}
 		if isInvite(o.room) {
 			r, err := joinRoom(ctx, folder, o.stateDir, o.room, 0, o.discovery)

@@ -48,17 +48,21 @@ Beside dragonload up the command returns when everything is offered, and the dae
 serves it, after a restart too, until dragonload unshare. Without one the command
 itself serves, everything that is shared from this machine, until Ctrl-C.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
 			switch {
 			case f.list && len(args) > 0:
 				return usagef("share --list takes no PATH")
 			case f.list:
-				return f.runList(cmd, std)
+				return f.runList(cmd.Context(), cfg, std)
 			case len(args) == 0:
 				return usagef("share needs a PATH; see dragonload share --help")
 			case f.name != "" && len(args) > 1:
 				return usagef("--name is for one PATH")
 			}
-			return f.run(cmd, args, std)
+			return f.run(cmd, cfg, args, std)
 		},
 	}
 	fl := cmd.Flags()
@@ -122,9 +126,9 @@ func sharedPaths(args []string) ([]string, error) {
 	return paths, nil
 }
 
-func (f *shareFlags) run(cmd *cobra.Command, args []string, std streams) error {
+func (f *shareFlags) run(cmd *cobra.Command, cfg *config, args []string, std streams) error {
 	ctx := cmd.Context()
-	cfg, folder, state, err := openRooms(cmd)
+	folder, state, err := cfg.openRooms()
 	if err != nil {
 		return err
 	}
@@ -321,12 +325,12 @@ func shareLink(folder *room.Folder, s share.Share) (string, error) {
 	return r.ContentLink(s.Manifest, name, s.Size).String(), nil
 }
 
-func (f *shareFlags) runList(cmd *cobra.Command, std streams) error {
-	_, folder, state, err := openRooms(cmd)
+func (f *shareFlags) runList(ctx context.Context, cfg *config, std streams) error {
+	folder, state, err := cfg.openRooms()
 	if err != nil {
 		return err
 	}
-	all, err := listShares(cmd.Context(), state)
+	all, err := listShares(ctx, state)
 	if err != nil {
 		return err
 	}

@@ -26,12 +26,16 @@ faults (late joins, leaves, kills, losses, partitions) are drawn from the seed.
 The same flags give the same run.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
 			for _, flag := range []string{"members", "size"} {
 				if drawn && cmd.Flags().Changed(flag) {
 					return usagef("--drawn draws the members and the size too; leave --%s out", flag)
 				}
 			}
-			if !cmd.Flags().Changed("seed") {
+			if _, given := cfg.tables["simulate"]["seed"]; !given && !cmd.Flags().Changed("seed") {
 				seed = rand.Uint64N(1 << 32)
 			}
 			world := sim.Uniform(members, int64(size), seed)
