@@ -20,7 +20,7 @@ var codeForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 // codes, failures with the same exit codes.
 func TestMessages_listsEveryCode(t *testing.T) {
 	t.Parallel()
-	failures, warnings := codesInSources(t)
+	failures, warnings, rows, derived := codesInSources(t)
 	text, err := os.ReadFile("docs/messages.md")
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +51,11 @@ func TestMessages_listsEveryCode(t *testing.T) {
 			t.Errorf("docs/messages.md gives %s the exit code %s, the sources %s", code, got, exit)
 		}
 	}
+	for _, exit := range slices.Sorted(maps.Keys(derived)) {
+		if !slices.Contains(slices.Collect(maps.Values(rows)), exit) {
+			t.Errorf("the commands fail with the exit code %s, for which the table codes has no code", exit)
+		}
+	}
 	for _, code := range slices.Sorted(maps.Keys(warnings)) {
 		if !heard[code] {
 			t.Errorf("the warning %s is not in docs/messages.md", code)
@@ -73,8 +78,12 @@ func TestMessages_listsEveryCode(t *testing.T) {
 // code of a warning. A failure's code stands before its exit code, in a call or a
 // literal, or in a literal's field Code, with Exit; a warning's is what warn is called
 // with, or a constant of type WarnCode.
-func codesInSources(t *testing.T) (failures map[string]string, warnings map[string]bool) {
+//
+// A failure of a command that names no code of its own has the one that the table codes
+// gives for its exit code: rows is that table, derived are the exit codes of such failures.
+func codesInSources(t *testing.T) (failures map[string]string, warnings map[string]bool, rows map[string]string, derived map[string]bool) {
 	failures, warnings = make(map[string]string), make(map[string]bool)
+	rows, derived = make(map[string]string), map[string]bool{}
 	exits := make(map[string]string)
 	var files []*ast.File
 	for _, dir := range []string{"cmd/dragonload", "internal/node", "internal/swarm"} {
@@ -108,14 +117,38 @@ func codesInSources(t *testing.T) (failures map[string]string, warnings map[stri
 						warnings[code] = true
 					}
 				}
+				if lastName(n.Fun) == "failf" && len(n.Args) > 0 && exits[lastName(n.Args[0])] != "" {
+					derived[exits[lastName(n.Args[0])]] = true
+				}
 				noteFailures(n.Args, exits, failures)
+			case *ast.ValueSpec:
+				if list, ok := tableCodes(n); ok {
+					for _, row := range list {
+						noteFailures(row.(*ast.CompositeLit).Elts, exits, rows)
+					}
+				}
 			case *ast.CompositeLit:
 				noteFailures(n.Elts, exits, failures)
 			}
 			return true
 		})
 	}
-	return failures, warnings
+	if len(rows) == 0 || len(derived) < 5 {
+		t.Errorf("%d rows of the table codes and %d exit codes of commands found: the check looks in the wrong place", len(rows), len(derived))
+	}
+	return failures, warnings, rows, derived
+}
+
+// tableCodes returns the rows of the variable codes.
+func tableCodes(v *ast.ValueSpec) ([]ast.Expr, bool) {
+	if len(v.Names) != 1 || v.Names[0].Name != "codes" || len(v.Values) != 1 {
+		return nil, false
+	}
+	lit, ok := v.Values[0].(*ast.CompositeLit)
+	if !ok {
+		return nil, false
+	}
+	return lit.Elts, true
 }
 
 // noteConstant takes in ExitX = 9 (or exitX) and WarnX WarnCode = "…".

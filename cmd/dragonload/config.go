@@ -28,7 +28,6 @@ import (
 //	[room.join]
 //	wait = "30s"
 type config struct {
-	path        string
 	DefaultRoom string
 	Listen      string
 	Advertise   string
@@ -41,27 +40,27 @@ type config struct {
 // bound of the file; a larger one is not a configuration
 const maxConfigSize = 1 << 20
 
-// configPath returns where the configuration file is, or would be. The error means that
-// this user has no folder for such files.
-func configPath() (string, error) {
+// configPath returns where the configuration file is, or would be; "" for a user who has
+// no folder for such files.
+func configPath() string {
 	if path := os.Getenv("DRAGONLOAD_CONFIG"); path != "" {
-		return path, nil
+		return path
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", err
+		return ""
 	}
-	return filepath.Join(dir, "dragonload", "config.toml"), nil
+	return filepath.Join(dir, "dragonload", "config.toml")
 }
 
 // loadConfig reads the configuration file, checks all of it and gives the flags of
 // cmd, which are parsed already, the values of the file where the command line has
 // none. That there is no file is no error, unless DRAGONLOAD_CONFIG names it.
 func loadConfig(cmd *cobra.Command) (*config, error) {
-	path, err := configPath()
-	c := &config{path: path, tables: map[string]map[string]any{}}
-	if err != nil {
-		return c, nil // nowhere that a file could be
+	path := configPath()
+	c := &config{tables: map[string]map[string]any{}}
+	if path == "" {
+		return c, nil
 	}
 	text, err := readBounded(path, maxConfigSize)
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("DRAGONLOAD_CONFIG") == "" {

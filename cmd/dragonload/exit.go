@@ -38,7 +38,8 @@ const (
 type failure struct {
 	code  exitCode
 	err   error
-	shown bool // the user has read it already
+	word  string // its stable code; "" for that of the exit code
+	shown bool   // the user has read it already
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -47,6 +48,11 @@ func (f *failure) Unwrap() error { return f.err }
 // failf makes a failure; %w works as in fmt.Errorf.
 func failf(code exitCode, format string, args ...any) error {
 	return &failure{code: code, err: fmt.Errorf(format, args...)}
+}
+
+// wordf is failf with a stable code that is not the first of its exit code.
+func wordf(word string, code exitCode, format string, args ...any) error {
+	return &failure{code: code, err: fmt.Errorf(format, args...), word: word}
 }
 
 // usagef is failf for a bad option or argument.
@@ -72,17 +78,24 @@ func codeOf(err error) exitCode {
 	return exitCode(node.AsError(err).Exit)
 }
 
-// codes are the stable words for failures that no download has told; docs/messages.md
-// lists them.
+// codes are the stable words for failures that no download has told: of an exit code the
+// first one, where the failure names no other. docs/messages.md lists them.
 var codes = []struct {
 	code string
 	exit exitCode
 }{
+	{"other", exitOther},
 	{"bad-option", exitUsage},
 	{"bad-manifest", exitBadAnswer},
 	{"no-access", exitNoAccess},
+	{"no-room", exitNoAccess},
+	{"no-tracker", exitNetwork},
+	{"not-found", exitNotFound},
+	{"checksum", exitChecksum},
 	{"stopped", exitStopped},
+	{"disk-full", exitDiskFull},
 	{"file", exitFileIO},
+	{"standard-output", exitFileIO},
 	{"file-exists", exitExists},
 	{"cannot-create", exitCreate},
 }
@@ -99,9 +112,9 @@ func problemOf(ctx context.Context, err error) *node.Problem {
 	if !errors.As(err, &known) {
 		return &node.AsError(err).Problem
 	}
-	p := &node.Problem{Code: "other", Exit: int(known.code), Message: err.Error()}
+	p := &node.Problem{Code: known.word, Exit: int(known.code), Message: err.Error()}
 	for _, c := range codes {
-		if c.exit == known.code {
+		if c.exit == known.code && p.Code == "" {
 			p.Code = c.code
 		}
 	}

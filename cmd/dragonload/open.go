@@ -78,7 +78,7 @@ func runOpen(cmd *cobra.Command, f *openFlags, args []string, std streams) error
 	}
 	link, err := room.ParseLink(text)
 	if err != nil {
-		return usagef("%w", err)
+		return inviteError(text, err)
 	}
 	cfg, folder, stateDir, err := openRooms(cmd)
 	if err != nil {

@@ -72,7 +72,9 @@ func roomError(err error) error {
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
-	case errors.Is(err, room.ErrNoRoom), errors.Is(err, room.ErrExists), errors.Is(err, room.ErrName), errors.Is(err, room.ErrInviteSyntax):
+	case errors.Is(err, room.ErrNoRoom):
+		return wordf("no-room", exitNoAccess, "%w", err)
+	case errors.Is(err, room.ErrExists), errors.Is(err, room.ErrName), errors.Is(err, room.ErrInviteSyntax):
 		return usagef("%w", err)
 	case errors.Is(err, room.ErrInviteBad), errors.Is(err, room.ErrInviteExpired), errors.Is(err, room.ErrInviteUsed),
 		errors.Is(err, room.ErrInviteForeign), errors.Is(err, room.ErrRemoved), errors.Is(err, room.ErrNoAuthority), errors.Is(err, room.ErrNotMember):
@@ -245,12 +247,21 @@ func inviteText(arg string, std streams) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
+// inviteError is what is said of a text that cannot be read: an invite that is damaged or
+// cut off gives no access, anything else is no argument for an invite.
+func inviteError(text string, err error) error {
+	if isInvite(text) && strings.Contains(text, "/join/") {
+		return failf(exitNoAccess, "%w; ask for a new one, and take all of it", err)
+	}
+	return usagef("%w", err)
+}
+
 // joinRoom joins the room of an invite at the first of its trackers that answers; with
 // look also at one that is only found in the network around.
 func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, wait time.Duration, look bool) (*room.Room, error) {
 	invite, err := room.ParseInvite(text)
 	if err != nil {
-		return nil, usagef("%w", err)
+		return nil, inviteError(text, err)
 	}
 	// Whether it has just ended is for the authority to say, by its own clock.
 	if time.Now().After(invite.Expires.Add(room.ClockTolerance)) {

@@ -100,7 +100,7 @@ func chooseRoom(named string, cfg *config, folder *room.Folder) (string, error) 
 	case len(rooms) == 0 && err != nil:
 		return "", roomError(err)
 	case len(rooms) == 0:
-		return "", usagef("this machine is in no room; make one with dragonload room create, or join one")
+		return "", wordf("no-room", exitNoAccess, "this machine is in no room; make one with dragonload room create, or join one")
 	}
 	return "", usagef("this machine is in %s; say which with --room", counted(len(rooms), "room"))
 }
