@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -288,6 +289,52 @@ func TestRoom_aLiarIsShutOutByName(t *testing.T) {
 	}
 	if banned < 2 {
 		t.Errorf("%d members have shut the liar out, want all who had time to", banned)
+	}
+}
+
+// A liar that answers every accusation cannot be told from the one honest member to whom the
+// origin shows another face, so nobody shuts it out. Nor does anybody ask it for ever.
+func TestRoom_aLiarThatAnswersEveryAccusation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 8<<20)
+	s.set(func() { s.perConn = rate.Limit(96 << 10) })
+	b := newLab(t)
+	nodes := []*node.Node{b.run()}
+	for i := range 2 {
+		nodes = append(nodes, start(t, b.join(fmt.Sprintf("honest-%d", i)).options()))
+	}
+	var lied sync.Map // pieces that it was asked for
+	cheat := b.cheat(s, peertest.Options{Denies: true, State: ofZeros, Bytes: func(i piece.Index, right []byte) []byte {
+		asked, _ := lied.LoadOrStore(i, new(atomic.Int64))
+		asked.(*atomic.Int64).Add(1)
+		return zeros(i, right)
+	}})
+	var runs []*run
+	for _, n := range nodes {
+		runs = append(runs, download(t, t.Context(), n, s.roomSpec(t)))
+	}
+	var codes []string
+	for _, r := range runs {
+		s.check(t, r.result(t))
+		codes = append(codes, r.warnings()...)
+	}
+	if slices.Contains(codes, "member-banned") || !slices.Contains(codes, "wrong-statement") {
+		t.Errorf("got warnings %v, want wrong-statement and no ban", codes)
+	}
+	if cheat.Denied.Load() == 0 {
+		t.Fatal("no accusation was answered")
+	}
+	// Each asks it for a piece once while it is believed, and after that until three pieces
+	// are known to be wrong, with two requests under way by then.
+	most := int64(len(nodes)) * (1 + 3 + 2)
+	lied.Range(func(i, asked any) bool {
+		if n := asked.(*atomic.Int64).Load(); n > most {
+			t.Errorf("it was asked for piece %v %d times, want at most %d", i, n, most)
+		}
+		return true
+	})
+	if sent := s.sent.Load(); sent > 4*int64(len(s.data)) {
+		t.Errorf("the origin sent %d bytes of a file of %d", sent, len(s.data))
 	}
 }
 

@@ -44,6 +44,8 @@ type Options struct {
 	Generation func(piece.Digest) piece.Digest
 	// Mute keeps it from claiming that it holds everything.
 	Mute bool
+	// Denies answers every accusation, and says after it once more that it holds everything.
+	Denies bool
 	// Attack is what it does on a stream instead of talking; raw is the connection, on
 	// which nothing has been said.
 	Attack func(ctx context.Context, raw net.Conn)
@@ -56,6 +58,7 @@ type Cheat struct {
 
 	Served atomic.Int64 // requests for pieces
 	Talked atomic.Int64 // streams on which it has said what it had to say
+	Denied atomic.Int64 // accusations that it has answered
 }
 
 // New returns a Cheat that does nothing yet.
@@ -161,19 +164,29 @@ func (c *Cheat) Talk(ctx context.Context, conn net.Conn) {
 		}
 		if said.Opened && said.Pool == c.o.Pool {
 			stream.Open(c.o.Pool)
-			have := piece.NewBitfield(c.layout.Count())
-			for i := range piece.Index(have.Len()) {
-				if !c.o.Mute {
-					have.Set(i)
-				}
-			}
-			stream.Send(c.o.Pool, swarm.Holds{Generation: c.o.Pin.Generation(0), Have: have})
+			stream.Send(c.o.Pool, c.holds())
 			for _, s := range c.Statements() {
 				stream.Send(c.o.Pool, s)
 			}
 			c.Talked.Add(1)
 		}
+		if a, ok := said.Message.(swarm.Accuse); ok && c.o.Denies && a.Accused.By == c.id() {
+			stream.Send(c.o.Pool, swarm.Accuse{Piece: a.Piece, Accused: a.Accuser, Accuser: a.Accused})
+			stream.Send(c.o.Pool, c.holds())
+			c.Denied.Add(1)
+		}
 	}
+}
+
+// holds is what it says that it holds.
+func (c *Cheat) holds() swarm.Holds {
+	have := piece.NewBitfield(c.layout.Count())
+	for i := range piece.Index(have.Len()) {
+		if !c.o.Mute {
+			have.Set(i)
+		}
+	}
+	return swarm.Holds{Generation: c.o.Pin.Generation(0), Have: have}
 }
 
 // Statements returns what it states, signed.
