@@ -191,6 +191,11 @@ func (m *membership) accepted(id piece.NodeID, name string, conn net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.links[id]
+	if m.paces.Stream(id) == nil {
+		m.node.log.Warn("stream refused: this member makes too many", "peer", id)
+		conn.Close()
+		return
+	}
 	if m.closed || id == m.self || old == nil && len(m.links) >= maxLinks || m.isRemoved(id) {
 		conn.Close()
 		return
@@ -238,7 +243,7 @@ func (m *membership) connected(l *link, name string, conn net.Conn) {
 			m.members.Learn(certs[0].Raw)
 		}
 	}
-	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Removals: m.removals().Encode(), Log: m.node.log, Members: m.members})
+	l.stream = peer.NewStream(conn, peer.StreamOptions{Addr: m.node.advertised(), Removals: m.removals().Encode(), Log: m.node.log, Members: m.members, Pace: m.paces.Of(l.id)})
 	for pool, w := range l.pools {
 		if w.ours {
 			l.stream.Open(pool)

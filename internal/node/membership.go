@@ -38,6 +38,7 @@ type membership struct {
 	members *vouched
 	shelf   *shelf
 	reports reports
+	paces   peer.Paces // of what neighbours say
 
 	sessions atomic.Int32 // open with trackers
 	homes    atomic.Int32 // of these, with the room's own

@@ -15,8 +15,6 @@ import (
 
 	"dragonload/internal/piece"
 	"dragonload/internal/swarm"
-
-	"golang.org/x/time/rate"
 )
 
 const (
@@ -34,11 +32,6 @@ const (
 	// alone, to a neighbour in several pools; and eight of the longest bitfields.
 	maxQueued      = 8192
 	maxQueuedBytes = 4 << 20
-
-	// A neighbour may say messagesPerSecond things, messageBurst at once; those that cost
-	// more to check or to act on count for several. What comes faster waits unread.
-	messagesPerSecond = 4000
-	messageBurst      = 4 * maxQueued
 )
 
 // Members knows who is a member of the room that a Stream is in.
@@ -64,6 +57,9 @@ type StreamOptions struct {
 	// Members tells whose statements count. Before the first statement by a member that is
 	// sent, its certificate is. nil: everybody's, and none is sent.
 	Members Members
+
+	// Pace bounds what is received; nil: nothing was received from this member before.
+	Pace *Pace
 }
 
 // Received is one thing that the other side has said about a pool: that it has opened
@@ -91,7 +87,7 @@ type Stream struct {
 	conn    net.Conn
 	log     *slog.Logger
 	members Members
-	pace    *rate.Limiter // of what is received
+	pace    *Pace         // of what is received
 	done    chan struct{} // closed when the writing goroutine has ended
 	wake    chan struct{} // holds one if the writing goroutine has something to look at
 
@@ -136,13 +132,16 @@ func NewStream(conn net.Conn, o StreamOptions) *Stream {
 		conn:    conn,
 		log:     o.Log,
 		members: o.Members,
-		pace:    rate.NewLimiter(messagesPerSecond, messageBurst),
+		pace:    o.Pace,
 		shown:   make(map[piece.NodeID]bool),
 		done:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		begun:   time.Now(),
 		last:    make(map[swarm.PoolID]uint64),
 		failed:  make(chan struct{}),
+	}
+	if s.pace == nil {
+		s.pace = newPace()
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -380,7 +379,7 @@ func (s *Stream) Receive(ctx context.Context) (Received, error) {
 			defer s.mu.Unlock()
 			return Received{}, s.err
 		}
-		if err := s.pace.WaitN(ctx, weight(&f)); err != nil {
+		if err := s.pace.limit.WaitN(ctx, weight(&f)); err != nil {
 			s.close()
 		}
 		r := Received{Pool: f.pool, Addr: s.addr}

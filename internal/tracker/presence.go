@@ -31,6 +31,10 @@ type present struct {
 	introduced      bool      // State has its number and name
 
 	allowance *rate.Limiter // of what its calls cost the catalogue; nil: nothing was spent
+
+	// paces are those of what it says about pools, which outlive its sessions: who opens one
+	// anew goes on at the pace that it has reached.
+	paces map[swarm.PoolID]*rate.Limiter
 }
 
 func newPresence() *presence {
@@ -49,6 +53,29 @@ func (p *presence) of(m member) *present {
 		p.members[m] = e
 	}
 	return e
+}
+
+// pace returns the pace of what a member says about a pool.
+func (p *presence) pace(m member, pool swarm.PoolID, o *Options) *rate.Limiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.of(m)
+	if limit := e.paces[pool]; limit != nil {
+		return limit
+	}
+	if len(e.paces) >= o.MaxSessions {
+		for other, limit := range e.paces {
+			if limit.Tokens() >= float64(o.Burst) {
+				delete(e.paces, other) // it bounds nothing now
+			}
+		}
+	}
+	if e.paces == nil {
+		e.paces = make(map[swarm.PoolID]*rate.Limiter)
+	}
+	limit := rate.NewLimiter(rate.Limit(o.Rate), o.Burst)
+	e.paces[pool] = limit
+	return limit
 }
 
 func (p *presence) isNew(m member) bool {

@@ -85,9 +85,9 @@ type Options struct {
 	// MaxSessions bounds the sessions, which is to say pools, of one member in a room
 	// (default 1000).
 	MaxSessions int
-	// Rate and Burst bound what a member may say in one session: messages a second and
-	// at once (defaults 200 and 400; a large message counts as several). Who says more
-	// is cut off.
+	// Rate and Burst bound what a member may say about one pool, in however many sessions:
+	// messages a second and at once (defaults 200 and 400; a large message counts as
+	// several). Who says more is cut off.
 	Rate, Burst int
 }
 

@@ -425,6 +425,26 @@ func TestService_floodEndsTheSession(t *testing.T) {
 	}
 }
 
+// Who is cut off for what it says gains nothing by opening another session.
+func TestService_floodGoesOnInNoOtherSession(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, tracker.Options{Rate: 1, Burst: 30})
+	one := s.client(s.home)
+	for session, more := range []int{40, 15} {
+		a := s.open(one, swarm.PoolID{1})
+		a.Send(announce)
+		for range more {
+			a.Send(swarm.Report{})
+		}
+		if err := end(t, a); !errors.Is(err, rpc.ErrTooMany) {
+			t.Fatalf("session %d ended with %v, want ErrTooMany", session, err)
+		}
+	}
+	b := s.open(one, swarm.PoolID{2}) // another pool is another matter
+	b.Send(announce)
+	next[swarm.Welcome](t, b)
+}
+
 func TestService_boundsSessionsAndConnectionsOfOneMember(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, tracker.Options{MaxConns: 2, MaxSessions: 2})

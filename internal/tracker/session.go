@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/time/rate"
 
 	"dragonload/internal/piece"
 	"dragonload/internal/rpc"
@@ -142,7 +141,7 @@ func (s *Service) converse(ctx context.Context, c *caller, sess *session, stream
 
 // listen hands what the member says to the loop.
 func (s *Service) listen(ctx context.Context, c *caller, sess *session, sh *shard, stream *connect.BidiStream[poolv1.SessionRequest, poolv1.SessionResponse], x *poolv1.SessionRequest) error {
-	limit := rate.NewLimiter(rate.Limit(s.opts.Rate), s.opts.Burst)
+	limit := s.present.pace(c.member, sess.pool, &s.opts)
 	announced := false
 	for first := true; ; first = false {
 		if !first {
