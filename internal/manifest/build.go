@@ -35,7 +35,8 @@ type BuildOptions struct {
 	// Enter is called with each folder before it is read, as its path in the torrent;
 	// the outermost is "".
 	Enter func(folder string)
-	// Leave is called with each file of a folder; one for which it says why is skipped.
+	// Leave is called with each file and folder in a folder; one for which it says why is
+	// skipped, and a folder with all that is in it.
 	Leave func(path string, info fs.FileInfo) (why string)
 	// Known is called with each file before any is hashed. One whose pieces' digests it
 	// returns is not read, unless Hybrid.
@@ -53,7 +54,8 @@ type Skipped struct {
 
 // BuildTorrent makes the torrent of a file or folder of fsys, whose files must be
 // io.ReaderAts. Two builds of the same bytes under the same names have the same info
-// hash. Links and what is neither file nor folder are skipped and returned. A name
+// hash. Links, what is neither file nor folder, and folders inside that cannot be read are
+// skipped and returned. A name
 // that CleanName refuses, or two that meet on some system, are an error, for others
 // could not hold the files.
 //
@@ -143,8 +145,12 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 		b.o.Enter(in)
 	}
 	entries, err := fs.ReadDir(b.fsys, at)
-	if err != nil {
+	switch {
+	case err != nil && (level == 0 || errors.Is(err, fs.ErrNotExist)):
 		return err
+	case err != nil:
+		b.skipped = append(b.skipped, Skipped{in, "the folder cannot be read: " + reason(err)})
+		return nil
 	}
 	if len(entries) > 0 && level == maxPathDepth {
 		return fmt.Errorf("%s is more than %d folders deep", at, maxPathDepth)
@@ -158,6 +164,12 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 				why = "it is a symbolic link"
 			}
 			b.skipped = append(b.skipped, Skipped{to, why})
+			continue
+		}
+		if left, err := b.leavesFolder(e, to); err != nil || left {
+			if err != nil {
+				return err
+			}
 			continue
 		}
 		if _, err := CleanName(e.Name()); err != nil {
@@ -185,6 +197,31 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 		b.folders = append(b.folders, in)
 	}
 	return nil
+}
+
+// leavesFolder reports whether e is a folder that is to be left, and notes that.
+func (b *builder) leavesFolder(e fs.DirEntry, to string) (bool, error) {
+	if !e.IsDir() || b.o.Leave == nil {
+		return false, nil
+	}
+	info, err := e.Info()
+	if err != nil {
+		return false, err
+	}
+	why := b.o.Leave(to, info)
+	if why != "" {
+		b.skipped = append(b.skipped, Skipped{to, why})
+	}
+	return why != "", nil
+}
+
+// reason is an error without the path, which stands beside it.
+func reason(err error) string {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err.Error()
+	}
+	return err.Error()
 }
 
 // offer adds a file of a folder, unless it is to be left.

@@ -388,3 +388,36 @@ func TestBuildTorrent_readsNoFileWhoseDigestsAreKnown(t *testing.T) {
 		t.Errorf("left out %v of %v", skipped, less.Files)
 	}
 }
+
+// locked is a file system of which one folder cannot be read.
+type locked struct {
+	fstest.MapFS
+	folder string
+}
+
+func (l locked) ReadDir(name string) ([]fs.DirEntry, error) {
+	if name == l.folder {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return l.MapFS.ReadDir(name)
+}
+
+func TestBuildTorrent_leavesOutFolders(t *testing.T) {
+	files := fstest.MapFS{"set/a": {Data: []byte("a")}, "set/in/b": {Data: []byte("b")}, "set/in/deep/c": {Data: []byte("c")}}
+	got, skipped, err := BuildTorrent(t.Context(), locked{files, "set/in"}, "set", BuildOptions{})
+	if err != nil || len(got.Files) != 1 || len(skipped) != 1 || skipped[0] != (Skipped{"in", "the folder cannot be read: permission denied"}) {
+		t.Errorf("%v, left out %v: %v", got, skipped, err)
+	}
+	if got, _, err := BuildTorrent(t.Context(), locked{files, "set"}, "set", BuildOptions{}); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("the share itself cannot be read: %v, %v", got, err)
+	}
+	got, skipped, err = BuildTorrent(t.Context(), files, "set", BuildOptions{Leave: func(path string, info fs.FileInfo) string {
+		if path == "in/deep" && info.IsDir() {
+			return "no"
+		}
+		return ""
+	}})
+	if err != nil || len(got.Files) != 2 || len(got.Folders) != 0 || len(skipped) != 1 || skipped[0] != (Skipped{"in/deep", "no"}) {
+		t.Errorf("%v, left out %v: %v", got, skipped, err)
+	}
+}
