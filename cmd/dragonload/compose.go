@@ -83,7 +83,7 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 		}
 	}
 	options := node.Options{
-		StateDir: o.stateDir, PartialDir: o.partialDir, Version: version(),
+		StateDir: o.stateDir, PartialDir: o.partialDir, Own: ownPlaces(), Version: version(),
 		Rooms: folder, Keyring: m.keyring, Identity: folder.Identity(),
 		Listen: o.listen, Advertise: o.advertise,
 		Serve: o.serve, KeepServing: o.daemon, Local: true,

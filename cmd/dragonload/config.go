@@ -350,6 +350,23 @@ func defaultStateDir() (string, error) {
 	return filepath.Join(home, ".local", "state", "dragonload"), nil
 }
 
+// ownPlaces returns where dragonload keeps something beside its state: the configuration,
+// which may hold passwords, and pieces of others.
+func ownPlaces() []string {
+	var all []string
+	for _, base := range []func() (string, error){os.UserConfigDir, os.UserCacheDir} {
+		if dir, err := base(); err == nil {
+			all = append(all, filepath.Join(dir, "dragonload"))
+		}
+	}
+	if path := configPath(); path != "" {
+		if path, err := filepath.Abs(path); err == nil {
+			all = append(all, path)
+		}
+	}
+	return all
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

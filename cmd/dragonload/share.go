@@ -42,7 +42,10 @@ func newShare(std streams) *cobra.Command {
 		Long: `Makes a manifest of each PATH, a file or a folder with all that is in it, and offers
 it to the members of a room. Nothing is copied: the bytes are served from where they
 are. Changes are noticed, and offered anew; only files that changed are read again.
-Links, and what is neither file nor folder, are left out.
+Links, what is neither file nor folder, and what cannot be read are left out with a
+warning; so are, inside a folder, what usually holds secrets (.ssh, .gnupg, .netrc,
+.aws, private keys of ssh and the like: name one itself to share it all the same) and
+what is being downloaded. The folders of dragonload itself are never shared.
 
 Beside dragonload up the command returns when everything is offered, and the daemon
 serves it, after a restart too, until dragonload unshare. Without one the command

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,7 @@ type download struct {
 	over     chan struct{} // closed when everything has ended
 	isSaved  atomic.Bool
 	listed   atomic.Pointer[listing]  // of a finished download of a URL, as what it is offered
+	filling  atomic.Pointer[string]   // where its unfinished work lies, without links; nil: not known yet
 	wasShort atomic.Bool              // a connection had to wait for a place
 	latest   atomic.Pointer[Progress] // as last emitted, for Status
 	work     sync.WaitGroup           // every goroutine of the download
@@ -340,6 +342,11 @@ func (d *download) open(ctx context.Context, target string, moved bool) error {
 		return storeProblem(err)
 	}
 	d.target, d.file = target, file
+	part := d.keptIn()
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(part)); err == nil {
+		part = filepath.Join(folder, filepath.Base(part))
+	}
+	d.filling.Store(&part)
 	return nil
 }
 

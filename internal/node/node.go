@@ -29,9 +29,10 @@ const DefaultListen = ":4100"
 // Options say what a Node works with. StateDir is needed; without Rooms, Keyring and
 // Identity the node works alone.
 type Options struct {
-	StateDir   string // made if it is not there
-	PartialDir string // folder for files in progress; "" keeps them beside their targets
-	Version    string // of the program, for Status
+	StateDir   string   // made if it is not there
+	PartialDir string   // folder for files in progress; "" keeps them beside their targets
+	Own        []string // files and folders of the program beside StateDir: nothing of them is ever shared
+	Version    string   // of the program, for Status
 
 	Rooms    *room.Folder
 	Keyring  *room.Keyring

@@ -61,6 +61,7 @@ func (n *Node) shares() (*share.Library, error) {
 	}
 	library, err := share.Open(share.Options{
 		Path: filepath.Join(n.opts.StateDir, SharesFile), CreatedBy: createdBy(n.opts.Version),
+		Own: append([]string{n.opts.StateDir}, n.opts.Own...), Filling: n.isFilling,
 		Changed: n.sharesChanged, Log: n.log,
 	})
 	if err != nil {
@@ -90,6 +91,19 @@ func (n *Node) beginSharing() error {
 		}
 	}
 	return nil
+}
+
+// isFilling reports whether what lies at a path is the unfinished work of a download that is
+// under way.
+func (n *Node) isFilling(path string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.running {
+		if part := d.filling.Load(); part != nil && *part == path && !d.isSaved.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 func createdBy(version string) string {
@@ -265,6 +279,8 @@ func shareProblem(path string, err error) *Error {
 		return problem("not-found", ExitNotFound, fmt.Errorf("there is nothing at %s; name a file or a folder", path))
 	case errors.Is(err, manifest.ErrFileChanged):
 		return problem("file", ExitFile, fmt.Errorf("%s: %w; share it when nobody writes to it", path, err))
+	case errors.Is(err, fs.ErrPermission):
+		return problem("file", ExitFile, fmt.Errorf("%s cannot be shared: %w; let the user that dragonload runs as read it (chmod u+rX)", path, err))
 	case errors.As(err, &disk):
 		return problem("file", ExitFile, fmt.Errorf("%s cannot be shared: %w", path, err))
 	}

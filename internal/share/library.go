@@ -96,6 +96,12 @@ type Options struct {
 	Rescan  time.Duration
 	Workers int // that hash at once; as many as there are cores
 
+	// Own are files and folders of the program itself: nothing of them is ever shared.
+	Own []string
+	// Filling reports whether a file or folder of this path is a download's that is under
+	// way; nil: none is. It is asked of names that end with ".part".
+	Filling func(path string) bool
+
 	// Changed is called after what is offered has changed. It must not block and not call
 	// the library.
 	Changed func()
@@ -140,6 +146,9 @@ func Open(o Options) (*Library, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Filling == nil {
+		o.Filling = func(string) bool { return false }
 	}
 	if o.Changed == nil {
 		o.Changed = func() {}
@@ -241,7 +250,13 @@ func (l *Library) Content(s Share) (t *manifest.Torrent, folder string, files []
 	if t.InfoHash() != s.Manifest {
 		return nil, "", nil, ErrChanged
 	}
-	info, err := os.Stat(s.Spec.Path)
+	info, err := os.Lstat(s.Spec.Path)
+	if err == nil {
+		err = isStraight(s.Spec.Path)
+	}
+	if err == nil {
+		err = l.guard(s.Spec.Path).refuse()
+	}
 	if err != nil {
 		return nil, "", nil, err
 	}
@@ -458,6 +473,6 @@ func missing(err error, at string) bool {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_, err = os.Stat(at)
+	_, err = os.Lstat(at)
 	return errors.Is(err, fs.ErrNotExist)
 }

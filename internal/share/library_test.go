@@ -541,3 +541,139 @@ func TestLibrary_contentIsWhereItLies(t *testing.T) {
 		}
 	}
 }
+
+// What the program keeps for itself, and what usually holds secrets, is in no share.
+func TestLibrary_keepsSecretsOut(t *testing.T) {
+	b := newBench(t)
+	own := filepath.Dir(b.write("home/.local/state/dragonload/identity.key", "mine"))
+	b.o.Own = []string{own, b.write("home/settings.toml", "password")}
+	b.o.Filling = func(path string) bool { return path == filepath.Join(b.dir, "home", "film.part") }
+	b.write("home/film.part", "half")
+	b.write("home/other.part", "mine")
+	b.write("home/notes", "for all")
+	for _, secret := range []string{".ssh/config", "work/.netrc", "Keys/ID_RSA", ".config/gcloud/token"} {
+		b.write("home/"+secret, "secret")
+	}
+	b.write("home/gcloud/notes", "for all")
+	home := filepath.Join(b.dir, "home")
+	s, skipped, err := b.Add(t.Context(), Spec{Path: home, Room: "lab"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Torrent(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files, left []string
+	for _, f := range m.Files {
+		files = append(files, f.Path)
+	}
+	for _, one := range skipped {
+		left = append(left, one.Path)
+	}
+	slices.Sort(left)
+	if want := []string{"gcloud/notes", "notes", "other.part"}; !slices.Equal(files, want) {
+		t.Errorf("shared are %q", files)
+	}
+	if want := []string{".config/gcloud", ".local/state/dragonload", ".ssh", "Keys/ID_RSA", "film.part", "settings.toml", "work/.netrc"}; !slices.Equal(left, want) {
+		t.Errorf("left out are %q", left)
+	}
+	survey, err := b.loadSurvey(s.Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := b.unchanged(t.Context(), home, survey); !same || err != nil {
+		t.Errorf("looked at again it is another: %v", err)
+	}
+
+	// Whatever name leads there.
+	link := filepath.Join(b.dir, "link")
+	if err := os.Symlink(own, link); err != nil {
+		t.Fatal(err)
+	}
+	b.write("home/.local/state/dragonload/rooms/lab/ca.key", "mine")
+	for _, path := range []string{own, link, filepath.Join(own, "rooms"), filepath.Join(own, "identity.key"), filepath.Join(home, "settings.toml")} {
+		if s, _, err := b.Add(t.Context(), Spec{Path: path, Room: "lab"}, nil); !errors.Is(err, ErrOwn) {
+			t.Errorf("%s is shared as %+v: %v", path, s, err)
+		}
+	}
+	if s := b.add("home/.ssh"); s.Files != 1 {
+		t.Errorf("what is named itself is %+v", s)
+	}
+}
+
+// A link that takes a share's place, or that of a folder above, leads nowhere.
+func TestLibrary_followsNoLinkToAShare(t *testing.T) {
+	for _, c := range []struct{ name, share, at, to string }{
+		{"folder", "top/set", "top/set", "outside/set"},
+		{"above", "top/set", "top", "outside"},
+		{"file", "top/one", "top/one", "top/neighbour"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			b.write("top/set/a", "mine")
+			b.write("top/one", "mine")
+			b.write("top/neighbour", "longer than that")
+			b.write("outside/set/stolen", "of somebody else")
+			s := b.add(c.share)
+			at := filepath.Join(b.dir, c.at)
+			if err := os.Rename(at, at+".old"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join(b.dir, c.to), at); err != nil {
+				t.Fatal(err)
+			}
+			if _, folder, files, err := b.Content(s); err == nil {
+				t.Errorf("its content is %v in %s", files, folder)
+			}
+			b.run()
+			b.touchAll()
+			b.nudge()
+			now := b.await(func(s Share) bool { return s.State != Checking && s.State != Offered })
+			if now.State != Broken || !strings.Contains(now.Problem, "its path is a link now") || now.Manifest != s.Manifest || now.Size != s.Size {
+				t.Errorf("it is %+v", now)
+			}
+			if err := errors.Join(os.Remove(at), os.Rename(at+".old", at)); err != nil {
+				t.Fatal(err)
+			}
+			b.touchAll()
+			b.nudge()
+			if back := b.await(func(s Share) bool { return s.State == Offered }); back.Manifest != s.Manifest {
+				t.Errorf("put back it is %+v", back)
+			}
+		})
+	}
+}
+
+// A folder inside that cannot be read is left out, and what is beside it is shared.
+func TestLibrary_leavesOutFoldersThatCannotBeRead(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root reads everything")
+	}
+	b := newBench(t)
+	b.write("set/a", "first")
+	b.write("set/locked/b", "mine")
+	locked := filepath.Join(b.dir, "set", "locked")
+	if err := os.Chmod(locked, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(locked, 0o700) }) // so that it can be removed
+	s, skipped, err := b.Add(t.Context(), Spec{Path: filepath.Join(b.dir, "set"), Room: "lab"}, nil)
+	if err != nil || s.Files != 1 || s.Problem != "" || len(skipped) != 1 || skipped[0].Path != "locked" {
+		t.Fatalf("%+v, left out %v: %v", s, skipped, err)
+	}
+	survey, err := b.loadSurvey(s.Number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := b.unchanged(t.Context(), filepath.Join(b.dir, "set"), survey); !same || err != nil {
+		t.Errorf("looked at again it is another: %v", err)
+	}
+	// Served it stays, whatever is locked later.
+	b.run()
+	if err := os.Mkdir(filepath.Join(b.dir, "set", "later"), 0); err != nil {
+		t.Fatal(err)
+	}
+	b.write("set/new", "second")
+	b.await(func(s Share) bool { return s.State == Offered && s.Files == 2 })
+}

@@ -29,38 +29,32 @@ type scan struct {
 	proofs map[string]proof
 }
 
-// openShared returns a file system that holds the share's path and the name of it there. It
-// reads nothing that is elsewhere, whatever links there are.
-func openShared(at string) (root *os.Root, name string, err error) {
-	info, err := os.Stat(at)
-	if err != nil {
-		return nil, "", err
-	}
-	folder, name := at, "."
-	if !info.IsDir() {
-		folder, name = filepath.Split(at)
-	}
-	root, err = os.OpenRoot(folder)
-	return root, name, err
-}
-
 // build makes the manifest.
 func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*manifest.Torrent, []manifest.Skipped, error) {
 	s.library.watcher.parent(s.number, s.spec.Path)
-	root, name, err := openShared(s.spec.Path)
+	in, name, err := openShared(s.spec.Path)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { _ = root.Close() }() // was only read
+	defer func() { _ = in.root.Close() }() // was only read
+	guard := s.library.guard(s.spec.Path)
+	if err := guard.refuse(); err != nil {
+		return nil, nil, err
+	}
 	memory := &memory{library: s.library, loaded: make(map[uint64]*remembered)}
 	s.found, s.proofs, s.survey, s.busy = make(map[string]identity), make(map[string]proof), survey{}, false
-	t, skipped, err := manifest.BuildTorrent(ctx, root.FS(), name, manifest.BuildOptions{
+	t, skipped, err := manifest.BuildTorrent(ctx, in, name, manifest.BuildOptions{
 		Name: s.spec.Name, Private: s.spec.Private, WebSeeds: s.spec.webSeeds(name == "."),
 		CreatedBy: s.library.o.CreatedBy, Workers: s.library.o.Workers, Progress: progress,
 		Enter: func(folder string) {
 			s.library.watcher.watch(s.number, filepath.Join(s.spec.Path, filepath.FromSlash(folder)), "")
 		},
-		Leave: func(file string, info fs.FileInfo) string { return s.leave(root, file, info) },
+		Leave: func(at string, info fs.FileInfo) string {
+			if why := guard.leave(at, info); why != "" || info.IsDir() {
+				return why
+			}
+			return s.leave(in.root, at, info)
+		},
 		Known: func(file string, info fs.FileInfo, length int64) []piece.Digest {
 			id := identityOf(info)
 			s.found[file] = id
@@ -119,52 +113,66 @@ func plain(err error) string {
 
 // unchanged reports whether what is on disk is still what a survey says. It reads no
 // file.
-func unchanged(ctx context.Context, at string, old *survey) (bool, error) {
-	root, name, err := openShared(at)
+func (l *Library) unchanged(ctx context.Context, at string, old *survey) (bool, error) {
+	in, name, err := openShared(at)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = root.Close() }() // was only read
-	now := new(survey)
+	defer func() { _ = in.root.Close() }() // was only read
+	guard := l.guard(at)
+	if err := guard.refuse(); err != nil {
+		return false, err
+	}
 	if name != "." {
-		info, err := fs.Stat(root.FS(), name)
+		info, err := in.Stat(name)
 		if err != nil || !info.Mode().IsRegular() || len(old.files) != 1 || len(old.folders) > 0 {
 			return false, err
 		}
 		return old.files[0].identity == identityOf(info), nil
 	}
-	if err := now.look(ctx, root.FS(), "."); err != nil {
+	now := new(survey)
+	if err := now.look(ctx, in, guard, "."); err != nil {
 		return false, err
 	}
 	return slices.Equal(now.files, old.files) && slices.Equal(now.folders, old.folders), nil
 }
 
-// look adds what is in a folder, in the manifest's order.
-func (s *survey) look(ctx context.Context, fsys fs.FS, at string) error {
+// look adds what is in a folder, in the manifest's order. As there, what is in a folder that
+// cannot be read is left out.
+func (s *survey) look(ctx context.Context, fsys fs.FS, g *guard, at string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	entries, err := fs.ReadDir(fsys, at)
 	if err != nil {
+		if at != "." && !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		return err
 	}
 	held := 0
 	for _, e := range entries {
+		if !e.IsDir() && e.Type() != 0 {
+			continue
+		}
 		to := path.Join(at, e.Name())
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		left := g.leave(to, info) != ""
 		switch {
+		case e.IsDir() && left:
+			continue
 		case e.IsDir():
-			held++
-			err = s.look(ctx, fsys, to)
-		case e.Type() == 0:
-			held++
-			var info fs.FileInfo
-			if info, err = e.Info(); err == nil {
-				s.files = append(s.files, seen{to, identityOf(info)})
-			}
+			err = s.look(ctx, fsys, g, to)
+		case !left:
+			s.files = append(s.files, seen{to, identityOf(info)})
 		}
 		if err != nil {
 			return err
 		}
+		held++
 	}
 	if held == 0 && at != "." {
 		s.folders = append(s.folders, at)

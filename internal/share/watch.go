@@ -101,7 +101,7 @@ func (l *Library) look(ctx context.Context, e *entry) {
 	same, err := false, error(nil)
 	if old, readErr := l.loadSurvey(next.Number); readErr == nil {
 		l.watcher.all(&next, old)
-		same, err = unchanged(ctx, next.Spec.Path, old)
+		same, err = l.unchanged(ctx, next.Spec.Path, old)
 	}
 	if err == nil && same {
 		if next.State != Offered {
@@ -124,12 +124,20 @@ func (l *Library) look(ctx context.Context, e *entry) {
 		l.touch(e)
 		return
 	default:
-		next.State, next.Problem = Broken, err.Error()
+		next.State, next.Problem = Broken, whyBroken(err)
 	}
 	if was := e.share; was.State != next.State || was.Problem != next.Problem {
 		l.log.Warn("a share is not offered now", "share", next.Spec.Path, "why", next.Problem)
 	}
 	l.set(e, next, false)
+}
+
+// whyBroken is what is told of a share that no manifest can be made of.
+func whyBroken(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "it cannot be read; let the user that dragonload runs as read it"
+	}
+	return err.Error()
 }
 
 // again says when a share is looked at next without cause: looking takes at most a
@@ -241,7 +249,7 @@ func (w *watcher) parent(number uint64, path string) {
 // all watches the folders of a share as it was found last.
 func (w *watcher) all(s *Share, old *survey) {
 	w.parent(s.Number, s.Spec.Path)
-	if info, err := os.Stat(s.Spec.Path); err != nil || !info.IsDir() {
+	if info, err := os.Lstat(s.Spec.Path); err != nil || !info.IsDir() {
 		return
 	}
 	w.watch(s.Number, s.Spec.Path, "")
@@ -270,7 +278,11 @@ func (w *watcher) watch(number uint64, folder, name string) (already bool) {
 		return true
 	}
 	if of == nil {
-		if err := w.add(folder); err != nil {
+		err := w.add(folder)
+		if errors.Is(err, fs.ErrPermission) {
+			return false // it cannot be read, and is left out
+		}
+		if err != nil {
 			w.partly[number] = true
 			w.warn(folder, err)
 			return false
