@@ -35,7 +35,7 @@ let it in again. What it has of the room's files it keeps.`,
 			if args[1] == "" {
 				return usagef("MEMBER is empty; dragonload room members %s lists who is in the room", r.Name)
 			}
-			matches, running, err := removeMember(cmd.Context(), stateDir, r.Name, args[1])
+			matches, running, err := removeMember(cmd.Context(), stateDir, r, args[1])
 			if err != nil {
 				return roomError(err)
 			}
@@ -74,21 +74,24 @@ func tellRemoved(std streams, r *room.Room, word string, matches []rpc.Member, r
 
 // removeMember has the node that runs on the state folder remove a member, or does it
 // itself with a node that talks to nobody. Running tells which.
-func removeMember(ctx context.Context, stateDir, roomName, member string) (matches []rpc.Member, running bool, err error) {
+func removeMember(ctx context.Context, stateDir string, r *room.Room, member string) (matches []rpc.Member, running bool, err error) {
 	until := time.Now().Add(startWithin)
 	for {
 		client, err := rpc.DialLocal(ctx, stateDir)
 		if err == nil {
 			defer client.Close()
-			matches, _, err := client.RemoveMember(ctx, roomName, member)
+			matches, _, err := client.RemoveMember(ctx, r.Name, member)
 			return matches, true, removeError(err)
 		}
 		if !errors.Is(err, rpc.ErrNoNode) {
 			return nil, false, failf(exitOther, "%w", err)
 		}
+		if r.Shared {
+			return nil, false, failf(exitOther, "nobody was removed: who is in room %s is known to the etcd cluster by which trackers share it; start dragonload tracker --etcd on this machine, and remove the member then", r.Name)
+		}
 		m, err := startMachine(ctx, machineOptions{stateDir: stateDir, log: slog.New(slog.DiscardHandler)})
 		if err == nil {
-			matches, _, err := m.node.RemoveMember(ctx, roomName, member)
+			matches, _, err := m.node.RemoveMember(ctx, r.Name, member)
 			return matches, false, errors.Join(removeError(err), m.close())
 		}
 		if !errors.Is(err, node.ErrRunning) {
