@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -460,5 +461,28 @@ func TestProxy_isUsedAndItsRefusalNamed(t *testing.T) {
 		if kindOf(t, err) != Refused || strings.Contains(err.Error(), "SECRET") || !strings.Contains(err.Error(), "127.0.0.1:1") {
 			t.Errorf("%s: %v", scheme, err)
 		}
+	}
+}
+
+func TestProxy_thatRefusesToConnectIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	for status, kind := range map[int]Kind{
+		400: Status, 401: Status, 403: Status, 404: Status, 405: Status, 416: Status, 451: Status, 501: Status,
+		407: Forbidden, 408: Network, 429: Network, 500: Network, 502: Network, 503: Network, 504: Network,
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			proxy := origintest.New(t, func(c *origintest.Conn, r *origintest.Request) bool {
+				c.Send(status, "", nil)
+				return false
+			})
+			_, err := probe(t, newClient(t, "https://origin.invalid/f", func(o *Options) { o.Proxy = proxy.URL }), 100)
+			if kindOf(t, err) != kind {
+				t.Errorf("%v: %v, want %v", err, kindOf(t, err), kind)
+			}
+			if !strings.Contains(err.Error(), "the proxy "+strings.TrimPrefix(proxy.URL, "http://")) || !strings.Contains(err.Error(), strconv.Itoa(status)) {
+				t.Errorf("%q names not the proxy and its answer", err)
+			}
+		})
 	}
 }

@@ -265,8 +265,16 @@ func (x *exchange) failure(u *url.URL, err error, body bool) *Error {
 		e.Status = refusal.status
 		e.Kind, e.what = Network, fmt.Sprintf("the proxy %s answered %d", x.client.proxy, refusal.status)
 		e.hint = "check --proxy"
-		if refusal.status == http.StatusProxyAuthRequired {
+		switch status := refusal.status; {
+		case status == http.StatusProxyAuthRequired:
 			e.Kind, e.hint = Forbidden, "give the proxy's user and password in its URL"
+		case status == http.StatusRequestTimeout, status == http.StatusTooManyRequests:
+		case status >= 400 && status < 500, status == http.StatusNotImplemented:
+			e.Kind, e.what = Status, fmt.Sprintf("the proxy %s lets nobody connect to it: it answered %d", x.client.proxy, status)
+			if text := http.StatusText(status); text != "" {
+				e.what += " (" + text + ")"
+			}
+			e.hint = "name another one with --proxy, go without it by --proxy none, or ask who runs it to allow this address"
 		}
 		return e
 	case errors.As(err, &dns):
