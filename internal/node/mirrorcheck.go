@@ -48,12 +48,17 @@ func (d *download) qualify(ctx context.Context, g *generation, a *address) error
 
 // introduce asks a which version it has.
 func (d *download) introduce(ctx context.Context, g *generation, a *address) error {
-	answer, err := a.client.Probe(ctx, 1)
+	var answer *origin.Answer
+	err := d.briefly(ctx, a, func(ctx context.Context) (err error) {
+		if answer, err = a.client.Probe(ctx, 1); err == nil {
+			d.counts.origin.Add(min(answer.Range.Len(), 1))
+			answer.Body.Close()
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	d.counts.origin.Add(min(answer.Range.Len(), 1))
-	answer.Body.Close()
 	pin := answer.Pin
 	switch {
 	case pin.Size >= 0 && pin.Size != g.pin.Size:
@@ -217,21 +222,34 @@ func (d *download) reference(a *address) *address {
 
 // leafOf reads the bytes r from a.
 func (d *download) leafOf(ctx context.Context, a *address, r piece.Range) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, auditWithin)
-	defer cancel()
-	answer, err := a.client.Fetch(ctx, d.addresses.pinOf(a), r)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
 	leaf := make([]byte, r.Len())
-	n, err := io.ReadFull(answer.Body, leaf)
-	d.counts.origin.Add(int64(n))
+	err := d.briefly(ctx, a, func(ctx context.Context) error {
+		answer, err := a.client.Fetch(ctx, d.addresses.pinOf(a), r)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		n, err := io.ReadFull(answer.Body, leaf)
+		d.counts.origin.Add(int64(n))
+		return err
+	})
 	return leaf, err
 }
 
-// auditWithin bounds the time for one leaf: whoever needs more is slow enough to be left.
-const auditWithin = 4 * time.Second
+// briefly asks a for a little, one leaf at most. Where another address can serve, whoever
+// needs more than stalledAfter for that is slow enough to be left.
+func (d *download) briefly(ctx context.Context, a *address, ask func(context.Context) error) error {
+	if !d.addresses.another(a) {
+		return ask(ctx)
+	}
+	asking, cancel := context.WithTimeout(ctx, stalledAfter)
+	defer cancel()
+	err := ask(asking)
+	if err != nil && ctx.Err() == nil && asking.Err() != nil {
+		return origin.TooSlow(a.client.Host(), stalledAfter)
+	}
+	return err
+}
 
 // auditAddress compares a leaf of what a has brought, now and then, with an address
 // before it.

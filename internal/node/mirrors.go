@@ -24,6 +24,9 @@ const (
 	// stalledAfter is after what silence an address is left for another one.
 	stalledAfter = 3 * time.Second
 
+	// leastFlow is what an address must bring in that time: a byte now and then is nothing.
+	leastFlow = 12 << 10
+
 	// slowAfter is how long a request may run before it is compared with what another
 	// address would need for the rest.
 	slowAfter = 2 * time.Second
@@ -38,7 +41,8 @@ const (
 	firstBytes = 512 << 10
 
 	// An address that failed rests, from restFirst to restLongest, at least restLasting
-	// if waiting is not likely to mend it.
+	// if waiting is not likely to mend it or it brings next to nothing: to find that out again
+	// holds something up.
 	restFirst   = time.Second
 	restLasting = 30 * time.Second
 	restLongest = time.Minute
@@ -241,6 +245,21 @@ func (s *addresses) done(a *address, bytes int64, took time.Duration) {
 	a.brought += bytes
 }
 
+// rests reports whether a had best not be asked now, for another address can serve.
+func (s *addresses) rests(a *address) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	return now.Before(a.resting) && s.choose(now, a) != nil
+}
+
+// another reports whether another address than a can serve now.
+func (s *addresses) another(a *address) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.choose(time.Now(), a) != nil
+}
+
 // succeeded: a has brought something.
 func (s *addresses) succeeded(a *address) {
 	s.mu.Lock()
@@ -267,7 +286,7 @@ func (s *addresses) failed(a *address, err *origin.Error, now time.Time) (news s
 		a.last = err
 		a.strikes++
 		rest := min(restFirst<<min(a.strikes-1, 10), restLongest)
-		if !err.Kind.Passing() && err.Kind != origin.Changed {
+		if !err.Kind.Passing() && err.Kind != origin.Changed || err.Kind == origin.Silent {
 			rest = max(rest, restLasting)
 		}
 		a.resting = now.Add(max(rest, err.RetryAfter))
@@ -572,6 +591,19 @@ func (d *download) addressFailed(a *address, err error) (elsewhere bool) {
 	return elsewhere
 }
 
+// watched has watch run until the function that it returns is called.
+func (d *download) watched(ctx context.Context, leave context.CancelCauseFunc, a *address, f *flow, want int64) (end func()) {
+	ended := make(chan struct{})
+	d.work.Go(func() {
+		defer close(ended)
+		d.watch(ctx, leave, a, f, want)
+	})
+	return func() {
+		leave(nil)
+		<-ended
+	}
+}
+
 // watch ends a request to a when another address would bring the rest sooner: a is
 // silent, or slow by comparison. flow counts what comes of the want bytes.
 func (d *download) watch(ctx context.Context, leave context.CancelCauseFunc, a *address, f *flow, want int64) {
@@ -579,6 +611,10 @@ func (d *download) watch(ctx context.Context, leave context.CancelCauseFunc, a *
 	defer tick.Stop()
 	begun := time.Now()
 	moved, movedAt := int64(0), begun
+	least := int64(leastFlow)
+	if d.spec.LimitRate > 0 && d.spec.LimitRate < 100*leastFlow {
+		least = 1 // it may be the user's limit that slows it
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -586,7 +622,7 @@ func (d *download) watch(ctx context.Context, leave context.CancelCauseFunc, a *
 		case <-tick.C:
 		}
 		now, total := time.Now(), f.total.Load()
-		if total != moved {
+		if total-moved >= least {
 			moved, movedAt = total, now
 		}
 		if now.Sub(begun) < slowAfter {
@@ -604,7 +640,7 @@ func (d *download) watch(ctx context.Context, leave context.CancelCauseFunc, a *
 		}
 		if stalled {
 			a.strikes++
-			a.resting = now.Add(min(restFirst<<min(a.strikes+1, 10), restLongest))
+			a.resting = now.Add(restLasting)
 		}
 		if slow || stalled {
 			a.rate = float64(max(total, 1)) / now.Sub(begun).Seconds()
@@ -667,15 +703,7 @@ func (d *download) fetchFrom(ctx context.Context, g *generation, a *address, f *
 	r.Start += d.headLen(ctx, extent.First)
 
 	asking, leave := context.WithCancelCause(ctx)
-	watched := make(chan struct{})
-	d.work.Go(func() {
-		defer close(watched)
-		d.watch(asking, leave, a, f, r.Len())
-	})
-	defer func() {
-		leave(nil)
-		<-watched
-	}()
+	defer d.watched(asking, leave, a, f, r.Len())()
 	answer, err := a.client.Fetch(asking, d.addresses.pinOf(a), r)
 	if err == nil {
 		if a.number == 0 {

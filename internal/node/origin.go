@@ -48,7 +48,9 @@ var firstTries = []time.Duration{100 * time.Millisecond, 200 * time.Millisecond}
 // probeOrigin carries out ProbeOrigin: the first answer says which generation there
 // is, and its bytes are stored once the machine has set it.
 func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
-	answer, from, err := d.probe(ctx, a)
+	asking, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	answer, from, err := d.probe(asking, a)
 	if err != nil {
 		d.originEnded(ctx, a.Request, nil, 0, err)
 		return
@@ -94,7 +96,15 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Start: held.Start, Bytes: held.Len()})
 	g, err := d.awaitGeneration(ctx, pin)
 	if err == nil {
-		err = d.receive(ctx, g, a.Request, flow, held, body)
+		end := func() {}
+		if from != nil && flow != nil && !answer.Stream {
+			end = d.watched(asking, leave, from, flow, held.Len())
+		}
+		err = d.receive(asking, g, a.Request, flow, held, body)
+		end()
+		if err != nil && errors.Is(context.Cause(asking), errLeft) {
+			err = nil // what is missing is asked for elsewhere
+		}
 	}
 	if errors.Is(err, errSuperseded) {
 		if ctx.Err() == nil {
@@ -558,23 +568,26 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 
 func (d *download) compareLeaf(ctx context.Context, g *generation, a swarm.AuditLeaf) (swarm.AuditResult, error) {
 	r := a.Range
-	pin := g.pin
-	if !d.addresses.plain(g) {
-		own := d.addresses.all[0]
-		if err := d.qualify(ctx, g, own); err != nil {
-			return swarm.AuditFailed, err
-		}
-		pin = d.addresses.pinOf(own)
-	}
-	answer, err := d.client.Fetch(ctx, pin, r)
-	if err != nil {
-		return swarm.AuditFailed, err
-	}
-	defer answer.Body.Close()
-	d.hear(g, digestsOf(answer))
 	var theirs, ours [piece.LeafSize]byte
-	n, err := io.ReadFull(answer.Body, theirs[:r.Len()])
-	d.counts.origin.Add(int64(n))
+	ask := func(ctx context.Context, pin piece.Pin) error {
+		answer, err := d.client.Fetch(ctx, pin, r)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		d.hear(g, digestsOf(answer))
+		n, err := io.ReadFull(answer.Body, theirs[:r.Len()])
+		d.counts.origin.Add(int64(n))
+		return err
+	}
+	var err error
+	if own := d.addresses.all[0]; d.addresses.plain(g) {
+		err = ask(ctx, g.pin)
+	} else if d.addresses.rests(own) {
+		err = errLeft
+	} else if err = d.qualify(ctx, g, own); err == nil {
+		err = d.briefly(ctx, own, func(ctx context.Context) error { return ask(ctx, d.addresses.pinOf(own)) })
+	}
 	if err != nil {
 		return swarm.AuditFailed, err
 	}

@@ -116,6 +116,12 @@ func Differs(host, what string) *Error {
 	return &Error{Kind: BadAnswer, Host: host, what: what, hint: statusHints[BadAnswer]}
 }
 
+// TooSlow is the error of a host that brought next to nothing within a limit that the caller
+// had set.
+func TooSlow(host string, limit time.Duration) *Error {
+	return &Error{Kind: Silent, Host: host, what: fmt.Sprintf("it sent next to nothing for %v", limit), hint: "it is asked again in a while"}
+}
+
 func (e *Error) Unwrap() error { return e.Err }
 
 // Busy reports whether fewer connections may help: 429, 503, 403 to a request that
