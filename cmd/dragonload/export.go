@@ -148,7 +148,7 @@ func isContentID(s string) bool {
 }
 
 func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams) error {
-	if out, isFile := std.out.(*os.File); e.torrent && e.output == "-" && isFile && isTerminal(out) {
+	if out := fileOf(std.out); e.torrent && e.output == "-" && out != nil && isTerminal(out) {
 		return usagef("a torrent is no text for a terminal; name a file with -o")
 	}
 	path, err := filepath.Abs(arg)

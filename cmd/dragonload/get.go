@@ -3,9 +3,7 @@ package main
 import (
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -73,8 +71,6 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	}
 
 	if g.output == "-" {
-		// A reader that went away is an error of writing, so that the work is put away.
-		signal.Ignore(syscall.SIGPIPE)
 		std.out = std.err // the file itself goes to standard output
 	}
 	people := newPeople(specs, std)

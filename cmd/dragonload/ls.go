@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -156,7 +155,7 @@ func decodeFound(list []*nodev1.Found, more bool) catalogue.Page {
 }
 
 func (f *lsFlags) write(page catalogue.Page, r *room.Room, out io.Writer) error {
-	switch file, isFile := out.(*os.File); {
+	switch file := fileOf(out); {
 	case f.json:
 		return writeFoundJSON(page, r, out)
 	case f.links:
@@ -166,7 +165,7 @@ func (f *lsFlags) write(page catalogue.Page, r *room.Room, out io.Writer) error 
 			}
 		}
 		return nil
-	case isFile && isTerminal(file) && !f.holders:
+	case file != nil && isTerminal(file) && !f.holders:
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "ID\tSIZE\tFILES\tHOLDERS\tBY\tNAME")
 		for _, found := range page.Found {

@@ -68,8 +68,10 @@ func run(args []string) exitCode {
 		cancel(nil)
 	}()
 
-	std := streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
-	err := execute(ctx, args, std)
+	signal.Ignore(syscall.SIGPIPE) // what was begun is put away first
+	out := &output{file: os.Stdout, gone: func() { cancel(errStopped) }}
+	std := streams{in: os.Stdin, out: out, err: os.Stderr}
+	err := judge(execute(ctx, args, std), out.failed())
 	if err == nil {
 		return exitOK
 	}

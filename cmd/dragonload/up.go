@@ -47,7 +47,7 @@ it ends.`,
 			if err != nil {
 				return err
 			}
-			lending, err := lend.options(cfg, state, std.out)
+			lending, err := lend.options(cfg, state, std.unheard())
 			if err != nil {
 				return err
 			}
