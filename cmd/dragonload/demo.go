@@ -104,6 +104,9 @@ func runDemo(ctx context.Context, d demoFlags, std streams) (err error) {
 		return err
 	}
 	nodes, err := demoRoom(ctx, dir, d.members, log)
+	if err != nil && ctx.Err() != nil {
+		return errDemoStopped
+	}
 	if err != nil {
 		return err
 	}
@@ -118,20 +121,39 @@ func runDemo(ctx context.Context, d demoFlags, std streams) (err error) {
 		people.start(newBlock(os.Stderr, os.Stdout))
 	}
 
+	told := untilStopped{ctx, people}
 	results := &demoResults{saved: make([]*node.Saved, d.members), at: make([]time.Duration, d.members), start: time.Now()}
 	errs := make([]error, d.members)
 	var all sync.WaitGroup
 	for m, n := range nodes {
-		all.Go(func() { errs[m] = downloadOne(ctx, n, m, specs[m], several{results, people}) })
+		all.Go(func() { errs[m] = downloadOne(ctx, n, m, specs[m], several{results, told}) })
 	}
 	all.Wait()
 	people.close()
+	if errors.Is(context.Cause(ctx), errStopped) {
+		return errDemoStopped
+	}
 	for _, err := range errs {
 		if err != nil {
 			return err
 		}
 	}
 	return results.report(origin, bound, specs, std.out)
+}
+
+var errDemoStopped = failf(exitStopped, "stopped; nothing is kept")
+
+// untilStopped tells nothing of failures once the user has stopped the demo: what a node
+// then says is kept goes with the demo's folder.
+type untilStopped struct {
+	ctx context.Context
+	to  reporter
+}
+
+func (u untilStopped) event(index int, ev node.Event) {
+	if ev.Failed == nil || u.ctx.Err() == nil {
+		u.to.event(index, ev)
+	}
 }
 
 // demoResults notes when each member's file was whole.

@@ -45,11 +45,14 @@ func newRoot(std streams) *cobra.Command {
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          onlySubcommands,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return emptyFlag(cmd)
+		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetVersionTemplate("dragonload {{.Version}}\n")
 	root.SetIn(std.in)
-	root.SetOut(std.out)
+	root.SetOut(unheard{std.out})
 	root.SetErr(std.err)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
@@ -100,6 +103,25 @@ func newHelp() *cobra.Command {
 			return at.Help()
 		},
 	}
+}
+
+// stringTypes are the types of flags that take any text.
+var stringTypes = map[string]bool{"string": true, "stringArray": true, "stringSlice": true}
+
+// emptyFlag finds a flag that was given without a value on the command line: most often a
+// variable of a script that is not set.
+func emptyFlag(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		empty := f.Value.String() == ""
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = slices.Contains(list.GetSlice(), "")
+		}
+		if stringTypes[f.Value.Type()] && empty && err == nil {
+			err = usagef("%s is empty; give it a value, or leave it out", flagName(f))
+		}
+	})
+	return err
 }
 
 // exactArgs demands that a command gets just the named arguments.

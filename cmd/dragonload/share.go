@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,8 @@ itself serves, everything that is shared from this machine, until Ctrl-C.`,
 				return f.runList(cmd.Context(), cfg, std)
 			case len(args) == 0:
 				return usagef("share needs a PATH; see dragonload share --help")
+			case slices.Contains(args, ""):
+				return usagef("a PATH is empty; write . for the present folder")
 			case f.name != "" && len(args) > 1:
 				return usagef("--name is for one PATH")
 			}
@@ -196,7 +199,7 @@ func (f *shareFlags) shareAll(ctx context.Context, s *session, folder *room.Fold
 		if err == nil {
 			err = tell.err
 		}
-		if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopped) {
+		if (err != nil || k+1 < len(paths)) && errors.Is(context.Cause(ctx), errStopped) {
 			return failf(exitStopped, "stopped; what was shared before is still shared")
 		}
 		if err != nil {
@@ -427,6 +430,9 @@ they are; members that have them already keep them.`,
 
 // shareWord is what a share's user calls it, as the node takes it: digits, or a path.
 func shareWord(arg string) (string, error) {
+	if arg == "" {
+		return "", usagef("a PATH is empty; write . for the present folder")
+	}
 	if isShareID(arg) {
 		return arg, nil
 	}

@@ -42,7 +42,11 @@ The same flags give the same run.`,
 			if drawn {
 				world = sim.Draw(seed)
 			}
-			return simulate(cmd.Context(), world, std)
+			again := fmt.Sprintf("--members %d --size %d --seed %d", members, int64(size), seed)
+			if drawn {
+				again = fmt.Sprintf("--drawn --seed %d", seed)
+			}
+			return simulate(cmd.Context(), world, again, std)
 		},
 	}
 	f := cmd.Flags()
@@ -54,7 +58,8 @@ The same flags give the same run.`,
 	return cmd
 }
 
-func simulate(ctx context.Context, world sim.World, std streams) error {
+// simulate plays a world; again are the flags that do so another time.
+func simulate(ctx context.Context, world sim.World, again string, std streams) error {
 	// A run cannot be stopped; when the user stops it, the process ends without it.
 	done := make(chan sim.Result, 1)
 	go func() { done <- sim.Run(world) }()
@@ -62,7 +67,7 @@ func simulate(ctx context.Context, world sim.World, std streams) error {
 	select {
 	case r = <-done:
 	case <-ctx.Done():
-		return failf(exitStopped, "stopped; seed %d begins the same run again", world.Seed)
+		return failf(exitStopped, "stopped; dragonload simulate %s begins the same run again", again)
 	}
 	fmt.Fprint(std.out, r)
 	if r.Err != nil {
