@@ -24,6 +24,10 @@ const (
 	// is near, and there may be others.
 	seekWithin = time.Second
 
+	// twinAfter is how many sessions must be replaced by others of this node's key before the
+	// user is told: one may be its own, of which the tracker saw the end late.
+	twinAfter = 2
+
 	// awayAfter is how long no tracker may answer at the start before the user is told.
 	awayAfter = 5 * time.Second
 )
@@ -79,6 +83,7 @@ func (s *session) keep(d *download) {
 	warned := false
 	backOff := minBackOff
 	again := false
+	replaced := 0
 	for ctx.Err() == nil {
 		late := time.AfterFunc(seekAfter, d.room.seek)
 		live, tracker, err := d.room.openSession(ctx, d.pool, again)
@@ -107,6 +112,11 @@ func (s *session) keep(d *download) {
 		}
 		if isSkew(err) {
 			d.inbox.do(func() { d.tellSkew("the room's tracker") })
+		}
+		if errors.Is(err, rpc.ErrReplaced) {
+			if replaced++; replaced == twinAfter {
+				d.inbox.do(d.tellTwin)
+			}
 		}
 		d.log.Info("no session with the room's tracker", "room", d.room.name, "err", err)
 		if !warned && time.Since(began) >= awayAfter {
@@ -252,6 +262,13 @@ func (d *download) tellSkew(who string) {
 	}
 	d.skewed = append(d.skewed, who)
 	d.warn("version-skew", who+" speaks another version of dragonload's protocol and is not used; update the older of the two (dragonload version tells this one's); the download goes on without it")
+}
+
+// tellTwin tells the user that another machine has this one's key. It belongs to the loop.
+func (d *download) tellTwin() {
+	d.warn("key-in-use", "another machine uses this one's key in the room, as it is when one was copied from the other; "+
+		"the tracker and the members talk with one of the two at a time, so both are slow; "+
+		"on one of them stop dragonload, move its state folder away and join the room with a new invite")
 }
 
 // accessProblem returns the problem that ends a download if err says that this node
