@@ -94,6 +94,7 @@ type download struct {
 	attached chan struct{} // closed when neighbours can open the pool
 	over     chan struct{} // closed when everything has ended
 	isSaved  atomic.Bool
+	isLess   atomic.Bool              // of the saved folder some files are not as they were
 	listed   atomic.Pointer[listing]  // of a finished download of a URL, as what it is offered
 	filling  atomic.Pointer[string]   // where its unfinished work lies, without links; nil: not known yet
 	wasShort atomic.Bool              // a connection had to wait for a place

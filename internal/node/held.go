@@ -371,7 +371,7 @@ func (d *download) openHeld(h *held) error {
 	if d.want != nil {
 		o.Layout, o.Digests = d.want.layout, d.want.digests
 	}
-	o.Changed = func(int, piece.Extent, error) { d.stop() } // its user's now
+	o.Changed = func(_ int, lost piece.Extent, _ error) { d.lose(lost) }
 	var err error
 	d.serving.files, err = store.OpenShared(o)
 	if errors.Is(err, store.ErrFolderGone) {

@@ -118,6 +118,45 @@ func TestHeld_aManifestIsServedAfterARestart(t *testing.T) {
 	}
 }
 
+// A finished folder of which one file has changed, before the restart or after it, serves
+// the others.
+func TestHeld_aFolderIsServedButForFilesThatHaveChanged(t *testing.T) {
+	t.Parallel()
+	p, b := someParcel(t), newLab(t)
+	b.run()
+	k := b.keeper("keeper")
+	folder := download(t, t.Context(), k.Node, p.spec(t, "lab")).result(t).Path
+	write := func(path string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, path), []byte("its user's"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	big, small := int64(3<<20+5), int64(100)
+	for _, c := range []struct {
+		name   string
+		change func()
+		peers  int64 // at most
+	}{
+		{"before", func() { write("sub/more/two pieces"); k.restart() }, big + small},
+		{"after", func() { write("sub/small") }, big},
+	} {
+		c.change()
+		saved := download(t, t.Context(), start(t, b.join(c.name).options()), p.spec(t, "lab")).result(t)
+		p.check(t, saved, "")
+		if saved.PeerBytes > c.peers {
+			t.Errorf("%s the restart: %d bytes came from members", c.name, saved.PeerBytes)
+		}
+	}
+	spec := p.spec(t, "lab")
+	spec.Mirrors, spec.Select = nil, []string{"big.bin"}
+	saved := download(t, t.Context(), start(t, b.join("last").options()), spec).result(t)
+	p.check(t, saved, "big.bin")
+	if saved.PeerBytes != big {
+		t.Errorf("%d bytes came from members, who alone have them", saved.PeerBytes)
+	}
+}
+
 // Records that make no sense are removed, and hold nobody up.
 func TestHeld_damagedRecordsAreForgotten(t *testing.T) {
 	t.Parallel()

@@ -104,7 +104,7 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 		}
 		if t := d.want.torrent.Load(); t != nil {
 			e := entryOf(t)
-			e.Partial = d.want.pieces != nil || !d.isSaved.Load()
+			e.Partial = d.want.pieces != nil || !d.isSaved.Load() || d.isLess.Load()
 			hold(d.room.name, e)
 		}
 	}

@@ -161,7 +161,12 @@ func (c *content) ReadPiece(i piece.Index, buf []byte) ([]byte, error) {
 // to its user, who may have written to it: it is served no more.
 func (d *download) damaged(i piece.Index, why error) {
 	if d.isSaved.Load() {
-		d.log.Info("the finished file has changed on disk and is served no more", "of", d.shown())
+		d.log.Info("a finished file has changed on disk and is served no more", "of", d.shown(), "err", why)
+		if g := d.generation(); g != nil && d.isFolder() {
+			_, lost := g.layout.File(g.layout.FileOf(i))
+			d.lose(lost)
+			return
+		}
 		d.stop()
 		return
 	}
@@ -173,5 +178,18 @@ func (d *download) damaged(i piece.Index, why error) {
 			// The store was faster than the worker that is about to tell that it has it.
 			d.early[i] = true
 		}
+	})
+}
+
+// lose takes back a file of a finished folder, which is its user's now. The others are
+// served for as long as there is one.
+func (d *download) lose(file piece.Extent) {
+	d.isLess.Store(true)
+	d.inbox.do(func() {
+		d.step(swarm.PiecesLost{Extents: []piece.Extent{file}})
+		if d.machine.Have().Count() == 0 {
+			d.stop()
+		}
+		d.node.publishSoon()
 	})
 }
