@@ -164,7 +164,7 @@ def main():
         for k in range(o.rounds):
             os.sync()  # what the round before has written is not for this one to wait for
             for name, way in ways if k % 2 == 0 else reversed(ways):
-                warm((o.mib << 20) * int(os.environ.get("WARM", "95")) // 100)
+                warm(o.mib << 20)
                 took[name].append(way())
             print(f"round {k + 1}: " + ", ".join(f"{n} {t[-1][0]:.2f} s, CPU {t[-1][1]:.2f} s" for n, t in took.items()), flush=True)
     middle = {n: statistics.median(seconds for seconds, _ in t) for n, t in took.items()}
