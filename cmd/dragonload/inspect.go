@@ -14,9 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"dragonload/internal/node"
-	"dragonload/internal/piece"
 	"dragonload/internal/room"
 	"dragonload/internal/rpc"
+	nodev1 "dragonload/internal/rpc/gen/dragonload/node/v1"
 	"dragonload/internal/store"
 )
 
@@ -65,9 +65,22 @@ are, how often and how long it may be used; never its secret.`,
 			if err != nil {
 				return failf(exitOther, "%w", err)
 			}
+			if text, ok := inviteIn(path, std); ok {
+				return inspectInvite(text, std.out)
+			}
 			return inspectFile(cmd.Context(), state, path, std.out)
 		},
 	}
+}
+
+// inviteIn returns the invite that a small file holds, if that is all that it holds.
+func inviteIn(path string, std streams) (text string, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > 64<<10 {
+		return "", false
+	}
+	text, err = inviteText("@"+path, std)
+	return text, err == nil && isInvite(text)
 }
 
 func inspectInvite(text string, out io.Writer) error {
@@ -100,51 +113,64 @@ func inspectFile(ctx context.Context, stateDir, path string, out io.Writer) erro
 		if found, err := inspectRunning(ctx, client, target, out); found || err != nil {
 			return err
 		}
-		if k, found, err := askFinished(ctx, client, path); err != nil {
+		x, err := client.Unfinished(ctx, path)
+		if err != nil {
+			return failf(exitOther, "%w", err)
+		}
+		if x != nil {
+			tellUnfinished(x, out)
+			return nil
+		}
+	} else if !errors.Is(err, rpc.ErrNoNode) {
+		return failf(exitOther, "%w", err)
+	} else {
+		var x *nodev1.Unfinished
+		err := withJournal(stateDir, path, func(journal *store.Journal) (err error) {
+			x, err = node.Unfinished(journal, path)
 			return err
-		} else if found {
-			inspectFinished(k, out)
+		})
+		if err != nil {
+			return err
+		}
+		if x != nil {
+			tellUnfinished(x, out)
 			return nil
 		}
 	}
-	record, found, err := journalRecord(stateDir, path, target)
-	if err != nil {
+	if k, found, err := finishedRecord(ctx, stateDir, path); err != nil {
 		return err
+	} else if found {
+		inspectFinished(k, out)
+		return nil
 	}
-	if !found {
-		if k, found, err := finishedInJournal(stateDir, path); err != nil {
-			return err
-		} else if found {
-			inspectFinished(k, out)
-			return nil
-		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return failf(exitNotFound, "%s is no download that the journal in %s knows; a file under its final name is whole", path, stateDir)
-		}
-		return failf(exitNotFound, "there is no partial download %s; name the .part file or the final name", path)
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		return failf(exitNotFound, "%s is no download that the journal in %s knows; a file under its final name is whole", path, stateDir)
 	}
-	l := record.Layout
-	held := heldBytes(l, &record.Have)
-	fmt.Fprintf(out, "partial download of %s\n", safeText(record.Target))
-	fmt.Fprintf(out, "file      %s\n", safeText(record.Part))
-	if record.Pin.Size >= 0 {
-		fmt.Fprintf(out, "size      %d bytes (%s)\n", record.Pin.Size, formatBytes(record.Pin.Size))
+	return failf(exitNotFound, "there is no partial download %s; name the .part file or the final name", path)
+}
+
+// tellUnfinished writes what is recorded of an unfinished download.
+func tellUnfinished(x *nodev1.Unfinished, out io.Writer) {
+	fmt.Fprintf(out, "partial download of %s\n", safeText(x.GetTarget()))
+	fmt.Fprintf(out, "file      %s\n", safeText(x.GetPart()))
+	if x.GetBegun() {
+		fmt.Fprintf(out, "held      nothing yet: it was just begun, and ended before the first piece was safe on the disk\n")
+		fmt.Fprintf(out, "next      the same command begins it again\n")
+		return
+	}
+	if x.GetSize() >= 0 {
+		fmt.Fprintf(out, "size      %d bytes (%s)\n", x.GetSize(), formatBytes(x.GetSize()))
 	} else {
 		fmt.Fprintf(out, "size      not known, for the origin did not tell\n")
 	}
-	fmt.Fprintf(out, "held      %d of %d pieces of %s, %d bytes\n", record.Have.Count(), l.Count(), formatBytes(l.PieceLength), held)
-	fmt.Fprintf(out, "origin    %d pieces of these were read from the origin by this machine\n", record.Origin.Count())
-	validator := record.Pin.Kind.String()
-	if record.Pin.Kind != piece.NoValidator {
-		validator += " " + safeText(record.Pin.Validator)
-	}
-	fmt.Fprintf(out, "version   %s\n", validator)
+	fmt.Fprintf(out, "held      %d of %d pieces of %s, %d bytes\n", x.GetHeldPieces(), x.GetPieces(), formatBytes(x.GetPieceLength()), x.GetHeldBytes())
+	fmt.Fprintf(out, "origin    %d pieces of these were read from the origin by this machine\n", x.GetOriginPieces())
+	fmt.Fprintf(out, "version   %s\n", safeText(x.GetVersion()))
 	checked := "each held piece matched its digest when it was written"
-	if !record.Clean {
+	if !x.GetClean() {
 		checked = "the last run did not end in order; the next one hashes what is held again"
 	}
 	fmt.Fprintf(out, "checked   %s\n", checked)
-	return nil
 }
 
 // inspectRunning tells of a download that the node of another process works on.
@@ -170,19 +196,6 @@ func inspectRunning(ctx context.Context, client *rpc.LocalClient, target string,
 	return false, nil
 }
 
-// journalRecord looks a path up, as that of the target and as that of the partial
-// file.
-func journalRecord(stateDir, path, target string) (record store.Record, found bool, err error) {
-	err = withJournal(stateDir, target, func(journal *store.Journal) (err error) {
-		record, found, err = journal.Record(target)
-		if err == nil && !found {
-			record, found, err = journal.Record(path)
-		}
-		return err
-	})
-	return record, found, err
-}
-
 // withJournal opens the journal of a state folder for read. If there is none, nothing
 // is done.
 func withJournal(stateDir, target string, read func(*store.Journal) error) error {
@@ -201,15 +214,4 @@ func withJournal(stateDir, target string, read func(*store.Journal) error) error
 		return failf(exitFileIO, "%w", err)
 	}
 	return nil
-}
-
-// heldBytes is how many bytes the pieces in have are.
-func heldBytes(l piece.Layout, have *piece.Bitfield) int64 {
-	var n int64
-	for i := range have.Len() {
-		if have.Has(piece.Index(i)) {
-			n += l.Length(piece.Index(i))
-		}
-	}
-	return n
 }

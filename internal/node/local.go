@@ -83,6 +83,10 @@ func (l localNode) Finished(_ context.Context, path string) (*nodev1.Finished, e
 	return EncodeKept(k), nil
 }
 
+func (l localNode) Unfinished(_ context.Context, path string) (*nodev1.Unfinished, error) {
+	return Unfinished(l.n.journal, path)
+}
+
 func (l localNode) ReloadRooms(context.Context) error { return l.n.ReloadRooms() }
 
 func (l localNode) LeaveRoom(ctx context.Context, name string) error { return l.n.LeaveRoom(ctx, name) }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -305,6 +307,34 @@ func EncodeKept(k store.Kept) *nodev1.Finished {
 		x.Sums = append(x.Sums, &nodev1.Checksum{Algorithm: s.Algorithm, Hex: hex.EncodeToString(s.Sum)})
 	}
 	return x
+}
+
+// Unfinished returns what a journal knows of the download to path, or whose partial file
+// path is, as it crosses the local API; nil if nothing.
+func Unfinished(journal *store.Journal, path string) (*nodev1.Unfinished, error) {
+	for _, target := range []string{strings.TrimSuffix(path, ".part"), path} {
+		r, found, err := journal.Record(target)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			version := r.Pin.Kind.String()
+			if r.Pin.Kind != piece.NoValidator {
+				version += " " + r.Pin.Validator
+			}
+			return &nodev1.Unfinished{
+				Target: r.Target, Part: r.Part, Size: r.Pin.Size, Version: strings.ToValidUTF8(version, "\uFFFD"),
+				PieceLength: r.Layout.PieceLength, Pieces: int64(r.Layout.Count()),
+				HeldPieces: int64(r.Have.Count()), HeldBytes: heldBytes(r.Layout, &r.Have), OriginPieces: int64(r.Origin.Count()), Clean: r.Clean,
+			}, nil
+		}
+		if part, ok := journal.Begun(target); ok {
+			if _, err := os.Lstat(part); err == nil {
+				return &nodev1.Unfinished{Target: target, Part: part, Begun: true}, nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // DecodeKept reads what EncodeKept wrote of the file at path.

@@ -140,6 +140,18 @@ func (c *LocalClient) Finished(ctx context.Context, path string) (*nodev1.Finish
 	return answer.Msg.GetFinished(), nil
 }
 
+// Unfinished tells what the node has recorded of the unfinished download to path, or whose
+// partial file path is; nil if nothing.
+func (c *LocalClient) Unfinished(ctx context.Context, path string) (*nodev1.Unfinished, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := c.node.Unfinished(ctx, connect.NewRequest(&nodev1.UnfinishedRequest{Path: path}))
+	if err != nil {
+		return nil, fmt.Errorf("ask the running node: %w", FromWire(err))
+	}
+	return answer.Msg.GetUnfinished(), nil
+}
+
 // ReloadRooms makes the node look at its state folder again.
 func (c *LocalClient) ReloadRooms(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

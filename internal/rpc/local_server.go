@@ -47,6 +47,9 @@ type LocalNode interface {
 	// Finished tells what is remembered of the download that was saved at a path; nil if
 	// there is nothing.
 	Finished(ctx context.Context, path string) (*nodev1.Finished, error)
+	// Unfinished tells what is recorded of the unfinished download to a path, or whose
+	// partial file has it; nil if there is nothing.
+	Unfinished(ctx context.Context, path string) (*nodev1.Unfinished, error)
 	// LeaveRoom forgets a room.
 	LeaveRoom(ctx context.Context, name string) error
 	// RemoveMember shuts out whom a word means in a room made here, if that is exactly
@@ -282,6 +285,14 @@ func (h localHandler) Finished(ctx context.Context, req *connect.Request[nodev1.
 		return nil, h.answer("finished", err)
 	}
 	return connect.NewResponse(&nodev1.FinishedResponse{Finished: finished}), nil
+}
+
+func (h localHandler) Unfinished(ctx context.Context, req *connect.Request[nodev1.UnfinishedRequest]) (*connect.Response[nodev1.UnfinishedResponse], error) {
+	unfinished, err := h.s.node.Unfinished(ctx, req.Msg.GetPath())
+	if err != nil {
+		return nil, h.answer("unfinished", err)
+	}
+	return connect.NewResponse(&nodev1.UnfinishedResponse{Unfinished: unfinished}), nil
 }
 
 func (h localHandler) RemoveMember(ctx context.Context, req *connect.Request[nodev1.RemoveMemberRequest]) (*connect.Response[nodev1.RemoveMemberResponse], error) {

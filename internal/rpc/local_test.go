@@ -77,6 +77,8 @@ func TestLocal_leaveRoomCarriesWhyNot(t *testing.T) {
 	}
 }
 
+func (n *fakeNode) Unfinished(context.Context, string) (*nodev1.Unfinished, error) { return nil, nil }
+
 func (n *fakeNode) Finished(context.Context, string) (*nodev1.Finished, error) { return nil, nil }
 
 func (n *fakeNode) Share(_ context.Context, req *nodev1.ShareRequest, send func(*nodev1.ShareEvent)) error {

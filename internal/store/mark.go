@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
 // Until a download is in the journal, which is after its first batch, a mark in the
@@ -34,18 +35,27 @@ func (j *Journal) mark(o *Options) error {
 
 func (j *Journal) unmark(target string) { _ = j.disk.Remove(j.markPath(target)) }
 
-// begun reports whether the partial file of target was made for a download, of whatever
+// Begun returns the partial file that was made for a download to target, of whatever
 // source, of which nothing is recorded yet.
-func (j *Journal) begun(target, part string) bool {
+func (j *Journal) Begun(target string) (part string, ok bool) {
 	h, err := j.disk.Open(j.markPath(target), false)
 	if err != nil {
-		return false
+		return "", false
 	}
 	defer h.Close()
-	want := []byte(target + "\n" + part + "\n")
-	got := make([]byte, len(want))
-	n, _ := h.ReadAt(got, 0)
-	return string(got[:n]) == string(want)
+	text := make([]byte, 3*maxPath)
+	n, _ := h.ReadAt(text, 0)
+	rest, ok := strings.CutPrefix(string(text[:n]), target+"\n")
+	end := strings.LastIndexByte(strings.TrimSuffix(rest, "\n"), '\n') // a path may hold one, a source does not
+	if !ok || end < 0 {
+		return "", false
+	}
+	return rest[:end], true
+}
+
+func (j *Journal) begun(o *Options) bool {
+	part, ok := j.Begun(o.Target)
+	return ok && part == o.Part
 }
 
 // marked reports whether the partial file of o is known to have been made for it.

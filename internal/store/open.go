@@ -187,7 +187,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		// Nothing was recorded yet.
 		data.Close()
 		return none, nil
-	case !k.readable && f.journal.begun(f.o.Target, f.o.Part),
+	case !k.readable && f.journal.begun(&f.o),
 		k.readable && !k.rec.tree && k.rec.part == f.o.Part && k.rec.source != f.o.Source && !(f.o.Moved && movable(k.rec.pin)):
 		data.Close()
 		return nil, otherSource(f.o.Part)

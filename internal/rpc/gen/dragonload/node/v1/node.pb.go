@@ -1757,6 +1757,219 @@ func (x *Finished) GetFrom() []string {
 	return nil
 }
 
+type UnfinishedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // absolute, of the target or of the partial file
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfinishedRequest) Reset() {
+	*x = UnfinishedRequest{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfinishedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfinishedRequest) ProtoMessage() {}
+
+func (x *UnfinishedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfinishedRequest.ProtoReflect.Descriptor instead.
+func (*UnfinishedRequest) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UnfinishedRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type UnfinishedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unfinished    *Unfinished            `protobuf:"bytes,1,opt,name=unfinished,proto3" json:"unfinished,omitempty"` // not set if nothing is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfinishedResponse) Reset() {
+	*x = UnfinishedResponse{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfinishedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfinishedResponse) ProtoMessage() {}
+
+func (x *UnfinishedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfinishedResponse.ProtoReflect.Descriptor instead.
+func (*UnfinishedResponse) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UnfinishedResponse) GetUnfinished() *Unfinished {
+	if x != nil {
+		return x.Unfinished
+	}
+	return nil
+}
+
+// Unfinished is what is recorded of a download that is not finished.
+type Unfinished struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Part          string                 `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	Begun         bool                   `protobuf:"varint,3,opt,name=begun,proto3" json:"begun,omitempty"` // nothing is recorded yet; only the two paths are known
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`   // -1: not known
+	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	PieceLength   int64                  `protobuf:"varint,6,opt,name=piece_length,json=pieceLength,proto3" json:"piece_length,omitempty"`
+	Pieces        int64                  `protobuf:"varint,7,opt,name=pieces,proto3" json:"pieces,omitempty"`
+	HeldPieces    int64                  `protobuf:"varint,8,opt,name=held_pieces,json=heldPieces,proto3" json:"held_pieces,omitempty"`
+	HeldBytes     int64                  `protobuf:"varint,9,opt,name=held_bytes,json=heldBytes,proto3" json:"held_bytes,omitempty"`
+	OriginPieces  int64                  `protobuf:"varint,10,opt,name=origin_pieces,json=originPieces,proto3" json:"origin_pieces,omitempty"` // of these, read from the origin by this node
+	Clean         bool                   `protobuf:"varint,11,opt,name=clean,proto3" json:"clean,omitempty"`                                   // the last run ended in order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unfinished) Reset() {
+	*x = Unfinished{}
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unfinished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unfinished) ProtoMessage() {}
+
+func (x *Unfinished) ProtoReflect() protoreflect.Message {
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unfinished.ProtoReflect.Descriptor instead.
+func (*Unfinished) Descriptor() ([]byte, []int) {
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Unfinished) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Unfinished) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *Unfinished) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
+}
+
+func (x *Unfinished) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Unfinished) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Unfinished) GetPieceLength() int64 {
+	if x != nil {
+		return x.PieceLength
+	}
+	return 0
+}
+
+func (x *Unfinished) GetPieces() int64 {
+	if x != nil {
+		return x.Pieces
+	}
+	return 0
+}
+
+func (x *Unfinished) GetHeldPieces() int64 {
+	if x != nil {
+		return x.HeldPieces
+	}
+	return 0
+}
+
+func (x *Unfinished) GetHeldBytes() int64 {
+	if x != nil {
+		return x.HeldBytes
+	}
+	return 0
+}
+
+func (x *Unfinished) GetOriginPieces() int64 {
+	if x != nil {
+		return x.OriginPieces
+	}
+	return 0
+}
+
+func (x *Unfinished) GetClean() bool {
+	if x != nil {
+		return x.Clean
+	}
+	return false
+}
+
 type LeaveRoomRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"` // name
@@ -1766,7 +1979,7 @@ type LeaveRoomRequest struct {
 
 func (x *LeaveRoomRequest) Reset() {
 	*x = LeaveRoomRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1991,7 @@ func (x *LeaveRoomRequest) String() string {
 func (*LeaveRoomRequest) ProtoMessage() {}
 
 func (x *LeaveRoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[21]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +2004,7 @@ func (x *LeaveRoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRoomRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRoomRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LeaveRoomRequest) GetRoom() string {
@@ -1809,7 +2022,7 @@ type LeaveRoomResponse struct {
 
 func (x *LeaveRoomResponse) Reset() {
 	*x = LeaveRoomResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2034,7 @@ func (x *LeaveRoomResponse) String() string {
 func (*LeaveRoomResponse) ProtoMessage() {}
 
 func (x *LeaveRoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[22]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2047,7 @@ func (x *LeaveRoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRoomResponse.ProtoReflect.Descriptor instead.
 func (*LeaveRoomResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 type RemoveMemberRequest struct {
@@ -1849,7 +2062,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2074,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[23]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2087,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveMemberRequest) GetRoom() string {
@@ -1903,7 +2116,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2128,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[24]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2141,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveMemberResponse) GetMatches() []*RoomMember {
@@ -1956,7 +2169,7 @@ type RoomMember struct {
 
 func (x *RoomMember) Reset() {
 	*x = RoomMember{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2181,7 @@ func (x *RoomMember) String() string {
 func (*RoomMember) ProtoMessage() {}
 
 func (x *RoomMember) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[25]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2194,7 @@ func (x *RoomMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomMember.ProtoReflect.Descriptor instead.
 func (*RoomMember) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RoomMember) GetId() []byte {
@@ -2017,7 +2230,7 @@ type ShareRequest struct {
 
 func (x *ShareRequest) Reset() {
 	*x = ShareRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2242,7 @@ func (x *ShareRequest) String() string {
 func (*ShareRequest) ProtoMessage() {}
 
 func (x *ShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[26]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2255,7 @@ func (x *ShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareRequest.ProtoReflect.Descriptor instead.
 func (*ShareRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ShareRequest) GetPath() string {
@@ -2088,7 +2301,7 @@ type ShareEvent struct {
 
 func (x *ShareEvent) Reset() {
 	*x = ShareEvent{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2313,7 @@ func (x *ShareEvent) String() string {
 func (*ShareEvent) ProtoMessage() {}
 
 func (x *ShareEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[27]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2326,7 @@ func (x *ShareEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareEvent.ProtoReflect.Descriptor instead.
 func (*ShareEvent) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ShareEvent) GetEvent() isShareEvent_Event {
@@ -2198,7 +2411,7 @@ type Hashed struct {
 
 func (x *Hashed) Reset() {
 	*x = Hashed{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2423,7 @@ func (x *Hashed) String() string {
 func (*Hashed) ProtoMessage() {}
 
 func (x *Hashed) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[28]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2436,7 @@ func (x *Hashed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hashed.ProtoReflect.Descriptor instead.
 func (*Hashed) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Hashed) GetDone() int64 {
@@ -2251,7 +2464,7 @@ type Skipped struct {
 
 func (x *Skipped) Reset() {
 	*x = Skipped{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2476,7 @@ func (x *Skipped) String() string {
 func (*Skipped) ProtoMessage() {}
 
 func (x *Skipped) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[29]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2489,7 @@ func (x *Skipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skipped.ProtoReflect.Descriptor instead.
 func (*Skipped) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Skipped) GetPath() string {
@@ -2312,7 +2525,7 @@ type Shared struct {
 
 func (x *Shared) Reset() {
 	*x = Shared{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2537,7 @@ func (x *Shared) String() string {
 func (*Shared) ProtoMessage() {}
 
 func (x *Shared) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[30]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2550,7 @@ func (x *Shared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shared.ProtoReflect.Descriptor instead.
 func (*Shared) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Shared) GetPath() string {
@@ -2420,7 +2633,7 @@ type UnshareRequest struct {
 
 func (x *UnshareRequest) Reset() {
 	*x = UnshareRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2645,7 @@ func (x *UnshareRequest) String() string {
 func (*UnshareRequest) ProtoMessage() {}
 
 func (x *UnshareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[31]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2658,7 @@ func (x *UnshareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnshareRequest.ProtoReflect.Descriptor instead.
 func (*UnshareRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UnshareRequest) GetWhat() string {
@@ -2471,7 +2684,7 @@ type UnshareResponse struct {
 
 func (x *UnshareResponse) Reset() {
 	*x = UnshareResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2483,7 +2696,7 @@ func (x *UnshareResponse) String() string {
 func (*UnshareResponse) ProtoMessage() {}
 
 func (x *UnshareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[32]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2496,7 +2709,7 @@ func (x *UnshareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnshareResponse.ProtoReflect.Descriptor instead.
 func (*UnshareResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UnshareResponse) GetMatches() []*Shared {
@@ -2514,7 +2727,7 @@ type SharesRequest struct {
 
 func (x *SharesRequest) Reset() {
 	*x = SharesRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2739,7 @@ func (x *SharesRequest) String() string {
 func (*SharesRequest) ProtoMessage() {}
 
 func (x *SharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[33]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2752,7 @@ func (x *SharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharesRequest.ProtoReflect.Descriptor instead.
 func (*SharesRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 type SharesResponse struct {
@@ -2551,7 +2764,7 @@ type SharesResponse struct {
 
 func (x *SharesResponse) Reset() {
 	*x = SharesResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2776,7 @@ func (x *SharesResponse) String() string {
 func (*SharesResponse) ProtoMessage() {}
 
 func (x *SharesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[34]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2789,7 @@ func (x *SharesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharesResponse.ProtoReflect.Descriptor instead.
 func (*SharesResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SharesResponse) GetShares() []*Shared {
@@ -2595,7 +2808,7 @@ type ManifestRequest struct {
 
 func (x *ManifestRequest) Reset() {
 	*x = ManifestRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2820,7 @@ func (x *ManifestRequest) String() string {
 func (*ManifestRequest) ProtoMessage() {}
 
 func (x *ManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[35]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2833,7 @@ func (x *ManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestRequest.ProtoReflect.Descriptor instead.
 func (*ManifestRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ManifestRequest) GetWhat() string {
@@ -2640,7 +2853,7 @@ type ManifestResponse struct {
 
 func (x *ManifestResponse) Reset() {
 	*x = ManifestResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2865,7 @@ func (x *ManifestResponse) String() string {
 func (*ManifestResponse) ProtoMessage() {}
 
 func (x *ManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[36]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2878,7 @@ func (x *ManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestResponse.ProtoReflect.Descriptor instead.
 func (*ManifestResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ManifestResponse) GetMatches() []*Shared {
@@ -2696,7 +2909,7 @@ type SearchRequest struct {
 
 func (x *SearchRequest) Reset() {
 	*x = SearchRequest{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2921,7 @@ func (x *SearchRequest) String() string {
 func (*SearchRequest) ProtoMessage() {}
 
 func (x *SearchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[37]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2934,7 @@ func (x *SearchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
 func (*SearchRequest) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SearchRequest) GetRoom() string {
@@ -2762,7 +2975,7 @@ type SearchResponse struct {
 
 func (x *SearchResponse) Reset() {
 	*x = SearchResponse{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2987,7 @@ func (x *SearchResponse) String() string {
 func (*SearchResponse) ProtoMessage() {}
 
 func (x *SearchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[38]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3000,7 @@ func (x *SearchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
 func (*SearchResponse) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SearchResponse) GetFound() []*Found {
@@ -2822,7 +3035,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[39]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +3047,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[39]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3060,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Found) GetManifest() []byte {
@@ -2926,7 +3139,7 @@ type Holder struct {
 
 func (x *Holder) Reset() {
 	*x = Holder{}
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[40]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3151,7 @@ func (x *Holder) String() string {
 func (*Holder) ProtoMessage() {}
 
 func (x *Holder) ProtoReflect() protoreflect.Message {
-	mi := &file_dragonload_node_v1_node_proto_msgTypes[40]
+	mi := &file_dragonload_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3164,7 @@ func (x *Holder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Holder.ProtoReflect.Descriptor instead.
 func (*Holder) Descriptor() ([]byte, []int) {
-	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_dragonload_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Holder) GetId() []byte {
@@ -3138,7 +3351,29 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\fpiece_length\x18\x04 \x01(\x03R\vpieceLength\x12\x16\n" +
 	"\x06sha256\x18\x05 \x01(\fR\x06sha256\x120\n" +
 	"\x04sums\x18\x06 \x03(\v2\x1c.dragonload.node.v1.ChecksumR\x04sums\x12\x12\n" +
-	"\x04from\x18\a \x03(\tR\x04from\"&\n" +
+	"\x04from\x18\a \x03(\tR\x04from\"'\n" +
+	"\x11UnfinishedRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"T\n" +
+	"\x12UnfinishedResponse\x12>\n" +
+	"\n" +
+	"unfinished\x18\x01 \x01(\v2\x1e.dragonload.node.v1.UnfinishedR\n" +
+	"unfinished\"\xb2\x02\n" +
+	"\n" +
+	"Unfinished\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n" +
+	"\x05begun\x18\x03 \x01(\bR\x05begun\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12!\n" +
+	"\fpiece_length\x18\x06 \x01(\x03R\vpieceLength\x12\x16\n" +
+	"\x06pieces\x18\a \x01(\x03R\x06pieces\x12\x1f\n" +
+	"\vheld_pieces\x18\b \x01(\x03R\n" +
+	"heldPieces\x12\x1d\n" +
+	"\n" +
+	"held_bytes\x18\t \x01(\x03R\theldBytes\x12#\n" +
+	"\rorigin_pieces\x18\n" +
+	" \x01(\x03R\foriginPieces\x12\x14\n" +
+	"\x05clean\x18\v \x01(\bR\x05clean\"&\n" +
 	"\x10LeaveRoomRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\"\x13\n" +
 	"\x11LeaveRoomResponse\"A\n" +
@@ -3219,13 +3454,15 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
 	"\x04addr\x18\x04 \x01(\tR\x04addr\x12\x18\n" +
-	"\apartial\x18\x05 \x01(\bR\apartial2\xc8\a\n" +
+	"\apartial\x18\x05 \x01(\bR\apartial2\xa5\b\n" +
 	"\vNodeService\x12T\n" +
 	"\bDownload\x12#.dragonload.node.v1.DownloadRequest\x1a!.dragonload.node.v1.DownloadEvent0\x01\x12O\n" +
 	"\x06Status\x12!.dragonload.node.v1.StatusRequest\x1a\".dragonload.node.v1.StatusResponse\x12^\n" +
 	"\vReloadRooms\x12&.dragonload.node.v1.ReloadRoomsRequest\x1a'.dragonload.node.v1.ReloadRoomsResponse\x12X\n" +
 	"\tLeaveRoom\x12$.dragonload.node.v1.LeaveRoomRequest\x1a%.dragonload.node.v1.LeaveRoomResponse\x12U\n" +
-	"\bFinished\x12#.dragonload.node.v1.FinishedRequest\x1a$.dragonload.node.v1.FinishedResponse\x12a\n" +
+	"\bFinished\x12#.dragonload.node.v1.FinishedRequest\x1a$.dragonload.node.v1.FinishedResponse\x12[\n" +
+	"\n" +
+	"Unfinished\x12%.dragonload.node.v1.UnfinishedRequest\x1a&.dragonload.node.v1.UnfinishedResponse\x12a\n" +
 	"\fRemoveMember\x12'.dragonload.node.v1.RemoveMemberRequest\x1a(.dragonload.node.v1.RemoveMemberResponse\x12K\n" +
 	"\x05Share\x12 .dragonload.node.v1.ShareRequest\x1a\x1e.dragonload.node.v1.ShareEvent0\x01\x12R\n" +
 	"\aUnshare\x12\".dragonload.node.v1.UnshareRequest\x1a#.dragonload.node.v1.UnshareResponse\x12Q\n" +
@@ -3245,7 +3482,7 @@ func file_dragonload_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_dragonload_node_v1_node_proto_rawDescData
 }
 
-var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_dragonload_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*DownloadRequest)(nil),       // 0: dragonload.node.v1.DownloadRequest
 	(*Spec)(nil),                  // 1: dragonload.node.v1.Spec
@@ -3268,39 +3505,42 @@ var file_dragonload_node_v1_node_proto_goTypes = []any{
 	(*FinishedRequest)(nil),       // 18: dragonload.node.v1.FinishedRequest
 	(*FinishedResponse)(nil),      // 19: dragonload.node.v1.FinishedResponse
 	(*Finished)(nil),              // 20: dragonload.node.v1.Finished
-	(*LeaveRoomRequest)(nil),      // 21: dragonload.node.v1.LeaveRoomRequest
-	(*LeaveRoomResponse)(nil),     // 22: dragonload.node.v1.LeaveRoomResponse
-	(*RemoveMemberRequest)(nil),   // 23: dragonload.node.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),  // 24: dragonload.node.v1.RemoveMemberResponse
-	(*RoomMember)(nil),            // 25: dragonload.node.v1.RoomMember
-	(*ShareRequest)(nil),          // 26: dragonload.node.v1.ShareRequest
-	(*ShareEvent)(nil),            // 27: dragonload.node.v1.ShareEvent
-	(*Hashed)(nil),                // 28: dragonload.node.v1.Hashed
-	(*Skipped)(nil),               // 29: dragonload.node.v1.Skipped
-	(*Shared)(nil),                // 30: dragonload.node.v1.Shared
-	(*UnshareRequest)(nil),        // 31: dragonload.node.v1.UnshareRequest
-	(*UnshareResponse)(nil),       // 32: dragonload.node.v1.UnshareResponse
-	(*SharesRequest)(nil),         // 33: dragonload.node.v1.SharesRequest
-	(*SharesResponse)(nil),        // 34: dragonload.node.v1.SharesResponse
-	(*ManifestRequest)(nil),       // 35: dragonload.node.v1.ManifestRequest
-	(*ManifestResponse)(nil),      // 36: dragonload.node.v1.ManifestResponse
-	(*SearchRequest)(nil),         // 37: dragonload.node.v1.SearchRequest
-	(*SearchResponse)(nil),        // 38: dragonload.node.v1.SearchResponse
-	(*Found)(nil),                 // 39: dragonload.node.v1.Found
-	(*Holder)(nil),                // 40: dragonload.node.v1.Holder
-	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*UnfinishedRequest)(nil),     // 21: dragonload.node.v1.UnfinishedRequest
+	(*UnfinishedResponse)(nil),    // 22: dragonload.node.v1.UnfinishedResponse
+	(*Unfinished)(nil),            // 23: dragonload.node.v1.Unfinished
+	(*LeaveRoomRequest)(nil),      // 24: dragonload.node.v1.LeaveRoomRequest
+	(*LeaveRoomResponse)(nil),     // 25: dragonload.node.v1.LeaveRoomResponse
+	(*RemoveMemberRequest)(nil),   // 26: dragonload.node.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),  // 27: dragonload.node.v1.RemoveMemberResponse
+	(*RoomMember)(nil),            // 28: dragonload.node.v1.RoomMember
+	(*ShareRequest)(nil),          // 29: dragonload.node.v1.ShareRequest
+	(*ShareEvent)(nil),            // 30: dragonload.node.v1.ShareEvent
+	(*Hashed)(nil),                // 31: dragonload.node.v1.Hashed
+	(*Skipped)(nil),               // 32: dragonload.node.v1.Skipped
+	(*Shared)(nil),                // 33: dragonload.node.v1.Shared
+	(*UnshareRequest)(nil),        // 34: dragonload.node.v1.UnshareRequest
+	(*UnshareResponse)(nil),       // 35: dragonload.node.v1.UnshareResponse
+	(*SharesRequest)(nil),         // 36: dragonload.node.v1.SharesRequest
+	(*SharesResponse)(nil),        // 37: dragonload.node.v1.SharesResponse
+	(*ManifestRequest)(nil),       // 38: dragonload.node.v1.ManifestRequest
+	(*ManifestResponse)(nil),      // 39: dragonload.node.v1.ManifestResponse
+	(*SearchRequest)(nil),         // 40: dragonload.node.v1.SearchRequest
+	(*SearchResponse)(nil),        // 41: dragonload.node.v1.SearchResponse
+	(*Found)(nil),                 // 42: dragonload.node.v1.Found
+	(*Holder)(nil),                // 43: dragonload.node.v1.Holder
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
 }
 var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	1,  // 0: dragonload.node.v1.DownloadRequest.spec:type_name -> dragonload.node.v1.Spec
 	3,  // 1: dragonload.node.v1.Spec.header:type_name -> dragonload.node.v1.Header
 	4,  // 2: dragonload.node.v1.Spec.checksums:type_name -> dragonload.node.v1.Checksum
-	41, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	41, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
-	41, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
-	41, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
+	44, // 3: dragonload.node.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	44, // 4: dragonload.node.v1.Spec.connect_timeout:type_name -> google.protobuf.Duration
+	44, // 5: dragonload.node.v1.Spec.give_up_after:type_name -> google.protobuf.Duration
+	44, // 6: dragonload.node.v1.Spec.linger:type_name -> google.protobuf.Duration
 	2,  // 7: dragonload.node.v1.Spec.mirrors:type_name -> dragonload.node.v1.Mirror
-	42, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
+	45, // 8: dragonload.node.v1.DownloadEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 9: dragonload.node.v1.DownloadEvent.start:type_name -> dragonload.node.v1.Start
 	7,  // 10: dragonload.node.v1.DownloadEvent.progress:type_name -> dragonload.node.v1.Progress
 	8,  // 11: dragonload.node.v1.DownloadEvent.member:type_name -> dragonload.node.v1.MemberChange
@@ -3308,53 +3548,56 @@ var file_dragonload_node_v1_node_proto_depIdxs = []int32{
 	10, // 13: dragonload.node.v1.DownloadEvent.saved:type_name -> dragonload.node.v1.Saved
 	9,  // 14: dragonload.node.v1.DownloadEvent.failed:type_name -> dragonload.node.v1.Problem
 	11, // 15: dragonload.node.v1.DownloadEvent.ended:type_name -> dragonload.node.v1.Ended
-	41, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
-	41, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
+	44, // 16: dragonload.node.v1.Progress.eta:type_name -> google.protobuf.Duration
+	44, // 17: dragonload.node.v1.Saved.took:type_name -> google.protobuf.Duration
 	14, // 18: dragonload.node.v1.StatusResponse.rooms:type_name -> dragonload.node.v1.Room
 	15, // 19: dragonload.node.v1.StatusResponse.downloads:type_name -> dragonload.node.v1.Download
 	7,  // 20: dragonload.node.v1.Download.progress:type_name -> dragonload.node.v1.Progress
 	20, // 21: dragonload.node.v1.FinishedResponse.finished:type_name -> dragonload.node.v1.Finished
-	42, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
-	42, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
+	45, // 22: dragonload.node.v1.Finished.modified:type_name -> google.protobuf.Timestamp
+	45, // 23: dragonload.node.v1.Finished.finished:type_name -> google.protobuf.Timestamp
 	4,  // 24: dragonload.node.v1.Finished.sums:type_name -> dragonload.node.v1.Checksum
-	25, // 25: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
-	28, // 26: dragonload.node.v1.ShareEvent.hashed:type_name -> dragonload.node.v1.Hashed
-	29, // 27: dragonload.node.v1.ShareEvent.skipped:type_name -> dragonload.node.v1.Skipped
-	30, // 28: dragonload.node.v1.ShareEvent.shared:type_name -> dragonload.node.v1.Shared
-	9,  // 29: dragonload.node.v1.ShareEvent.failed:type_name -> dragonload.node.v1.Problem
-	42, // 30: dragonload.node.v1.Shared.added:type_name -> google.protobuf.Timestamp
-	30, // 31: dragonload.node.v1.UnshareResponse.matches:type_name -> dragonload.node.v1.Shared
-	30, // 32: dragonload.node.v1.SharesResponse.shares:type_name -> dragonload.node.v1.Shared
-	30, // 33: dragonload.node.v1.ManifestResponse.matches:type_name -> dragonload.node.v1.Shared
-	39, // 34: dragonload.node.v1.SearchResponse.found:type_name -> dragonload.node.v1.Found
-	40, // 35: dragonload.node.v1.Found.by:type_name -> dragonload.node.v1.Holder
-	0,  // 36: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
-	12, // 37: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
-	16, // 38: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
-	21, // 39: dragonload.node.v1.NodeService.LeaveRoom:input_type -> dragonload.node.v1.LeaveRoomRequest
-	18, // 40: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
-	23, // 41: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
-	26, // 42: dragonload.node.v1.NodeService.Share:input_type -> dragonload.node.v1.ShareRequest
-	31, // 43: dragonload.node.v1.NodeService.Unshare:input_type -> dragonload.node.v1.UnshareRequest
-	33, // 44: dragonload.node.v1.NodeService.Shares:input_type -> dragonload.node.v1.SharesRequest
-	35, // 45: dragonload.node.v1.NodeService.Manifest:input_type -> dragonload.node.v1.ManifestRequest
-	37, // 46: dragonload.node.v1.NodeService.Search:input_type -> dragonload.node.v1.SearchRequest
-	5,  // 47: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
-	13, // 48: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
-	17, // 49: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
-	22, // 50: dragonload.node.v1.NodeService.LeaveRoom:output_type -> dragonload.node.v1.LeaveRoomResponse
-	19, // 51: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
-	24, // 52: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
-	27, // 53: dragonload.node.v1.NodeService.Share:output_type -> dragonload.node.v1.ShareEvent
-	32, // 54: dragonload.node.v1.NodeService.Unshare:output_type -> dragonload.node.v1.UnshareResponse
-	34, // 55: dragonload.node.v1.NodeService.Shares:output_type -> dragonload.node.v1.SharesResponse
-	36, // 56: dragonload.node.v1.NodeService.Manifest:output_type -> dragonload.node.v1.ManifestResponse
-	38, // 57: dragonload.node.v1.NodeService.Search:output_type -> dragonload.node.v1.SearchResponse
-	47, // [47:58] is the sub-list for method output_type
-	36, // [36:47] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 25: dragonload.node.v1.UnfinishedResponse.unfinished:type_name -> dragonload.node.v1.Unfinished
+	28, // 26: dragonload.node.v1.RemoveMemberResponse.matches:type_name -> dragonload.node.v1.RoomMember
+	31, // 27: dragonload.node.v1.ShareEvent.hashed:type_name -> dragonload.node.v1.Hashed
+	32, // 28: dragonload.node.v1.ShareEvent.skipped:type_name -> dragonload.node.v1.Skipped
+	33, // 29: dragonload.node.v1.ShareEvent.shared:type_name -> dragonload.node.v1.Shared
+	9,  // 30: dragonload.node.v1.ShareEvent.failed:type_name -> dragonload.node.v1.Problem
+	45, // 31: dragonload.node.v1.Shared.added:type_name -> google.protobuf.Timestamp
+	33, // 32: dragonload.node.v1.UnshareResponse.matches:type_name -> dragonload.node.v1.Shared
+	33, // 33: dragonload.node.v1.SharesResponse.shares:type_name -> dragonload.node.v1.Shared
+	33, // 34: dragonload.node.v1.ManifestResponse.matches:type_name -> dragonload.node.v1.Shared
+	42, // 35: dragonload.node.v1.SearchResponse.found:type_name -> dragonload.node.v1.Found
+	43, // 36: dragonload.node.v1.Found.by:type_name -> dragonload.node.v1.Holder
+	0,  // 37: dragonload.node.v1.NodeService.Download:input_type -> dragonload.node.v1.DownloadRequest
+	12, // 38: dragonload.node.v1.NodeService.Status:input_type -> dragonload.node.v1.StatusRequest
+	16, // 39: dragonload.node.v1.NodeService.ReloadRooms:input_type -> dragonload.node.v1.ReloadRoomsRequest
+	24, // 40: dragonload.node.v1.NodeService.LeaveRoom:input_type -> dragonload.node.v1.LeaveRoomRequest
+	18, // 41: dragonload.node.v1.NodeService.Finished:input_type -> dragonload.node.v1.FinishedRequest
+	21, // 42: dragonload.node.v1.NodeService.Unfinished:input_type -> dragonload.node.v1.UnfinishedRequest
+	26, // 43: dragonload.node.v1.NodeService.RemoveMember:input_type -> dragonload.node.v1.RemoveMemberRequest
+	29, // 44: dragonload.node.v1.NodeService.Share:input_type -> dragonload.node.v1.ShareRequest
+	34, // 45: dragonload.node.v1.NodeService.Unshare:input_type -> dragonload.node.v1.UnshareRequest
+	36, // 46: dragonload.node.v1.NodeService.Shares:input_type -> dragonload.node.v1.SharesRequest
+	38, // 47: dragonload.node.v1.NodeService.Manifest:input_type -> dragonload.node.v1.ManifestRequest
+	40, // 48: dragonload.node.v1.NodeService.Search:input_type -> dragonload.node.v1.SearchRequest
+	5,  // 49: dragonload.node.v1.NodeService.Download:output_type -> dragonload.node.v1.DownloadEvent
+	13, // 50: dragonload.node.v1.NodeService.Status:output_type -> dragonload.node.v1.StatusResponse
+	17, // 51: dragonload.node.v1.NodeService.ReloadRooms:output_type -> dragonload.node.v1.ReloadRoomsResponse
+	25, // 52: dragonload.node.v1.NodeService.LeaveRoom:output_type -> dragonload.node.v1.LeaveRoomResponse
+	19, // 53: dragonload.node.v1.NodeService.Finished:output_type -> dragonload.node.v1.FinishedResponse
+	22, // 54: dragonload.node.v1.NodeService.Unfinished:output_type -> dragonload.node.v1.UnfinishedResponse
+	27, // 55: dragonload.node.v1.NodeService.RemoveMember:output_type -> dragonload.node.v1.RemoveMemberResponse
+	30, // 56: dragonload.node.v1.NodeService.Share:output_type -> dragonload.node.v1.ShareEvent
+	35, // 57: dragonload.node.v1.NodeService.Unshare:output_type -> dragonload.node.v1.UnshareResponse
+	37, // 58: dragonload.node.v1.NodeService.Shares:output_type -> dragonload.node.v1.SharesResponse
+	39, // 59: dragonload.node.v1.NodeService.Manifest:output_type -> dragonload.node.v1.ManifestResponse
+	41, // 60: dragonload.node.v1.NodeService.Search:output_type -> dragonload.node.v1.SearchResponse
+	49, // [49:61] is the sub-list for method output_type
+	37, // [37:49] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_dragonload_node_v1_node_proto_init() }
@@ -3371,7 +3614,7 @@ func file_dragonload_node_v1_node_proto_init() {
 		(*DownloadEvent_Failed)(nil),
 		(*DownloadEvent_Ended)(nil),
 	}
-	file_dragonload_node_v1_node_proto_msgTypes[27].OneofWrappers = []any{
+	file_dragonload_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
 		(*ShareEvent_Hashed)(nil),
 		(*ShareEvent_Skipped)(nil),
 		(*ShareEvent_Shared)(nil),
@@ -3383,7 +3626,7 @@ func file_dragonload_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_dragonload_node_v1_node_proto_rawDesc), len(file_dragonload_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -47,6 +47,8 @@ const (
 	NodeServiceLeaveRoomProcedure = "/dragonload.node.v1.NodeService/LeaveRoom"
 	// NodeServiceFinishedProcedure is the fully-qualified name of the NodeService's Finished RPC.
 	NodeServiceFinishedProcedure = "/dragonload.node.v1.NodeService/Finished"
+	// NodeServiceUnfinishedProcedure is the fully-qualified name of the NodeService's Unfinished RPC.
+	NodeServiceUnfinishedProcedure = "/dragonload.node.v1.NodeService/Unfinished"
 	// NodeServiceRemoveMemberProcedure is the fully-qualified name of the NodeService's RemoveMember
 	// RPC.
 	NodeServiceRemoveMemberProcedure = "/dragonload.node.v1.NodeService/RemoveMember"
@@ -78,6 +80,8 @@ type NodeServiceClient interface {
 	LeaveRoom(context.Context, *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error)
 	// Finished tells what is remembered of a finished download.
 	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
+	// Unfinished tells what is recorded of a download that is not finished.
+	Unfinished(context.Context, *connect.Request[v1.UnfinishedRequest]) (*connect.Response[v1.UnfinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
@@ -135,6 +139,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("Finished")),
 			connect.WithClientOptions(opts...),
 		),
+		unfinished: connect.NewClient[v1.UnfinishedRequest, v1.UnfinishedResponse](
+			httpClient,
+			baseURL+NodeServiceUnfinishedProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("Unfinished")),
+			connect.WithClientOptions(opts...),
+		),
 		removeMember: connect.NewClient[v1.RemoveMemberRequest, v1.RemoveMemberResponse](
 			httpClient,
 			baseURL+NodeServiceRemoveMemberProcedure,
@@ -181,6 +191,7 @@ type nodeServiceClient struct {
 	reloadRooms  *connect.Client[v1.ReloadRoomsRequest, v1.ReloadRoomsResponse]
 	leaveRoom    *connect.Client[v1.LeaveRoomRequest, v1.LeaveRoomResponse]
 	finished     *connect.Client[v1.FinishedRequest, v1.FinishedResponse]
+	unfinished   *connect.Client[v1.UnfinishedRequest, v1.UnfinishedResponse]
 	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
 	share        *connect.Client[v1.ShareRequest, v1.ShareEvent]
 	unshare      *connect.Client[v1.UnshareRequest, v1.UnshareResponse]
@@ -212,6 +223,11 @@ func (c *nodeServiceClient) LeaveRoom(ctx context.Context, req *connect.Request[
 // Finished calls dragonload.node.v1.NodeService.Finished.
 func (c *nodeServiceClient) Finished(ctx context.Context, req *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error) {
 	return c.finished.CallUnary(ctx, req)
+}
+
+// Unfinished calls dragonload.node.v1.NodeService.Unfinished.
+func (c *nodeServiceClient) Unfinished(ctx context.Context, req *connect.Request[v1.UnfinishedRequest]) (*connect.Response[v1.UnfinishedResponse], error) {
+	return c.unfinished.CallUnary(ctx, req)
 }
 
 // RemoveMember calls dragonload.node.v1.NodeService.RemoveMember.
@@ -260,6 +276,8 @@ type NodeServiceHandler interface {
 	LeaveRoom(context.Context, *connect.Request[v1.LeaveRoomRequest]) (*connect.Response[v1.LeaveRoomResponse], error)
 	// Finished tells what is remembered of a finished download.
 	Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error)
+	// Unfinished tells what is recorded of a download that is not finished.
+	Unfinished(context.Context, *connect.Request[v1.UnfinishedRequest]) (*connect.Response[v1.UnfinishedResponse], error)
 	// RemoveMember shuts a member out of a room made here, if the request means exactly
 	// one. The answer comes when that is durable.
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
@@ -313,6 +331,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("Finished")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceUnfinishedHandler := connect.NewUnaryHandler(
+		NodeServiceUnfinishedProcedure,
+		svc.Unfinished,
+		connect.WithSchema(nodeServiceMethods.ByName("Unfinished")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceRemoveMemberHandler := connect.NewUnaryHandler(
 		NodeServiceRemoveMemberProcedure,
 		svc.RemoveMember,
@@ -361,6 +385,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceLeaveRoomHandler.ServeHTTP(w, r)
 		case NodeServiceFinishedProcedure:
 			nodeServiceFinishedHandler.ServeHTTP(w, r)
+		case NodeServiceUnfinishedProcedure:
+			nodeServiceUnfinishedHandler.ServeHTTP(w, r)
 		case NodeServiceRemoveMemberProcedure:
 			nodeServiceRemoveMemberHandler.ServeHTTP(w, r)
 		case NodeServiceShareProcedure:
@@ -400,6 +426,10 @@ func (UnimplementedNodeServiceHandler) LeaveRoom(context.Context, *connect.Reque
 
 func (UnimplementedNodeServiceHandler) Finished(context.Context, *connect.Request[v1.FinishedRequest]) (*connect.Response[v1.FinishedResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Finished is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) Unfinished(context.Context, *connect.Request[v1.UnfinishedRequest]) (*connect.Response[v1.UnfinishedResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("dragonload.node.v1.NodeService.Unfinished is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error) {
