@@ -183,6 +183,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
 		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log, WrapDial: n.handles.origin.bound,
 	}
+	o.Rests = func(server string) time.Duration { return d.addresses.restsFor(d.sourceID(server)) }
 	if n.opts.Network != nil {
 		o.DialContext = n.network.Dial
 	}

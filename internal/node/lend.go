@@ -373,6 +373,7 @@ func (t *lent) clientOptions(d *download) origin.Options {
 	return origin.Options{
 		URL: d.spec.URL, Proxy: o.Proxy, MaxConnections: lentConnections, Limiter: t.l.limiter, Log: d.log,
 		WrapDial: d.node.handles.origin.bound,
+		Rests:    func(server string) time.Duration { return d.addresses.restsFor(d.sourceID(server)) },
 		Guard:    &origin.Guard{Allow: append(allow, o.Allow[t.room]...), Member: t.l.isMember, Proxied: o.Proxy != ""},
 	}
 }

@@ -31,6 +31,9 @@ const (
 	// address would need for the rest.
 	slowAfter = 2 * time.Second
 
+	// maxResting bounds the servers that are known to rest.
+	maxResting = 64
+
 	watchEvery = 250 * time.Millisecond
 
 	// requestFor is how long a request to an address of known speed should last: what
@@ -81,13 +84,14 @@ func (a *address) bit() uint32 { return 1 << a.number }
 // addresses are all places of one download. With one address, unless the pool's pin came
 // from a mirror, nothing of it is used: see plain.
 type addresses struct {
-	mu   sync.Mutex
-	all  []*address
-	of   *generation // what the rest is about
-	from []uint32    // for each piece, the bits of the addresses that its bytes came from
-	used uint32      // all of them together
-	same int         // comparisons that found no difference
-	lost int         // addresses that were dropped because their whole file is another
+	mu    sync.Mutex
+	all   []*address
+	of    *generation                  // what the rest is about
+	from  []uint32                     // for each piece, the bits of the addresses that its bytes came from
+	used  uint32                       // all of them together
+	same  int                          // comparisons that found no difference
+	quiet map[swarm.SourceID]time.Time // until when servers want no requests; at most maxResting
+	lost  int                          // addresses that were dropped because their whole file is another
 }
 
 // newAddresses makes a client for the URL, as base describes it, and for each mirror. What
@@ -302,16 +306,56 @@ func (s *addresses) failed(a *address, err *origin.Error, now time.Time) (news s
 func (s *addresses) hold(source swarm.SourceID, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until := time.Now().Add(wait)
+	now := time.Now()
+	until := now.Add(wait)
+	for other, over := range s.quiet {
+		if !now.Before(over) {
+			delete(s.quiet, other)
+		}
+	}
+	if s.quiet == nil {
+		s.quiet = make(map[swarm.SourceID]time.Time)
+	}
+	if _, known := s.quiet[source]; known || len(s.quiet) < maxResting {
+		s.quiet[source] = later(s.quiet[source], until)
+	}
 	for _, a := range s.all {
 		if a.source != source {
 			continue
 		}
 		a.client.Hold(wait)
-		if until.After(a.resting) {
-			a.resting = until
-		}
+		a.resting = later(a.resting, until)
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// restsFor returns for how long a server still wants no requests.
+func (s *addresses) restsFor(source swarm.SourceID) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Until(s.quiet[source])
+}
+
+// pauseTold takes in the pause that an answer of a asks for, and returns it; 0 if it asks for
+// none. Where a redirect led to another server, it is that one that rests as well, for
+// whoever comes to it another way.
+func (d *download) pauseTold(a *address, o *origin.Error) time.Duration {
+	wait := told(o)
+	if wait <= 0 {
+		return 0
+	}
+	d.addresses.hold(a.source, wait)
+	if end := d.sourceID(o.Server); o.Server != "" && end != a.source {
+		d.addresses.hold(end, wait)
+		d.inbox.post(swarm.OriginPauses{Source: end, Wait: wait})
+	}
+	return wait
 }
 
 // told returns for how long an answer of the origin asks to wait. The error of a request
@@ -578,8 +622,7 @@ func (d *download) addressFailed(a *address, err error) (elsewhere bool) {
 	if !errors.As(err, &o) || o.Kind == origin.Cancelled {
 		return false
 	}
-	if wait := told(o); wait > 0 {
-		d.addresses.hold(a.source, wait)
+	if wait := d.pauseTold(a, o); wait > 0 {
 		d.inbox.post(swarm.OriginPauses{Source: a.source, Wait: wait})
 	}
 	news, elsewhere := d.addresses.failed(a, o, time.Now())

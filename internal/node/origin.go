@@ -473,9 +473,8 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 			ended.Failure, ended.Busy = d.judge(o)
 		}
 		ended.Changed = o.Seen
-		if a := d.addressOf(f); a != nil && told(o) > 0 {
-			ended.Source, ended.Wait = a.source, told(o)
-			d.addresses.hold(a.source, told(o))
+		if a := d.addressOf(f); a != nil {
+			ended.Source, ended.Wait = a.source, d.pauseTold(a, o)
 		}
 		if o.Status == 0 && o.RetryAfter > 0 {
 			ended.Busy = false // it was not even asked
@@ -558,10 +557,9 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 	}
 	audited := swarm.Audited{Request: a.Request, Result: result}
 	var o *origin.Error
-	if errors.As(err, &o) && told(o) > 0 {
+	if errors.As(err, &o) {
 		own := d.addresses.all[0]
-		audited.Source, audited.Wait = own.source, told(o)
-		d.addresses.hold(own.source, told(o))
+		audited.Source, audited.Wait = own.source, d.pauseTold(own, o)
 	}
 	d.inbox.post(audited)
 }

@@ -165,6 +165,7 @@ var originCases = []originCase{
 
 	{name: "429-seconds", want: "saved", copies: 4},
 	{name: "429-once", want: "saved"},
+	{name: "429-twice", want: "saved"},
 	{name: "429-at-once", want: "saved"},
 	{name: "503-date", want: "saved"},
 	{name: "503-date-past", want: "saved"},
@@ -237,6 +238,8 @@ var originCases = []originCase{
 	{name: "redirect-changes", want: "saved"},
 
 	{name: "cookie-gate", want: "saved"},
+	{name: "cookie-gate-waits", want: "saved"},
+	{name: "404-waits", want: "origin-not-found 3"},
 	{name: "evil-name-path", want: "saved"},
 	{name: "evil-name-dots", want: "saved"},
 	{name: "evil-name-device", want: "saved"},

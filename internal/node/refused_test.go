@@ -32,6 +32,7 @@ func TestRefusal_isToldSoon(t *testing.T) {
 		{"403", "says.test", http.StatusForbidden, node.ExitUnauthorized},
 		{"404", "says.test", http.StatusNotFound, node.ExitNotFound},
 		{"410", "says.test", http.StatusGone, node.ExitNotFound},
+		{"404 with Retry-After", "waits.test", http.StatusNotFound, node.ExitNotFound},
 		{"certificate", "signs-itself.test", 0, node.ExitNetwork},
 		{"name", "nosuch.invalid", 0, node.ExitUnresolved},
 		{"connection", "nobody-listens.test", 0, node.ExitNetwork},
@@ -41,6 +42,10 @@ func TestRefusal_isToldSoon(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t, 1)
 					w.host("says.test:80", http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(c.status) }))
+					w.host("waits.test:80", http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+						out.Header().Set("Retry-After", "30")
+						out.WriteHeader(c.status)
+					}))
 					spec := w.spec(t)
 					spec.URL = "http://" + c.host + "/image.iso"
 					if c.host == "signs-itself.test" {

@@ -33,6 +33,7 @@ type restingServer struct {
 type rest struct {
 	wait time.Duration // how long it wants; 0: it never asks
 	from int           // requests that are served before
+	to   string        // not "": it redirects there
 }
 
 // inFlight is how long after the first such answer requests may still come: those that
@@ -61,6 +62,10 @@ func (s *restingServer) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.mu.Unlock()
+	if s.to != "" {
+		http.Redirect(out, r, s.to, http.StatusFound)
+		return
+	}
 	if left > 0 {
 		out.Header().Set("Retry-After", fmt.Sprint(int64((left+time.Second-1)/time.Second)))
 		out.WriteHeader(http.StatusServiceUnavailable)
@@ -107,6 +112,8 @@ func TestResting_pausesItsServerAlone(t *testing.T) {
 		{name: "the tracker goes while the mirror rests", mirror: rest{wait: time.Hour, from: 3}, mirrored: []int{0, 3}, trackerGoes: true, atMost: 2 * time.Minute},
 		{name: "both rest", own: rest{wait: 40 * time.Second}, mirror: rest{wait: 20 * time.Second}, mirrored: []int{1, 2},
 			atLeast: 20 * time.Second, atMost: 2 * time.Minute},
+		{name: "where the URL leads to rests", own: rest{to: "http://mirror.test/image.iso"}, mirror: rest{wait: 30 * time.Second, from: 6}, mirrored: []int{1, 3},
+			atLeast: 30 * time.Second, atMost: 2 * time.Minute},
 		{name: "nobody knows a mirror", own: rest{wait: 30 * time.Second, from: 6}, atLeast: 30 * time.Second, atMost: 2 * time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -60,6 +60,9 @@ type Options struct {
 
 	// DialContext replaces the dialling of connections; nil means the net package's.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Rests returns for how long a server, named as in Error.Server, wants no requests: it is
+	// asked before each, and each redirect. Nil: of none this is known.
+	Rests func(server string) time.Duration
 	// WrapDial is put around the dialling, DialContext's or any other; nil for none.
 	WrapDial func(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -85,6 +88,7 @@ type Client struct {
 	outer                   *http.Transport // with guard: for chains that have been outside; goes nowhere else
 	proxy                   string          // host of the proxy, for messages; "" without one
 	slots                   chan struct{}   // one token per open request
+	rests                   func(server string) time.Duration
 
 	life context.Context // ends with Close
 	stop context.CancelCauseFunc
@@ -108,6 +112,7 @@ func New(o Options) (*Client, error) {
 		connectTimeout: o.ConnectTimeout,
 		limiter:        o.Limiter,
 		log:            o.Log,
+		rests:          o.Rests,
 	}
 	if c.agent == "" {
 		c.agent = "dragonload"

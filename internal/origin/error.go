@@ -96,6 +96,7 @@ type Error struct {
 	Host       string        // the host, with its port if the URL names one
 	Status     int           // of the answer; 0 where there was none
 	RetryAfter time.Duration // how long the origin asked to wait, at most an hour; 0 if it did not
+	Server     string        // which said so: scheme, host and port, where redirects led to
 	Temporary  bool          // with Resolve: the name server gave no answer
 	Seen       *piece.Pin    // with Changed, and with NoRange to a 200: the version that the answer belongs to
 	Err        error
@@ -192,12 +193,13 @@ var statusHints = map[Kind]string{
 func (x *exchange) statusError() *Error {
 	status := x.resp.StatusCode
 	wait, named := retryAfter(x.resp.Header, time.Now())
-	e := &Error{Kind: kindOfStatus(status, named), Host: hostOf(x.url), Status: status, RetryAfter: wait}
+	e := &Error{Kind: kindOfStatus(status, named), Host: hostOf(x.url), Status: status}
 	e.what, e.hint = "it answered "+strconv.Itoa(status), statusHints[e.Kind]
 	if text := http.StatusText(status); text != "" {
 		e.what += " (" + text + ")"
 	}
 	if e.Kind == Throttled {
+		e.RetryAfter, e.Server = wait, serverOf(x.url) // of a refusal for good it means nothing
 		if wait > 0 {
 			e.what += fmt.Sprintf(" and wants %v without requests", wait.Round(time.Second))
 			x.client.hold(wait)

@@ -77,16 +77,17 @@ const maxRetryAfter = time.Hour
 
 // retryAfter returns how long an answer asks to wait, and whether it does. A date is
 // judged by the answer's own Date, so that the origin's clock may be wrong by any
-// amount; now stands in for a Date that is missing.
-func retryAfter(h http.Header, now time.Time) (time.Duration, bool) {
-	fields := h.Values("Retry-After")
-	if len(fields) != 1 {
-		return 0, false
-	}
+// amount; now stands in for a Date that is missing. Of several times the longest counts.
+func retryAfter(h http.Header, now time.Time) (wait time.Duration, named bool) {
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date
 	}
-	return parseRetryAfter(fields[0], now)
+	for _, field := range h.Values("Retry-After") {
+		if d, ok := parseRetryAfter(field, now); ok {
+			wait, named = max(wait, d), true
+		}
+	}
+	return wait, named
 }
 
 func parseRetryAfter(s string, now time.Time) (time.Duration, bool) {

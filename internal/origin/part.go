@@ -32,7 +32,7 @@ func (c *Client) At(rawURL string) (*Client, error) {
 		url: u, host: c.host, secret: c.secret, agent: c.agent,
 		timeout: c.timeout, connectTimeout: c.connectTimeout, limiter: c.limiter, log: c.log,
 		transport: c.transport, proxy: c.proxy, slots: c.slots, life: c.life, stop: c.stop,
-		lead: lead,
+		lead: lead, rests: c.rests,
 	}, nil
 }
 

@@ -110,6 +110,25 @@ func (c *Client) open(ctx context.Context) (*exchange, *Error) {
 	return x, nil
 }
 
+// serverOf names the server of u for Options.Rests.
+func serverOf(u *url.URL) string { return u.Scheme + "://" + u.Host }
+
+// restsAt returns the error of a request to a server that is known to rest, nil if that is
+// not so.
+func (c *Client) restsAt(u *url.URL) *Error {
+	if c.rests == nil {
+		return nil
+	}
+	wait := c.rests(serverOf(u))
+	if wait <= 0 {
+		return nil
+	}
+	return &Error{
+		Kind: Throttled, Host: hostOf(u), RetryAfter: wait,
+		what: fmt.Sprintf("it wants %v more without requests", wait.Round(time.Second)), hint: statusHints[Throttled],
+	}
+}
+
 // paused returns the error of a request that would go out in a pause; nil if there is
 // none.
 func (c *Client) paused() *Error {
@@ -141,6 +160,9 @@ func (x *exchange) close() {
 func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 	retried := false
 	for {
+		if e := x.client.restsAt(u); e != nil {
+			return e
+		}
 		resp, err := x.roundTrip(u, r)
 		if err != nil {
 			return x.failure(u, err, false)
@@ -176,7 +198,7 @@ func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 			continue
 		case http.StatusUnauthorized, http.StatusForbidden:
 			// Some origins let in only who returns the cookie that this very refusal sets.
-			if newCookie && !retried {
+			if _, waits := retryAfter(resp.Header, time.Now()); newCookie && !retried && !waits {
 				retried = true
 				resp.Body.Close()
 				continue

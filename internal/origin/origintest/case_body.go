@@ -195,6 +195,14 @@ var patienceCases = []Case{
 				g.hush(30 * time.Second)
 			}
 		}},
+	{Name: "429-twice", What: "429 with Retry-After: 2 and Retry-After: 30 to the third request",
+		change: func(g *Origin, _ *Request, t turn, a *reply) {
+			if t.n == 2 {
+				a.fail(http.StatusTooManyRequests, "")
+				a.head = append(a.head, "Retry-After: 2", "Retry-After: 30")
+				g.hush(30 * time.Second)
+			}
+		}},
 	{Name: "429-at-once", What: "429 with Retry-After: 30 to the first request",
 		change: func(g *Origin, _ *Request, t turn, a *reply) {
 			if t.n == 0 {

@@ -190,6 +190,23 @@ var fileCases = []Case{
 				a.set("Set-Cookie", "gate=open; Path=/")
 			}
 		}},
+	{Name: "cookie-gate-waits", What: "403 with a cookie and Retry-After: 30 to the first request; who comes back at once is locked out",
+		change: func(g *Origin, r *Request, t turn, a *reply) {
+			switch {
+			case t.n == 0:
+				a.fail(http.StatusForbidden, "")
+				a.set("Set-Cookie", "gate=open; Path=/")
+				a.set("Retry-After", "30")
+				g.hush(30 * time.Second)
+			case g.resting():
+				a.fail(http.StatusNotFound, "")
+			}
+		}},
+	{Name: "404-waits", What: "404 with Retry-After: 30, always",
+		change: func(_ *Origin, _ *Request, _ turn, a *reply) {
+			a.fail(http.StatusNotFound, "")
+			a.set("Retry-After", "30")
+		}},
 	{Number: 68, Name: "evil-name-path", What: `Content-Disposition: filename="../../x"`, change: named(`attachment; filename="../../x"`)},
 	{Number: 68, Name: "evil-name-dots", What: "filename* with encoded dots and slashes", change: named(`attachment; filename*=UTF-8''%2e%2e%2f%2e%2e%2fx`)},
 	{Number: 68, Name: "evil-name-device", What: `filename="CON.txt"`, change: named(`attachment; filename="CON.txt"`)},

@@ -174,6 +174,13 @@ func (g *Origin) hush(wait time.Duration) {
 	}
 }
 
+// resting reports whether a pause that was asked for is not over.
+func (g *Origin) resting() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Now().Before(g.quiet)
+}
+
 // grace is how long members may take to hear of a pause.
 const grace = 100 * time.Millisecond
 
