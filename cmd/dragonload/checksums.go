@@ -14,6 +14,10 @@ import (
 // bytes.
 var algorithms = map[string]int{"sha-256": 32, "sha-512": 64, "sha-1": 20, "md5": 16}
 
+// provingAlgorithms are those by which a file is known to be the one that is meant; the
+// others are checks against errors.
+var provingAlgorithms = map[string]bool{"sha-256": true, "sha-512": true}
+
 // otherSpellings of algorithms that users write.
 var otherSpellings = map[string]string{"sha256": "sha-256", "sha512": "sha-512", "sha1": "sha-1"}
 

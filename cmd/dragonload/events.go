@@ -11,9 +11,10 @@ import (
 // jsonEvents writes one JSON object a line for each event. The names of the fields
 // are part of the contract; a number that is not known is -1.
 type jsonEvents struct {
-	mu  sync.Mutex
-	out io.Writer
-	err error // the first of writing
+	mu   sync.Mutex
+	out  io.Writer
+	err  error      // the first of writing
+	weak [][]string // see people
 }
 
 type jsonHead struct {
@@ -77,12 +78,18 @@ type jsonSaved struct {
 	Reread        bool    `json:"reread,omitempty"`
 	Manifest      string  `json:"manifest,omitempty"` // info hash
 	Files         int     `json:"files,omitempty"`    // of a folder; sha256 is its manifest's info hash then
+
+	ErrorChecks []string `json:"error_checks,omitempty"` // md5 and sha-1 that agree: no error on the way, no proof
 }
 
 func (j *jsonEvents) event(index int, ev node.Event) {
 	line := jsonLine(index, ev)
 	if line == nil {
 		return
+	}
+	if saved, ok := line.(jsonSaved); ok && index < len(j.weak) {
+		saved.ErrorChecks = j.weak[index]
+		line = saved
 	}
 	text, err := json.Marshal(line)
 	j.mu.Lock()
@@ -146,7 +153,7 @@ func jsonLine(index int, ev node.Event) any {
 		s := ev.Saved
 		return jsonSaved{
 			head("saved"), s.Path, s.Size, s.SHA256, s.Checked, s.OriginBytes, s.PeerBytes, s.UploadedBytes,
-			float64(s.Took.Milliseconds()) / 1000, s.Reread, s.Manifest, s.Files,
+			float64(s.Took.Milliseconds()) / 1000, s.Reread, s.Manifest, s.Files, nil,
 		}
 	case ev.Failed != nil:
 		return jsonProblem{head("failed"), ev.Failed.Code, ev.Failed.Message, ev.Failed.Exit}

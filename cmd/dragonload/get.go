@@ -102,7 +102,7 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 	var tell reporter = people
 	var events *jsonEvents
 	if g.json {
-		events = &jsonEvents{out: std.out}
+		events = &jsonEvents{out: std.out, weak: people.weak}
 		tell = several{events, people}
 	}
 	err = downloadAll(ctx, s, specs, tell)

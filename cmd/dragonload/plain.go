@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +26,14 @@ type people struct {
 	silent   bool // no saved lines either: JSON tells of them
 	block    *block
 	lastLine []time.Time // of progress, by download
+	weak     [][]string  // algorithms of checksums that find errors alone, by download
 	outErr   error       // the first of writing to out
 }
 
 func newPeople(specs []node.Spec, std streams) *people {
 	p := &people{out: std.out, err: std.err, lastLine: make([]time.Time, len(specs))}
 	for _, s := range specs {
+		p.weak = append(p.weak, weakSums(s))
 		name := urlName(s.URL)
 		if s.Output != "" && s.Output != "-" {
 			name = filepath.Base(s.Output)
@@ -72,10 +75,31 @@ func (p *people) event(index int, ev node.Event) {
 		if !p.silent {
 			p.saved(savedLine(ev.Saved))
 		}
+		if index < len(p.weak) && len(p.weak[index]) > 0 && !p.quiet {
+			p.line("dragonload: " + p.prefix(index) + weakNote(p.weak[index]))
+		}
 	}
 	if p.block != nil {
 		p.block.event(index, p.names[index], ev)
 	}
+}
+
+// weakSums returns the algorithms of a download's checksums by which errors are found, and
+// forgeries are not.
+func weakSums(s node.Spec) []string {
+	var weak []string
+	for _, c := range s.Checksums {
+		if !provingAlgorithms[c.Algorithm] && !slices.Contains(weak, c.Algorithm) {
+			weak = append(weak, c.Algorithm)
+		}
+	}
+	return weak
+}
+
+// weakNote is what is said of a saved file that has such checksums: it is saved only if
+// they agree.
+func weakNote(algorithms []string) string {
+	return strings.Join(algorithms, " and ") + " as given: no error on the way; that nobody has changed the file only sha-256 or sha-512 can show"
 }
 
 // start hands progress over to a block on a terminal.

@@ -48,7 +48,8 @@ var underRace bool
 //	dead NAME            sets NAME to one that nothing will listen on while the script runs
 //	exit N CMD ARG...    runs CMD, which must end with exit code N
 //	start NAME WORD CMD ARG...   starts CMD; goes on when a line of its output begins with WORD
-//	halt NAME SIGNAL N   sends INT, TERM or KILL to it; it must end with N (-1: killed)
+//	halt NAME SIGNAL N   sends INT, TERM, HUP or KILL to it; it must end with N (-1: killed)
+//	signal NAME SIGNAL   sends it, and waits for nothing
 //	await NAME N         waits until it ends by itself, with N
 //	random FILE SIZE     makes a file of SIZE bytes
 //	expand FROM TO       copies a file with the script's variables filled in
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 			"exit":   scriptExit,
 			"start":  scriptStart,
 			"halt":   scriptHalt,
+			"signal": scriptSignal,
 			"await":  scriptAwait,
 			"random": scriptRandom,
 			"expand": scriptExpand,
@@ -377,9 +379,13 @@ func scriptStart(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func scriptHalt(ts *testscript.TestScript, _ bool, args []string) {
-	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}
+func scriptSignal(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill, "HUP": syscall.SIGHUP}
 	ts.Check(jobsOf(ts).running[args[0]].cmd.Process.Signal(signals[args[1]]))
+}
+
+func scriptHalt(ts *testscript.TestScript, _ bool, args []string) {
+	scriptSignal(ts, false, args[:2])
 	scriptAwait(ts, false, []string{args[0], args[2]})
 }
 

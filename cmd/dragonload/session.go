@@ -92,6 +92,7 @@ func (o sessionOptions) openWorker(ctx context.Context) (*worker, error) {
 	for {
 		w, err := o.remote(ctx)
 		if err == nil {
+			o.log.Info("the dragonload that runs here takes the work, and logs what becomes of it", "pid", w.pid, "state", o.stateDir)
 			return w, nil
 		}
 		if !errors.Is(err, rpc.ErrNoNode) && !errors.Is(err, errNodeEnded) {
@@ -181,6 +182,7 @@ func (s *session) replace(ctx context.Context, ended *worker) error {
 	o.ended = ended.pid
 	for until := time.Now().Add(returnWithin); ended.stays && time.Now().Before(until); {
 		if w, err := o.remote(ctx); err == nil {
+			o.log.Info("a dragonload that was started again takes the work", "pid", w.pid)
 			s.worker = w
 			return nil
 		}

@@ -268,6 +268,9 @@ func (t *shareTeller) event(e *nodev1.ShareEvent) {
 		if s.Problem != "" {
 			t.warn("not-watched", s.Problem)
 		}
+		if file, alone := onlyFile(t.path, s.Files); alone {
+			t.warn("folder-of-one", fmt.Sprintf("%s holds one file alone, and a manifest does not tell that from the file itself: members find it by the name %s", quotedPath(t.path), quotedPath(file)))
+		}
 		if t.flags.json {
 			t.json(jsonShare("shared", s))
 			return
@@ -284,6 +287,27 @@ func (t *shareTeller) event(e *nodev1.ShareEvent) {
 		t.people.saved(line)
 		t.note(t.people.outErr)
 	}
+}
+
+// onlyFile returns the name of the one file that a shared folder of so many files holds,
+// directly and beside no other folder.
+func onlyFile(folder string, files int) (name string, ok bool) {
+	if files != 1 {
+		return "", false
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return "", false // it is a file
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			return "", false
+		}
+		if e.Type().IsRegular() {
+			name = e.Name()
+		}
+	}
+	return name, name != ""
 }
 
 func (t *shareTeller) warn(code, text string) {
