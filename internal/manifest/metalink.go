@@ -183,6 +183,9 @@ func (x *metalinkReader) root() (xml.StartElement, error) {
 		token, err := x.next()
 		if errors.Is(err, io.EOF) {
 			err = refuseMetalink("it is empty")
+			if x.decoder.InputOffset() > 0 {
+				err = refuseMetalink("it holds no XML element, so it may be another file; get it anew")
+			}
 		}
 		if err != nil {
 			return xml.StartElement{}, err

@@ -81,7 +81,8 @@ func TestReadMetalink_refusesWhatContradictsOrHarms(t *testing.T) {
 	}
 	for _, c := range []struct{ document, says string }{
 		{``, "empty"},
-		{`hello`, "empty"},
+		{"", "it is empty"},
+		{`hello`, "it holds no XML element"},
 		{`<metalink`, "not well-formed"},
 		{`<html/>`, "root element"},
 		{`<metalink xmlns="http://www.metalinker.org/"/>`, "old version 3"},

@@ -196,7 +196,7 @@ var warnings = map[swarm.WarnCode]string{
 	swarm.WarnShutOut:          "member %s has sent wrong bytes several times; the download goes on without it",
 	swarm.WarnInconsistent:     "members read different bytes of one and the same version of the file at the origin; nobody is shut out for it, and parts in doubt are read from the origin by this machine itself",
 	swarm.WarnOriginWaits:      "the origin asked for a pause; it is asked again when that is over, and what members and mirrors have comes meanwhile",
-	swarm.WarnOneStream:        "the origin cannot be read in ranges; one member reads the file as one stream, and an interrupted download begins anew",
+	swarm.WarnOneStream:        "the origin serves no ranges of the file, or names nothing (a strong ETag, a digest, a date) by which ranges could be known to be of one version; one member reads the file as one stream, and an interrupted download begins anew; another address of the file may do better (--mirror)",
 	swarm.WarnOriginAway:       "the origin has been unavailable for a while; it is asked again by itself, and what came is kept",
 	swarm.WarnPartNowhere:      "what is missing is nowhere in the pool, and the origin does not give it; everything is kept, and it is fetched as soon as the origin or a member brings it",
 	swarm.WarnDoubted:          "the finished file is not what its digest says; the parts that other members brought are compared with the origin, and wrong ones are replaced",

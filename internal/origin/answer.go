@@ -135,11 +135,11 @@ func (x *exchange) acceptFirst(asked piece.Range) (*Answer, *Error) {
 	}
 	pin := versionOf(x.resp.Header).pin(r.total)
 	if err := pin.Validate(); err != nil {
-		return nil, x.bad("%v", err)
+		return nil, x.unfit(pin, err)
 	}
 	whole := r.len() == r.total
 	if !pin.Combinable() && !whole {
-		return nil, &Error{Kind: NoRange, Host: hostOf(x.url), Status: x.resp.StatusCode, Err: errWhole, what: "it cannot be read in ranges"}
+		return nil, &Error{Kind: NoRange, Host: hostOf(x.url), Status: x.resp.StatusCode, Err: errWhole, what: "nothing identifies a version of the file there, so that ranges cannot be combined"}
 	}
 	a := &Answer{Pin: pin, Stream: !pin.Combinable(), Range: piece.Range{Start: r.first, End: r.last + 1}}
 	return x.accepted(a, 0), nil
@@ -147,7 +147,12 @@ func (x *exchange) acceptFirst(asked piece.Range) (*Answer, *Error) {
 
 // acceptWhole judges an answer that should be the whole file.
 func (x *exchange) acceptWhole() (*Answer, *Error) {
-	if x.resp.StatusCode != http.StatusOK {
+	switch x.resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusPartialContent:
+		return nil, x.bad("it sends a part of the file (206) to who asks for all of it, and its parts cannot be put together: " +
+			"they do not tell the length of the file, or nothing identifies its version")
+	default:
 		return nil, x.statusError()
 	}
 	if refusedEncoding(x.resp.Header) {
@@ -165,7 +170,7 @@ func (x *exchange) acceptWhole() (*Answer, *Error) {
 	}
 	pin := versionOf(x.resp.Header).pin(size)
 	if err := pin.Validate(); err != nil {
-		return nil, x.bad("%v", err)
+		return nil, x.unfit(pin, err)
 	}
 	return x.accepted(&Answer{
 		Pin: pin, Stream: true, Range: piece.Range{Start: 0, End: size},
@@ -266,12 +271,22 @@ func (x *exchange) partial() (contentRange, *Error) {
 	}
 	r, ok := parseContentRange(strings.TrimSpace(fields[0]))
 	if !ok || r.first < 0 {
-		return none, x.bad("it sent a part of the file and what it said of which makes no sense")
+		return none, x.bad("it sent a part of the file, and its Content-Range, which says of which and of how long a file, makes no sense")
 	}
 	if n := x.resp.ContentLength; n >= 0 && n != r.len() {
 		return none, x.bad("it announced %d bytes of body for %d bytes of the file", n, r.len())
 	}
 	return r, nil
+}
+
+// unfit refuses what an answer says of the version for the reason err of Pin.Validate.
+func (x *exchange) unfit(pin piece.Pin, err error) *Error {
+	if pin.Size > piece.MaxSize {
+		return x.bad("it says that the file has %d bytes, and no file has more than %d", pin.Size, int64(piece.MaxSize))
+	}
+	e := x.bad("what it says of the version of the file cannot be used")
+	e.Err = err
+	return e
 }
 
 func (x *exchange) encoded() *Error {
@@ -300,7 +315,7 @@ func (x *exchange) falseUnsatisfied() *Error {
 // changed refuses an answer that belongs to another version.
 func (x *exchange) changed(seen piece.Pin) *Error {
 	if err := seen.Validate(); err != nil {
-		return x.bad("%v", err)
+		return x.unfit(seen, err)
 	}
 	return &Error{
 		Kind: Changed, Host: hostOf(x.url), Status: x.resp.StatusCode, Seen: &seen,

@@ -557,3 +557,31 @@ func TestProbe_wholeAtOnce(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
+
+func TestProbe_saysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answer func(*origintest.Conn)
+		says   string
+	}{
+		"parts of no known length": {func(c *origintest.Conn) {
+			c.Header(206, etag+"\nContent-Length: 10\nContent-Range: bytes 0-9/*")
+			_, _ = c.Write(file[:10])
+		}, "it sends a part of the file (206) to who asks for all of it"},
+		"a whole of 2^60": {func(c *origintest.Conn) { c.Header(200, "Content-Length: 1152921504606846976") },
+			"it says that the file has 1152921504606846976 bytes, and no file has more than"},
+		"a part of 2^60": {func(c *origintest.Conn) {
+			c.Header(206, etag+"\nContent-Length: 1\nContent-Range: bytes 0-0/1152921504606846976")
+			_, _ = c.Write(file[:1])
+		}, "of how long a file, makes no sense"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := origintest.New(t, func(conn *origintest.Conn, _ *origintest.Request) bool { c.answer(conn); return false })
+			_, err := probe(t, newClient(t, server.URL+"/f"), 100)
+			if kindOf(t, err) != BadAnswer || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want %q", err, c.says)
+			}
+		})
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"dragonload/internal/piece"
 )
@@ -126,13 +127,22 @@ func (f *File) checkTarget() error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrCannotCreate, err)
+		return f.nameError(err)
 	case !f.o.Overwrite:
 		return fmt.Errorf("%s: %w; choose another name, or --overwrite it", f.o.Target, ErrExists)
 	case info.IsDir():
 		return fmt.Errorf("%w: %s is a folder", ErrCannotCreate, f.o.Target)
 	}
 	return nil
+}
+
+// nameError is why there is nothing to be learned of a name.
+func (f *File) nameError(err error) error {
+	if name := filepath.Base(f.o.Target); errors.Is(err, syscall.ENAMETOOLONG) {
+		return fmt.Errorf("%w: the name of the file, %.20s..., is too long: it has %d bytes, and its partial file's name %d, where the system of %s takes 255 mostly; choose a shorter one with -o",
+			ErrCannotCreate, name, len(name), len(filepath.Base(f.o.Part)), filepath.Dir(f.o.Part))
+	}
+	return fmt.Errorf("%w: %w", ErrCannotCreate, err)
 }
 
 // leftover is what an earlier run left: its partial file, open, and what of it holds.
@@ -170,7 +180,7 @@ func (f *File) leftover(ctx context.Context) (*leftover, error) {
 		}
 		return none, nil
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrCannotCreate, err)
+		return nil, f.nameError(err)
 	case !info.Mode().IsRegular():
 		return nil, notRegular(f.o.Part)
 	case f.o.Restart:

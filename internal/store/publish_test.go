@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -38,6 +39,19 @@ func TestFinish_neverReplacesAFileThatAppeared(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.finish(f)
+}
+
+func TestFinish_saysThatThePartialFileIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 300_000)
+	f := b.begun()
+	b.write(f, b.all()...)
+	if err := os.Remove(b.part()); err != nil {
+		t.Skip(err)
+	}
+	if _, err := f.Finish(t.Context()); !errors.Is(err, ErrReplaced) || !strings.Contains(err.Error(), b.part()+" was removed or renamed") {
+		t.Errorf("Finish: %v", err)
+	}
 }
 
 func TestFinish_refusesAPartialFileThatWasReplaced(t *testing.T) {

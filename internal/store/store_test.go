@@ -7,12 +7,14 @@ import (
 	_ "crypto/md5" // one of Options.Hashes
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -527,6 +529,23 @@ func TestOpen_refuses(t *testing.T) {
 				f.Close()
 			}
 		})
+	}
+}
+
+func TestOpen_saysThatANameIsTooLong(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 1000)
+	for _, length := range []int{252, 255, 256} {
+		o := b.options()
+		o.Target = filepath.Join(b.dir, strings.Repeat("n", length))
+		f, err := b.journal.Open(t.Context(), o)
+		if err == nil {
+			f.Close()
+			t.Skip("this file system takes longer names")
+		}
+		if text := err.Error(); !errors.Is(err, ErrCannotCreate) || strings.Contains(text, "lstat") || !strings.Contains(text, fmt.Sprintf("it has %d bytes", length)) || !strings.Contains(text, "-o") {
+			t.Errorf("%d bytes: %v", length, err)
+		}
 	}
 }
 

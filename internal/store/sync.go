@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -77,6 +78,9 @@ func (p *partial) placed() error {
 	case err != nil || !os.SameFile(folder, p.folder):
 		return fmt.Errorf("%w: %s was moved or unmounted; put it back", ErrFolderGone, path)
 	case !p.samePart():
+		if _, err := p.journal.disk.Lstat(p.o.Part); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %s was removed or renamed while the download ran; put it back, or run the same command again to begin anew", ErrReplaced, p.o.Part)
+		}
 		return fmt.Errorf("%w: %s is not what was begun; move it away and run the same command again", ErrReplaced, p.o.Part)
 	}
 	return nil
