@@ -437,8 +437,9 @@ func newUnshare(std streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unshare PATH|ID",
 		Short: "offer something no longer",
-		Long: `Ends a share, named by its path or by at least six digits of its id. The files stay as
-they are; members that have them already keep them.`,
+		Long: `Ends a share, named by its path or by at least six digits of its id. So it does with what
+was got from others in a room and is served to more of them. The files stay as they are;
+members that have them already keep them.`,
 		Args: exactArgs("a PATH or an ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, state, err := openState(cmd)

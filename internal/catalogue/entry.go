@@ -62,6 +62,8 @@ type Entry struct {
 	Private bool
 	// Partial: the member does not hold all of it yet.
 	Partial bool
+	// Received: the member has got it from others, and does not share it itself.
+	Received bool
 }
 
 // Text returns how many bytes of names an entry has.
@@ -217,10 +219,12 @@ type Page struct {
 
 // Found is a manifest with what its holders say of it. It is shared; nobody changes it.
 type Found struct {
-	Entry   *Entry // without Names and Partial
+	Entry   *Entry // without Names, Partial and Received
 	Holders int
 	Whole   int       // how many of them hold all of it
 	By      []*Holder // some of them, at most MaxNamed; without Partial
+	// Received: nobody shares it, all who hold it have got it from others.
+	Received bool
 }
 
 // MaxNamed bounds the holders that a Found names.

@@ -48,7 +48,7 @@ type content struct {
 	number uint32
 	held   []holding
 	alone  [1]holding // what held is in while there is one holder
-	entry  *Entry     // that says so, without Names and Partial
+	entry  *Entry     // that says so, without Names, Partial and Received
 	folded string     // its name
 	claim
 }
@@ -65,8 +65,8 @@ type claim struct {
 const separator = "/" // is in no name
 
 type holding struct {
-	by      *holder
-	partial bool
+	by                *holder
+	partial, received bool
 }
 
 // NewIndex returns the catalogue of a room in which nobody holds anything.
@@ -239,10 +239,10 @@ func (x *Index) Put(id piece.NodeID, e Entry) error {
 		x.leave(h, old)
 	} else if old == same {
 		i := slices.IndexFunc(same.held, func(of holding) bool { return of.by == h })
-		same.held[i].partial = e.Partial
+		same.held[i].partial, same.held[i].received = e.Partial, e.Received
 		return nil
 	}
-	same.held = append(same.held, holding{h, e.Partial})
+	same.held = append(same.held, holding{h, e.Partial, e.Received})
 	h.entries[c.manifest] = same
 	h.text += c.text()
 	x.entries++

@@ -217,3 +217,34 @@ func TestIndex_searchesWhileItChanges(t *testing.T) {
 		x.Holders([32]byte{1, 1}, piece.NodeID{}, 0, now)
 	}
 }
+
+// What all holders have only got from others is told from what somebody shares.
+func TestIndex_tellsWhatNobodyShares(t *testing.T) {
+	x, now := NewIndex(), time.Unix(1000, 0)
+	for n := range byte(2) {
+		if err := x.SetHolder(Holder{ID: piece.NodeID{n + 1}}, 1, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(n byte, received bool) {
+		t.Helper()
+		if err := x.Put(piece.NodeID{n}, Entry{Manifest: [32]byte{1}, Name: "set", Received: received}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		change func()
+		want   bool
+	}{
+		{func() { put(1, true) }, true},
+		{func() { put(2, false) }, false},
+		{func() { put(2, true) }, true},
+		{func() { put(1, false) }, false},
+		{func() { x.Remove(piece.NodeID{1}, [32]byte{1}) }, true},
+	} {
+		step.change()
+		if page := x.Search(Query{Name: "set"}, now); len(page.Found) != 1 || page.Found[0].Received != step.want || page.Found[0].Entry.Received {
+			t.Errorf("found %+v, want received %v", page.Found, step.want)
+		}
+	}
+}

@@ -272,6 +272,6 @@ func (p *Publisher) Withdraw() *Call {
 
 func (e *Entry) equal(other *Entry) bool {
 	return e.Manifest == other.Manifest && e.Name == other.Name && e.Folder == other.Folder && e.Size == other.Size &&
-		e.Files == other.Files && e.Private == other.Private && e.Partial == other.Partial &&
+		e.Files == other.Files && e.Private == other.Private && e.Partial == other.Partial && e.Received == other.Received &&
 		slices.Equal(e.Names, other.Names)
 }

@@ -105,7 +105,7 @@ func (r *result) take(c *content) bool {
 	if cap(r.by)-len(r.by) < MaxNamed {
 		r.by = make([]*Holder, 0, 1024)
 	}
-	f, by := Found{}, r.by[len(r.by):]
+	f, by := Found{Received: true}, r.by[len(r.by):]
 	for i := range c.held {
 		one := &c.held[i]
 		if !one.by.live(r.now) {
@@ -114,6 +114,7 @@ func (r *result) take(c *content) bool {
 		if f.Holders++; !one.partial {
 			f.Whole++
 		}
+		f.Received = f.Received && one.received
 		if len(by) < MaxNamed {
 			by = append(by, one.by.said)
 		}

@@ -97,6 +97,7 @@ type download struct {
 	isLess   atomic.Bool              // of the saved folder some files are not as they were
 	listed   atomic.Pointer[listing]  // of a finished download of a URL, as what it is offered
 	filling  atomic.Pointer[string]   // where its unfinished work lies, without links; nil: not known yet
+	receipt  atomic.Pointer[receipt]  // of what is finished and served on; nil: it is not
 	wasShort atomic.Bool              // a connection had to wait for a place
 	latest   atomic.Pointer[Progress] // as last emitted, for Status
 	work     sync.WaitGroup           // every goroutine of the download
@@ -331,7 +332,10 @@ func (d *download) open(ctx context.Context, target string, moved bool) error {
 		o.Overwrite, o.Restart = true, true
 	}
 	var file *store.File
-	var err error
+	err := d.giveWay(target)
+	if err != nil {
+		return storeProblem(err)
+	}
 	if d.isFolder() {
 		tree := d.want.tree()
 		tree.Target, tree.Source, tree.Overwrite, tree.Restart = target, d.source, o.Overwrite, o.Restart

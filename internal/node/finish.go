@@ -104,6 +104,9 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		saved.Took = time.Since(d.started)
 		d.saved = saved
 		d.isSaved.Store(true)
+		if d.lent == nil && !d.stdout() {
+			d.receipt.Store(&receipt{saved.Path, time.Now()})
+		}
 		if d.want != nil {
 			d.node.publishSoon()
 		}

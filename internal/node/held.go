@@ -302,6 +302,7 @@ func (n *Node) reopen(h *held) error {
 	h.body = nil
 	d.serving = &serving{held: h}
 	d.isSaved.Store(true) // it gives way to a download of the same content
+	d.receipt.Store(&receipt{h.Path, h.Finished})
 	err = d.openHeld(h)
 	if err == nil {
 		if _, err = n.register(d); err != nil {
@@ -335,6 +336,14 @@ func stampNow(info fs.FileInfo) store.Stamp {
 // openHeld opens the files of a finished download, if they are as they were then.
 func (d *download) openHeld(h *held) error {
 	o := store.SharedOptions{Disk: d.node.opts.Disk, Root: filepath.Dir(h.Path), Log: d.log}
+	// What lies there may have been overwritten with something else that was downloaded, of
+	// which as many files have the same sizes.
+	switch kept, found, err := d.node.journal.KeptPin(h.Path); {
+	case err != nil:
+		return err
+	case !found, kept.Kind == piece.Manifest && (d.want == nil || kept.Validator != d.want.pin().Validator):
+		return errNotHeld
+	}
 	if d.isFolder() {
 		o.Root = h.Path
 		stamps, found, err := d.node.journal.KeptFiles(h.Path)

@@ -1,12 +1,9 @@
 package node
 
 import (
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -135,41 +132,8 @@ func (n *Node) listedAs(roomID [32]byte, pool swarm.PoolID) (*listing, bool) {
 func (l *listing) asShare() share.Share {
 	return share.Share{
 		Spec:     share.Spec{Path: l.path, Room: l.room.name, Name: l.torrent.Name},
-		Manifest: l.manifest, Size: l.torrent.Size, Files: 1, PieceLength: l.torrent.PieceLength, Added: l.added, State: share.Offered,
+		Manifest: l.manifest, Size: l.torrent.Size, Files: 1, PieceLength: l.torrent.PieceLength, Added: l.added, State: share.Received,
 	}
-}
-
-// matchListed returns what is listed that a word means as in share.Library.Match, in a room or
-// in any if that is "", but for what is among others.
-func (n *Node) matchListed(word, room string, others []share.Share) []*listing {
-	straight := word
-	if s, err := filepath.EvalSymlinks(word); err == nil {
-		straight = s
-	}
-	var all []*listing
-	for l := range n.listings() {
-		byID := len(word) >= leastID && strings.HasPrefix(hex.EncodeToString(l.manifest[:]), strings.ToLower(word))
-		switch {
-		case !byID && l.path != word && l.path != straight, room != "" && l.room.name != room:
-		case slices.ContainsFunc(others, func(s share.Share) bool { return s.Manifest == l.manifest && s.Spec.Room == l.room.name }):
-		default:
-			all = append(all, l)
-		}
-	}
-	slices.SortFunc(all, func(a, b *listing) int { return a.added.Compare(b.added) })
-	return all
-}
-
-// forgetListed ends that a download is offered, by its URL too, now and after a restart.
-func (n *Node) forgetListed(l *listing) {
-	d := n.listings()[l]
-	if d == nil {
-		return
-	}
-	d.unlist()
-	n.forgetHeld(heldName(poolKey{d.room.id, d.pool}))
-	d.stop()
-	<-d.over
 }
 
 // content is what its pool is opened with.

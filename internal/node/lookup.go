@@ -18,6 +18,9 @@ const (
 	// maxNamed is how many contents of a room a message names.
 	maxNamed = 8
 
+	// maxSameName is how many contents of one name are looked at for those that are shared.
+	maxSameName = 1000
+
 	// leastID is how many digits of an id mean the content.
 	leastID = 6
 )
@@ -32,7 +35,8 @@ func (n *Node) lookUp(ctx context.Context, spec *Spec) error {
 		return err
 	}
 	name := spec.ManifestName
-	found, err := m.search(ctx, catalogue.Query{Name: name, Limit: maxNamed})
+	found, err := m.search(ctx, catalogue.Query{Name: name, Limit: maxSameName})
+	found = sharedOf(found)
 	lower := strings.ToLower(name)
 	if err == nil && len(found) == 0 && len(name) >= leastID && len(name) <= 64 && strings.Trim(lower, "0123456789abcdef") == "" {
 		found, err = m.search(ctx, catalogue.Query{ID: lower, Limit: maxNamed})
@@ -45,12 +49,32 @@ func (n *Node) lookUp(ctx context.Context, spec *Spec) error {
 	case len(found) > 1:
 		var list []string
 		for _, f := range found {
+			if len(list) == maxNamed {
+				list = append(list, fmt.Sprintf("and %d more", len(found)-maxNamed))
+				break
+			}
 			list = append(list, fmt.Sprintf("%x (%s, %d bytes, %s)", f.Entry.Manifest, f.Entry.Name, f.Entry.Size, heldBy(f)))
 		}
 		return problem("ambiguous", ExitBadOption, fmt.Errorf("several things in %s are called %q; give the id of one of them: %s", m.name, name, strings.Join(list, ", ")))
 	}
 	spec.ManifestID, spec.ManifestName = hex.EncodeToString(found[0].Entry.Manifest[:]), ""
 	return nil
+}
+
+// sharedOf returns what a name means of all that is called so: what somebody shares. What
+// members have only got from others, older versions say, has its id; it is meant where
+// nobody shares anything of the name.
+func sharedOf(found []catalogue.Found) []catalogue.Found {
+	var shared []catalogue.Found
+	for _, f := range found {
+		if !f.Received {
+			shared = append(shared, f)
+		}
+	}
+	if len(shared) > 0 {
+		return shared
+	}
+	return found
 }
 
 func heldBy(f catalogue.Found) string {
@@ -102,10 +126,14 @@ func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue
 	err := m.ask(ctx, func(t *rpc.Tracker) error {
 		page, err := t.Search(ctx, q)
 		found = nil
+		at := make(map[[32]byte]int)
 		for _, f := range page.Found {
-			if !slices.ContainsFunc(found, func(g catalogue.Found) bool { return g.Entry.Manifest == f.Entry.Manifest }) {
-				found = append(found, f)
+			if i, again := at[f.Entry.Manifest]; again {
+				found[i].Received = found[i].Received && f.Received
+				continue
 			}
+			at[f.Entry.Manifest] = len(found)
+			found = append(found, f)
 		}
 		return err
 	})

@@ -97,13 +97,16 @@ func (n *Node) held(library *share.Library, known entries) map[string][]catalogu
 	n.mu.Unlock()
 	for _, d := range running {
 		if l := d.listed.Load(); l != nil {
-			hold(l.room.name, entryOf(l.torrent))
+			e := entryOf(l.torrent)
+			e.Received = true
+			hold(l.room.name, e)
 		}
 		if d.want == nil || d.room == nil || d.serving != nil && d.serving.held == nil || d.lent != nil || d.stdout() {
 			continue
 		}
 		if t := d.want.torrent.Load(); t != nil {
 			e := entryOf(t)
+			e.Received = true
 			e.Partial = d.want.pieces != nil || !d.isSaved.Load() || d.isLess.Load()
 			hold(d.room.name, e)
 		}

@@ -319,22 +319,24 @@ func (n *Node) Unshare(what, room string) ([]share.Share, error) {
 		return nil, err
 	}
 	matches := MatchShares(library, what, room)
-	listed := n.matchListed(what, room, matches)
+	received := n.matchReceived(what, room, matches)
 	switch {
-	case len(matches)+len(listed) != 1:
-		for _, l := range listed {
-			matches = append(matches, l.asShare())
+	case len(matches)+len(received) != 1:
+		for _, r := range received {
+			matches = append(matches, r.share)
 		}
-	case len(listed) == 1:
-		matches = []share.Share{listed[0].asShare()}
-		n.forgetListed(listed[0])
+	case len(received) == 1:
+		matches = []share.Share{received[0].share}
+		n.forgetReceived(received[0])
 	default:
 		if _, err := library.Remove(matches[0].Number); err != nil {
 			return nil, err
 		}
 		n.endServing(matches[0].Number)
-		for _, l := range n.matchListed(matches[0].Spec.Path, matches[0].Spec.Room, nil) {
-			n.forgetListed(l) // it was downloaded here, too
+		for _, r := range n.received() { // it was downloaded here, too
+			if s := &r.share; s.Spec.Room == matches[0].Spec.Room && (s.Spec.Path == matches[0].Spec.Path || s.Manifest == matches[0].Manifest) {
+				n.forgetReceived(r)
+			}
 		}
 	}
 	return matches, nil
@@ -357,7 +359,7 @@ func (l localNode) Shares(context.Context) ([]*nodev1.Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeShares(library.List()), nil
+	return encodeShares(l.n.withReceived(library.List())), nil
 }
 
 // Manifest implements rpc.LocalNode.
@@ -367,12 +369,12 @@ func (l localNode) Manifest(_ context.Context, what string) ([]*nodev1.Shared, [
 		return nil, nil, err
 	}
 	matches := library.Match(what)
-	var listed []*listing
+	var listed []received
 	if !filepath.IsAbs(what) { // of a path the journal tells more
-		listed = l.n.matchListed(what, "", matches)
+		listed = l.n.matchReceived(what, "", matches)
 	}
 	for _, one := range listed {
-		matches = append(matches, one.asShare())
+		matches = append(matches, one.share)
 	}
 	if len(matches) == 0 || matches[0].Manifest != matches[len(matches)-1].Manifest {
 		return encodeShares(matches), nil, nil
@@ -422,7 +424,7 @@ func DecodeShared(x *nodev1.Shared) share.Share {
 		s.Added = time.Time{}
 	}
 	copy(s.Manifest[:], x.GetManifest())
-	for state := share.Checking; state <= share.Broken; state++ {
+	for state := share.Checking; state <= share.Received; state++ {
 		if state.String() == x.GetState() {
 			s.State = state
 		}

@@ -138,7 +138,7 @@ func (t *Tracker) ReportUnreachable(ctx context.Context, holder piece.NodeID) (g
 func encodeEntry(e *catalogue.Entry) *roomv1.Entry {
 	return &roomv1.Entry{
 		Manifest: append([]byte(nil), e.Manifest[:]...), Name: e.Name, Folder: e.Folder, Size: uint64(e.Size), Files: e.Files,
-		Names: e.Names, Private: e.Private, Partial: e.Partial,
+		Names: e.Names, Private: e.Private, Partial: e.Partial, Received: e.Received,
 	}
 }
 
@@ -146,6 +146,7 @@ func encodeEntry(e *catalogue.Entry) *roomv1.Entry {
 func decodeEntry(x *roomv1.Entry) (e catalogue.Entry, err error) {
 	e = catalogue.Entry{
 		Name: x.GetName(), Folder: x.GetFolder(), Files: x.GetFiles(), Names: x.GetNames(), Private: x.GetPrivate(), Partial: x.GetPartial(),
+		Received: x.GetReceived(),
 	}
 	if e.Manifest, err = decodeID(x.GetManifest()); err != nil {
 		return e, err
@@ -197,6 +198,7 @@ func EncodePage(p catalogue.Page) []*roomv1.SearchResponse {
 		x := &roomv1.SearchResponse{}
 		for _, f := range p.Found[:n] {
 			found := &roomv1.Found{Entry: encodeEntry(f.Entry), Holders: uint32(f.Holders), Whole: uint32(f.Whole)}
+			found.Entry.Received = f.Received
 			for _, h := range f.By {
 				found.By = append(found.By, &roomv1.Holder{Id: append([]byte(nil), h.ID[:]...), Number: h.Number, Name: h.Name})
 			}
@@ -222,8 +224,9 @@ func decodeFound(x *roomv1.Found) (f catalogue.Found, err error) {
 	if err != nil {
 		return f, err
 	}
-	e.Names, e.Partial = nil, false
-	f = catalogue.Found{Entry: &e, Holders: int(x.GetHolders()), Whole: int(x.GetWhole())}
+	received := e.Received
+	e.Names, e.Partial, e.Received = nil, false, false
+	f = catalogue.Found{Entry: &e, Holders: int(x.GetHolders()), Whole: int(x.GetWhole()), Received: received}
 	if f.Holders < 1 || f.Holders > catalogue.MaxHolders || f.Whole > f.Holders {
 		return f, fmt.Errorf("%d holders, %d of all of it", f.Holders, f.Whole)
 	}

@@ -63,10 +63,11 @@ const (
 	Offered               // as its manifest says
 	Missing               // nothing is at its path
 	Broken                // no manifest can be made of what is there now
+	Received              // not shared: got from others, and served to more of them
 )
 
 func (s State) String() string {
-	return [...]string{"checking", "offered", "missing", "broken"}[s]
+	return [...]string{"checking", "offered", "missing", "broken", "received"}[s]
 }
 
 // Share is a file or folder that is offered.

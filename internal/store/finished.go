@@ -238,6 +238,13 @@ func (j *Journal) Kept(path string) (k Kept, found bool, err error) {
 	return k, found, err
 }
 
+// KeptPin returns the pin of the manifest that the finished content at path, a file or a
+// folder, is of; found is false if none was finished there, and the pin zero if it is of a URL.
+func (j *Journal) KeptPin(path string) (pin piece.Pin, found bool, err error) {
+	k, found, err := j.kept(path)
+	return k.Pin, found, err
+}
+
 // kept is Kept also of several files.
 func (j *Journal) kept(path string) (k Kept, found bool, err error) {
 	err = j.guard(func() error {

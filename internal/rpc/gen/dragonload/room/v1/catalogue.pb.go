@@ -42,7 +42,10 @@ type Entry struct {
 	// The manifest names no address outside of the room.
 	Private bool `protobuf:"varint,7,opt,name=private,proto3" json:"private,omitempty"`
 	// The member does not hold all of it yet. Not set in an answer.
-	Partial       bool `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`
+	Partial bool `protobuf:"varint,9,opt,name=partial,proto3" json:"partial,omitempty"`
+	// The member has got it from others and does not share it itself. In an answer: that is
+	// so of all who hold it.
+	Received      bool `protobuf:"varint,10,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -129,6 +132,13 @@ func (x *Entry) GetPrivate() bool {
 func (x *Entry) GetPartial() bool {
 	if x != nil {
 		return x.Partial
+	}
+	return false
+}
+
+func (x *Entry) GetReceived() bool {
+	if x != nil {
+		return x.Received
 	}
 	return false
 }
@@ -874,7 +884,7 @@ var File_dragonload_room_v1_catalogue_proto protoreflect.FileDescriptor
 
 const file_dragonload_room_v1_catalogue_proto_rawDesc = "" +
 	"\n" +
-	"\"dragonload/room/v1/catalogue.proto\x12\x12dragonload.room.v1\"\xc9\x01\n" +
+	"\"dragonload/room/v1/catalogue.proto\x12\x12dragonload.room.v1\"\xe5\x01\n" +
 	"\x05Entry\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -883,7 +893,9 @@ const file_dragonload_room_v1_catalogue_proto_rawDesc = "" +
 	"\x05files\x18\x05 \x01(\rR\x05files\x12\x14\n" +
 	"\x05names\x18\x06 \x03(\tR\x05names\x12\x18\n" +
 	"\aprivate\x18\a \x01(\bR\aprivate\x12\x18\n" +
-	"\apartial\x18\t \x01(\bR\apartialJ\x04\b\b\x10\t\"\x8d\x01\n" +
+	"\apartial\x18\t \x01(\bR\apartial\x12\x1a\n" +
+	"\breceived\x18\n" +
+	" \x01(\bR\breceivedJ\x04\b\b\x10\t\"\x8d\x01\n" +
 	"\x0ePublishRequest\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x06R\x04from\x12\x0e\n" +
