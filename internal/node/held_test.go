@@ -1,6 +1,8 @@
 package node_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,5 +192,43 @@ func TestHeld_damagedRecordsAreForgotten(t *testing.T) {
 	}
 	if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
 		t.Errorf("%d files are left, %v", len(left), err)
+	}
+}
+
+// What overwrites a finished folder, with as many files of the same sizes, takes its place: the
+// old content is offered no more, and not after a restart either.
+func TestHeld_whatOverwritesAFolderTakesItsPlace(t *testing.T) {
+	t.Parallel()
+	old, b := someParcel(t), newLab(t)
+	files := map[string][]byte{}
+	for path, file := range old.files {
+		data := bytes.Clone(file.Data)
+		for i := range data {
+			data[i]++
+		}
+		files[strings.TrimPrefix(path, "parcel/")] = data
+	}
+	anew := newParcel(t, files)
+	b.run()
+	k := b.keeper("keeper")
+	spec := old.spec(t, "lab")
+	old.check(t, download(t, t.Context(), k.Node, spec).result(t), "")
+	over := anew.spec(t, "lab")
+	over.Dir = spec.Dir
+	var e *node.Error
+	if err := k.Download(t.Context(), over, func(node.Event) {}); !errors.As(err, &e) || e.Code != "file-exists" {
+		t.Errorf("unasked: %v", err)
+	}
+	over.Overwrite = true
+	anew.check(t, download(t, t.Context(), k.Node, over).result(t), "")
+	k.restart()
+	today := start(t, b.join("today").options())
+	anew.check(t, download(t, t.Context(), today, anew.spec(t, "lab")).result(t), "")
+	if left, err := os.ReadDir(filepath.Join(k.m.dir, "held")); err != nil || len(left) != 2 {
+		t.Errorf("%d files are remembered, %v", len(left), err)
+	}
+	hash := old.torrent.InfoHash()
+	if holders, err := today.Holders(t.Context(), "lab", hash, 0); err != nil || len(holders) != 0 {
+		t.Errorf("the old content is held by %v, %v", holders, err)
 	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -24,11 +25,15 @@ const (
 // meetHolders opens the pool of a manifest's download with members that hold the content
 // and are not in it: who shares something opens its pool when it is asked for it.
 func (d *download) meetHolders() {
+	left := deserted{d: d, seen: make(map[piece.NodeID]bool)}
 	for wait := meetFirst; ; wait = min(2*wait, meetLast) {
 		if met, ok := d.neighbours(); !ok {
 			return
 		} else if len(met) < enoughMet {
-			d.meetSome(met)
+			holders, err := d.meetSome(met)
+			if err == nil && left.note(holders) {
+				wait = meetFirst // it may be over soon
+			}
 		}
 		select {
 		case <-time.After(wait):
@@ -59,20 +64,19 @@ func (d *download) neighbours() ([]piece.NodeID, bool) {
 	}
 }
 
-func (d *download) meetSome(met []piece.NodeID) {
-	var holders []catalogue.Holder
-	err := d.room.ask(d.ctx, func(t *rpc.Tracker) (err error) {
+func (d *download) meetSome(met []piece.NodeID) (holders []catalogue.Holder, err error) {
+	err = d.room.ask(d.ctx, func(t *rpc.Tracker) (err error) {
 		holders, err = t.Holders(d.ctx, d.want.id, 0)
 		return err
 	})
 	if err != nil {
 		d.log.Debug("the catalogue was not asked for holders", "err", err)
-		return
+		return nil, err
 	}
 	left := enoughMet - len(met)
 	for _, h := range holders {
 		if left == 0 {
-			return
+			break
 		}
 		if h.ID == d.room.self || h.Addr == "" || slices.Contains(met, h.ID) {
 			continue
@@ -80,4 +84,72 @@ func (d *download) meetSome(met []piece.NodeID) {
 		left--
 		d.room.open(d, swarm.PeerAddr{ID: h.ID, Addr: h.Addr})
 	}
+	return holders, nil
+}
+
+// desertedAfter is how often in a row the catalogue must name nobody, and nothing come
+// meanwhile, before a content is taken for one that nobody offers any more.
+const desertedAfter = 3
+
+// deserted notices that nobody offers any more what is being downloaded.
+type deserted struct {
+	d     *download
+	seen  map[piece.NodeID]bool // who held it at any time
+	empty int                   // times in a row that nobody did, and nothing came
+	have  int64
+	told  bool
+}
+
+// note takes in what the catalogue has answered. It reports whether that was nobody.
+func (s *deserted) note(holders []catalogue.Holder) bool {
+	for _, h := range holders {
+		if len(s.seen) < catalogue.MaxHolders {
+			s.seen[h.ID] = true
+		}
+	}
+	have := int64(0)
+	if p := s.d.latest.Load(); p != nil {
+		have = p.Have
+	}
+	if s.empty++; len(holders) > 0 || have != s.have {
+		s.empty = 0
+	}
+	s.have = have
+	if s.empty < desertedAfter || len(s.seen) == 0 || len(s.d.addresses.all) > 0 {
+		return len(holders) == 0
+	}
+	d, name := s.d, s.d.want.String()
+	if now, ok := s.successor(name); ok {
+		d.inbox.do(func() {
+			d.fail(problem("share-changed", ExitChanged, fmt.Errorf("%s has changed at who shares it, and nobody offers any more what was begun; %s; "+
+				"%s is %x now: run dragonload get --room %s %x with another name for --output, or with --restart --overwrite to have it in the place of what came",
+				name, d.kept(), name, now, d.room.name, now)))
+			d.drain()
+		})
+	} else if !s.told {
+		s.told = true
+		d.inbox.do(func() {
+			d.warn("nobody-offers", fmt.Sprintf("nobody in %s offers %s any more; waiting until somebody does", d.room.name, name))
+		})
+	}
+	return true
+}
+
+// successor returns what somebody who held the content shares now under its name.
+func (s *deserted) successor(name string) (id [32]byte, found bool) {
+	all, err := s.d.room.search(s.d.ctx, catalogue.Query{Name: name, Limit: maxSameName})
+	if err != nil {
+		return id, false
+	}
+	for _, f := range all {
+		if f.Received || f.Entry.Manifest == s.d.want.id {
+			continue
+		}
+		for _, h := range f.By {
+			if s.seen[h.ID] {
+				return f.Entry.Manifest, true
+			}
+		}
+	}
+	return id, false
 }
