@@ -111,13 +111,14 @@ func variant(d piece.Digest, v uint8) piece.Digest {
 	return d
 }
 
-// collude reports whether two members vouch for the same false bytes: to who cannot look
-// itself they are as good as an origin with two faces.
+// collude reports whether two members vouch for the same false bytes, or one stands by them
+// whatever it is told: to who cannot look itself that is as good as an origin with two faces
+// (ADR 10).
 func (w *World) collude() bool {
 	forged := make(map[int]bool)
 	for i := range w.Members {
 		f := w.Members[i].Forgery
-		if f > 0 && forged[f] {
+		if f > 0 && (forged[f] || w.Members[i].Denies) {
 			return true
 		}
 		forged[f] = true
