@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -29,6 +31,32 @@ func checkAddress(flag, address string) error {
 func isUnspecified(host string) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsUnspecified()
+}
+
+// testNets are for examples (RFC 5737, RFC 3849): nobody's on the internet, as private ones.
+var testNets = []netip.Prefix{
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32"),
+}
+
+// hasLeft reports whether address, once this machine's, is that of its network at another
+// time: a private one that it does not have now. A public one may be its router's.
+func hasLeft(address string, interfaces func() ([]net.Addr, error)) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false // a name
+	}
+	ip = ip.Unmap().WithZone("")
+	private := ip.IsPrivate() || ip.IsLinkLocalUnicast() || slices.ContainsFunc(testNets, func(n netip.Prefix) bool { return n.Contains(ip) })
+	own, err := interfaces()
+	return private && err == nil && !slices.ContainsFunc(own, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(ip.AsSlice())
+	})
 }
 
 // ownAddress returns the first address of this machine that others on its network

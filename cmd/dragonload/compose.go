@@ -97,7 +97,7 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 	var service *tracker.Service
 	var shared *replica
 	if madeHere || len(rooms) > 0 {
-		serve := tracker.Options{State: tracker.NewMemory(), Rooms: m.keyring, Self: folder.Identity().ID, Log: o.log}
+		serve := tracker.Options{State: tracker.NewMemory(), Rooms: m.keyring, Self: folder.Identity().ID, Host: ownAddress, Log: o.log}
 		switch {
 		case o.etcd != nil:
 			if shared, err = joinCluster(ctx, o.etcd, folder, m.keyring, o.log); err != nil {
@@ -209,7 +209,8 @@ func (m *machine) closeState() error {
 }
 
 // meet makes the node listen where the invites into a room made here say, if the user
-// has not said otherwise and the port is free.
+// has not said otherwise and the port is free. Their address is not told to members if the
+// machine has moved to another one.
 func (o *machineOptions) meet(ctx context.Context, r *room.Room) {
 	if len(r.Trackers) == 0 || (r.Name != o.room && !o.daemon) {
 		return
@@ -224,7 +225,7 @@ func (o *machineOptions) meet(ctx context.Context, r *room.Room) {
 		l.Close()
 		o.listen = ":" + port
 	}
-	if o.advertise == "" && portOf(o.listen) == port {
+	if o.advertise == "" && portOf(o.listen) == port && !hasLeft(address, net.InterfaceAddrs) {
 		o.advertise = address
 	}
 }

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"dragonload/internal/discovery"
@@ -31,9 +33,9 @@ const (
 	// by themselves takes its place.
 	aloneAfter = time.Second
 
-	// lookFor is how long what is asked of a tracker waits for one to be found: those that
-	// are there answer within an eighth of a second.
-	lookFor = 700 * time.Millisecond
+	// lookFor is how long what is asked of a tracker waits for one to be found. Those that
+	// are there answer within an eighth of a second; the question is repeated after one.
+	lookFor = 1500 * time.Millisecond
 
 	// Of found addresses so many are remembered, tried at one time, and taken for that of
 	// a tracker.
@@ -194,10 +196,8 @@ func (m *membership) foundTracker(addr string, now time.Time) {
 	}
 	m.node.log.Info("the room's tracker may be at another address", "room", m.name, "addr", addr)
 	m.foundTrackers = append(m.foundTrackers, t)
-	select {
-	case m.news <- struct{}{}:
-	default:
-	}
+	close(m.news)
+	m.news = make(chan struct{})
 	for _, d := range m.pools {
 		d.inbox.do(func() { d.session.hurry() })
 	}
@@ -205,34 +205,91 @@ func (m *membership) foundTracker(addr string, now time.Time) {
 
 // awaitTracker looks for the room's tracker in the network around, for a moment, and
 // returns what claims to be it.
-func (m *membership) awaitTracker(ctx context.Context) []*rpc.Tracker {
+func (m *membership) awaitTracker(ctx context.Context, moment time.Duration) []*rpc.Tracker {
 	if m.node.opts.Discovery == nil {
 		return nil
 	}
-	select {
-	case <-m.news: // of an earlier one
-	default:
+	if found, _ := m.foundSoFar(); len(found) > 0 {
+		return found
 	}
 	m.seek()
-	select {
-	case <-m.news:
-	case <-time.After(lookFor):
-	case <-ctx.Done():
+	timeout := time.NewTimer(moment)
+	defer timeout.Stop()
+	for {
+		found, news := m.foundSoFar()
+		if len(found) > 0 {
+			return found
+		}
+		select {
+		case <-news:
+		case <-timeout.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
 	}
+}
+
+// foundSoFar returns the trackers that were found, and what is closed when there is another.
+func (m *membership) foundSoFar() ([]*rpc.Tracker, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.foundTrackers)
+	return slices.Clone(m.foundTrackers), m.news
 }
 
 // reachable returns the trackers to ask, in order: those that were found after those that
-// are known, or before if the known ones were just asked in vain.
+// are known, or before if the known ones were asked in vain lately.
 func (m *membership) reachable(foundFirst bool) []*rpc.Tracker {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if foundFirst {
+	if foundFirst || time.Now().Before(m.foundFirst) {
 		return slices.Concat(m.foundTrackers, m.trackers)
 	}
 	return slices.Concat(m.trackers, m.foundTrackers)
+}
+
+// askKnown asks the trackers that are not only found and those who take their place. It
+// looks for others meanwhile, and once one is found stops to wait for these: cut. A system
+// may take many seconds to notice that nobody is at an address.
+func (m *membership) askKnown(ctx context.Context, do func(context.Context, *rpc.Tracker) error) (cut bool, err error) {
+	m.mu.Lock()
+	trackers := slices.Clone(m.trackers)
+	m.mu.Unlock()
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		late := time.NewTimer(seekAfter)
+		defer late.Stop()
+		select {
+		case <-late.C:
+		case <-within.Done():
+			return
+		}
+		if found := m.awaitTracker(within, openWithin); len(found) > 0 && within.Err() == nil {
+			cut = true
+			cancel()
+		}
+	})
+	err = m.askOf(within, append(trackers, m.shelf.successors()...), do)
+	cancel()
+	looking.Wait()
+	return cut && err != nil && ctx.Err() == nil, err
+}
+
+// answered notes that a tracker has answered. If it was found, the known ones were asked in
+// vain: for a while they come after it, its member is reached where it was found, and that
+// is worth another try when it is missed.
+func (m *membership) answered(t *rpc.Tracker) {
+	m.reachedAt(t)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); slices.Contains(m.foundTrackers, t) {
+		delete(m.meetings, trackerAt(t.Addr()))
+		if now.After(m.foundFirst) {
+			m.foundFirst = now.Add(wantedFor)
+		}
+	}
 }
 
 // missed forgets a tracker that was found, until it is found again, and reports whether t
@@ -364,35 +421,70 @@ func (m *membership) disprove(id piece.NodeID, addr string) {
 	}
 }
 
-// dialData connects to a member for pieces. Where the address that it tells is not the
-// one that its stream comes from, and does not answer, that one is tried.
+// dialData connects to a member for pieces.
 func (m *membership) dialData(ctx context.Context, addr string, id piece.NodeID) (net.Conn, error) {
-	m.mu.Lock()
-	seen := ""
-	if l := m.links[id]; l != nil && l.host != "" {
-		if host, port, err := net.SplitHostPort(addr); err == nil && host != l.host {
-			seen = net.JoinHostPort(l.host, port)
+	conn, err := m.dialAny(ctx, room.ALPNData, addr, id)
+	if err != nil {
+		return nil, err // not a nil *tls.Conn
+	}
+	return conn, nil
+}
+
+// dialAny connects to a member at the first of its addresses that answers.
+func (m *membership) dialAny(ctx context.Context, alpn, addr string, id piece.NodeID) (*tls.Conn, error) {
+	ways := m.ways(id, addr)
+	var first error
+	for k, way := range ways {
+		within, cancel := ctx, context.CancelFunc(func() {})
+		if k < len(ways)-1 {
+			within, cancel = context.WithTimeout(ctx, staleWithin)
+		}
+		conn, err := m.dial(within, alpn, way, id)
+		cancel()
+		if err == nil {
+			if k > 0 {
+				m.mu.Lock()
+				m.prove(id, way)
+				m.mu.Unlock()
+			}
+			return conn, nil
+		}
+		m.disprove(id, way)
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	m.mu.Unlock()
-	if seen == "" {
-		return m.dial(ctx, room.ALPNData, addr, id)
-	}
-	within, cancel := context.WithTimeout(ctx, staleWithin)
-	conn, err := m.dial(within, room.ALPNData, addr, id)
-	cancel()
-	if err == nil {
-		return conn, nil
-	}
-	m.disprove(id, addr)
-	conn, again := m.dial(ctx, room.ALPNData, seen, id)
-	if again != nil {
-		return nil, err
+	return nil, first
+}
+
+// ways returns the addresses at which a member may be, the likeliest first: where it was
+// met, addr and what else it tells, where its stream comes from, and where it answers as a
+// tracker. Who has moved tells its old address for a while.
+func (m *membership) ways(id piece.NodeID, addr string) (ways []string) {
+	add := func(way string) {
+		if way != "" && !slices.Contains(ways, way) {
+			ways = append(ways, way)
+		}
 	}
 	m.mu.Lock()
-	m.prove(id, seen)
-	m.mu.Unlock()
-	return conn, nil
+	defer m.mu.Unlock()
+	add(m.proven[id])
+	add(addr)
+	add(m.addrs[id])
+	if l := m.links[id]; l != nil && l.host != "" {
+		if _, port, err := net.SplitHostPort(addr); err == nil {
+			add(net.JoinHostPort(l.host, port))
+		}
+	}
+	for _, t := range slices.Concat(m.foundTrackers, m.trackers) {
+		if at, ok := t.Member(); ok && at == id {
+			add(t.Addr())
+		}
+	}
+	return ways
 }
 
 // checkAlone tells the machine that there is no tracker, once, when it has met members

@@ -8,7 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"dragonload/internal/catalogue"
 	"dragonload/internal/discovery"
 	"dragonload/internal/node"
 	"dragonload/internal/piece"
@@ -200,5 +202,58 @@ func TestDiscovery_believesNobody(t *testing.T) {
 	s.check(t, r.result(t))
 	if n := asked.Load(); n == 0 || n > 40 {
 		t.Errorf("the stranger was asked %d times", n)
+	}
+}
+
+// void is a network in which nobody is at some address, which takes its time to show.
+type void struct {
+	node.Network
+	addr string
+}
+
+func (v *void) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if addr == v.addr {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
+func (v *void) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(ctx, network, addr)
+}
+
+// TestDiscovery_asksWhileTheKnownAddressIsDialled: nobody is where the room's tracker is said
+// to be, and the system does not notice. What is asked, be it the first time or again, is
+// answered by the tracker that is found meanwhile, though it tells the old address itself.
+func TestDiscovery_asksWhileTheKnownAddressIsDialled(t *testing.T) {
+	t.Parallel()
+	b, a := newLab(t), &around{}
+	ctx, cancel := context.WithCancel(context.Background())
+	service := tracker.NewService(tracker.Options{State: b.state, Rooms: b.first.keyring, Self: b.first.folder.Identity().ID, Log: testLog(t), Seed: 1})
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := service.Run(ctx); err != nil {
+			t.Errorf("the tracker ended with %v", err)
+		}
+	})
+	b.first.discovery, b.first.network = a.finder(), &void{addr: b.addr}
+	o := b.first.options()
+	o.Serve, o.KeepServing, o.Tracker, o.Advertise = true, true, service, b.addr
+	_, stop := startStoppable(t, o)
+	t.Cleanup(func() {
+		cancel()
+		stop()
+		running.Wait()
+	})
+	m := b.join("one")
+	m.network = &void{addr: b.addr}
+	n := b.hostAmid(m, a)
+	for k := range 3 {
+		within, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond) // the system's own is longer
+		if _, err := n.Search(within, "lab", catalogue.Query{}); err != nil {
+			t.Errorf("asked for the %d. time: %v", k+1, err)
+		}
+		cancel()
 	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -65,8 +66,8 @@ func (d *download) neighbours() ([]piece.NodeID, bool) {
 }
 
 func (d *download) meetSome(met []piece.NodeID) (holders []catalogue.Holder, err error) {
-	err = d.room.ask(d.ctx, func(t *rpc.Tracker) (err error) {
-		holders, err = t.Holders(d.ctx, d.want.id, 0)
+	err = d.room.ask(d.ctx, func(ctx context.Context, t *rpc.Tracker) (err error) {
+		holders, err = t.Holders(ctx, d.want.id, 0)
 		return err
 	})
 	if err != nil {

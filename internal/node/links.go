@@ -162,7 +162,7 @@ func (m *membership) dialLink(ctx context.Context, l *link, addr string) {
 	if known, ok := m.address(l.id); ok {
 		addr = known
 	}
-	conn, err := m.dial(within, room.ALPNHaves, addr, l.id)
+	conn, err := m.dialAny(within, room.ALPNHaves, addr, l.id)
 	cancel()
 	if err != nil {
 		m.disprove(l.id, addr)

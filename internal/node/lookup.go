@@ -123,7 +123,7 @@ func (m *membership) notFound(ctx context.Context, name string) error {
 // search asks the room's trackers, and finds each manifest once.
 func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue.Found, error) {
 	var found []catalogue.Found
-	err := m.ask(ctx, func(t *rpc.Tracker) error {
+	err := m.ask(ctx, func(ctx context.Context, t *rpc.Tracker) error {
 		page, err := t.Search(ctx, q)
 		found = nil
 		at := make(map[[32]byte]int)
@@ -140,15 +140,10 @@ func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue
 	return found, err
 }
 
-// ask asks the trackers of the room one after the other until one answers, then those
-// that take their place.
-func (m *membership) ask(ctx context.Context, do func(*rpc.Tracker) error) error {
-	err := m.askOf(ctx, append(m.reachable(false), m.shelf.successors()...), do)
-	if outcome(err) == catalogue.Failed && ctx.Err() == nil {
-		if found := m.awaitTracker(ctx); len(found) > 0 {
-			err = m.askOf(ctx, found, do)
-		}
-	}
+// ask asks the trackers of the room one after the other until one answers: those that it
+// knows, those that take their place, and those that are found meanwhile.
+func (m *membership) ask(ctx context.Context, do func(context.Context, *rpc.Tracker) error) error {
+	err := m.askAll(ctx, do)
 	var known *Error
 	switch {
 	case err == nil, errors.As(err, &known), refuses(err):
@@ -159,6 +154,29 @@ func (m *membership) ask(ctx context.Context, do func(*rpc.Tracker) error) error
 	return problem("no-tracker", ExitNetwork, fmt.Errorf("no tracker of the room %s answers, and nobody else knows what its members have: %w; try again when one does", m.name, err))
 }
 
+func (m *membership) askAll(ctx context.Context, do func(context.Context, *rpc.Tracker) error) error {
+	lost := func(err error) bool { return outcome(err) == catalogue.Failed && ctx.Err() == nil }
+	if found, _ := m.foundSoFar(); len(found) > 0 && m.reachable(false)[0] == found[0] {
+		if err := m.askOf(ctx, found, do); !lost(err) {
+			return err
+		}
+	}
+	cut, err := m.askKnown(ctx, do)
+	if !lost(err) {
+		return err
+	}
+	if found := m.awaitTracker(ctx, lookFor); len(found) > 0 {
+		err = m.askOf(ctx, found, do)
+	}
+	if cut && lost(err) {
+		m.mu.Lock()
+		trackers := slices.Clone(m.trackers)
+		m.mu.Unlock()
+		err = m.askOf(ctx, trackers, do) // it may only have been slow
+	}
+	return err
+}
+
 // learnManifest gets the manifest of a download that knows only its id: from a member that
 // holds the content.
 func (d *download) learnManifest(ctx context.Context) error {
@@ -166,7 +184,7 @@ func (d *download) learnManifest(ctx context.Context) error {
 		return nil
 	}
 	var holders []catalogue.Holder
-	err := d.room.ask(ctx, func(t *rpc.Tracker) (err error) {
+	err := d.room.ask(ctx, func(ctx context.Context, t *rpc.Tracker) (err error) {
 		holders, err = t.Holders(ctx, d.want.id, 0)
 		return err
 	})

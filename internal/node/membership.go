@@ -57,7 +57,8 @@ type membership struct {
 	foundTrackers []*rpc.Tracker
 	meetings      map[string]*meeting // by address
 	meeting       int                 // of these, under way
-	news          chan struct{}       // holds one if a tracker was found lately
+	news          chan struct{}       // closed when a tracker is found, then there is another
+	foundFirst    time.Time           // until when found trackers are asked before known ones
 }
 
 // membership returns this node's place in a room, joining its work if need be: the
@@ -116,7 +117,7 @@ func (n *Node) member(r *room.Room) (*membership, error) {
 			links:   make(map[piece.NodeID]*link),
 			pools:   make(map[swarm.PoolID]*download),
 
-			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting), news: make(chan struct{}, 1),
+			proven: make(map[piece.NodeID]string), meetings: make(map[string]*meeting), news: make(chan struct{}),
 		}
 		m.shelf = newShelf(m)
 		n.members[r.ID] = m
@@ -205,7 +206,7 @@ func (m *membership) openSession(ctx context.Context, pool swarm.PoolID, again b
 			}
 		}
 		if err == nil {
-			m.reachedAt(asked)
+			m.answered(asked)
 			return live, asked, nil
 		}
 		if m.missed(asked) {

@@ -89,7 +89,7 @@ func (n *Node) Offered(roomName string) (entries int, problem error) {
 // Search asks the room for what its members hold: its own trackers, or members that take
 // their place.
 func (n *Node) Search(ctx context.Context, roomName string, q catalogue.Query) (page catalogue.Page, err error) {
-	err = n.askRoom(ctx, roomName, func(t *rpc.Tracker) (err error) {
+	err = n.askRoom(ctx, roomName, func(ctx context.Context, t *rpc.Tracker) (err error) {
 		page, err = t.Search(ctx, q)
 		return err
 	})
@@ -99,7 +99,7 @@ func (n *Node) Search(ctx context.Context, roomName string, q catalogue.Query) (
 // Holders asks the room who holds a manifest: at most limit members (0:
 // catalogue.MaxHandout), drawn anew each time, in the order in which they are best asked.
 func (n *Node) Holders(ctx context.Context, roomName string, manifest [32]byte, limit int) (holders []catalogue.Holder, err error) {
-	err = n.askRoom(ctx, roomName, func(t *rpc.Tracker) (err error) {
+	err = n.askRoom(ctx, roomName, func(ctx context.Context, t *rpc.Tracker) (err error) {
 		holders, err = t.Holders(ctx, manifest, limit)
 		return err
 	})
@@ -109,14 +109,14 @@ func (n *Node) Holders(ctx context.Context, roomName string, manifest [32]byte, 
 // ReportUnreachable tells the room's tracker of a holder that does not answer. The tracker
 // tries it itself; gone means that it names it no more.
 func (n *Node) ReportUnreachable(ctx context.Context, roomName string, holder piece.NodeID) (gone bool, err error) {
-	err = n.askRoom(ctx, roomName, func(t *rpc.Tracker) (err error) {
+	err = n.askRoom(ctx, roomName, func(ctx context.Context, t *rpc.Tracker) (err error) {
 		gone, err = t.ReportUnreachable(ctx, holder)
 		return err
 	})
 	return gone, err
 }
 
-func (n *Node) askRoom(ctx context.Context, roomName string, do func(*rpc.Tracker) error) error {
+func (n *Node) askRoom(ctx context.Context, roomName string, do func(context.Context, *rpc.Tracker) error) error {
 	m, err := n.membership(roomName)
 	if err != nil {
 		return err
@@ -126,11 +126,15 @@ func (n *Node) askRoom(ctx context.Context, roomName string, do func(*rpc.Tracke
 
 // askOf asks the first of some trackers that answers. What one of them refuses, the others
 // would too, unless it is itself that cannot answer.
-func (m *membership) askOf(ctx context.Context, trackers []*rpc.Tracker, do func(*rpc.Tracker) error) error {
+func (m *membership) askOf(ctx context.Context, trackers []*rpc.Tracker, do func(context.Context, *rpc.Tracker) error) error {
 	all := errors.New("it has none")
 	for _, t := range trackers {
-		err := do(t)
-		if err == nil || ctx.Err() != nil {
+		err := do(ctx, t)
+		if err == nil {
+			m.answered(t)
+			return nil
+		}
+		if ctx.Err() != nil {
 			return err
 		}
 		if m.missed(t) { // it was only found, and what it refuses says nothing of the room
@@ -328,7 +332,7 @@ func (p *place) call(ctx context.Context, call *catalogue.Call) error {
 	if len(trackers) == 0 {
 		trackers = m.reachable(false)
 	}
-	err := m.askOf(ctx, trackers, func(t *rpc.Tracker) error {
+	err := m.askOf(ctx, trackers, func(ctx context.Context, t *rpc.Tracker) error {
 		switch call.Kind {
 		case catalogue.CallPublish:
 			return t.Publish(ctx, m.node.advertised(), call.Batch)

@@ -84,8 +84,8 @@ func (m *membership) report(ctx context.Context) {
 		}
 		within, cancel := context.WithTimeout(ctx, reportWithin)
 		gone := false
-		err := m.askOf(within, append(m.reachable(false), m.shelf.successors()...), func(t *rpc.Tracker) (err error) {
-			gone, err = t.ReportUnreachable(within, id)
+		err := m.askOf(within, append(m.reachable(false), m.shelf.successors()...), func(ctx context.Context, t *rpc.Tracker) (err error) {
+			gone, err = t.ReportUnreachable(ctx, id)
 			return err
 		})
 		cancel()

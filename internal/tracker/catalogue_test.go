@@ -421,3 +421,27 @@ func TestCatalogue_leasesEndByTheStatesClock(t *testing.T) {
 		t.Errorf("renew after the end: %v", err)
 	}
 }
+
+// TestCatalogue_ofTheTrackersOwnMachine: it reaches its tracker by a loopback address, at
+// which others do not reach it.
+func TestCatalogue_ofTheTrackersOwnMachine(t *testing.T) {
+	t.Parallel()
+	s, listener := listen(t)
+	s.home.folder = newFolder(t)
+	s.home.room = s.create(s.home.folder, "lab")
+	s.serve(listener, tracker.Options{Self: s.home.folder.Identity().ID, Host: func() string { return "10.9.8.7" }})
+	other := s.join(s.home.room, "other")
+	publish(t, s.client(s.home), ":4100", 1, shared(1, "film.mkv"))
+	publish(t, s.client(other), ":4101", 1, shared(1, "film.mkv"))
+	holders, err := s.client(s.join(s.home.room, "third")).Holders(t.Context(), [32]byte{9, 1}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(map[piece.NodeID]string)
+	for _, h := range holders {
+		at[h.ID] = h.Addr
+	}
+	if own, others := at[s.home.folder.Identity().ID], at[other.folder.Identity().ID]; own != "10.9.8.7:4100" || others != "127.0.0.1:4101" {
+		t.Errorf("the tracker's machine is at %q, another at %q", own, others)
+	}
+}

@@ -70,6 +70,9 @@ type Options struct {
 	// Self is this node's own key: what it says to itself as a successor comes from an
 	// address at which others do not reach it.
 	Self piece.NodeID
+	// Host returns an address of this machine by which others reach it, for what it says
+	// to itself, from a loopback address, without naming one; nil: that address.
+	Host func() string
 
 	// Seed makes what the machines draw repeatable in tests; zero is drawn at random.
 	Seed uint64

@@ -256,13 +256,19 @@ func weight(m swarm.ToTracker) int {
 }
 
 // reachable fills in the host of an address that has none: where the member was seen.
-// Where this node, as a successor, sees itself others do not reach it; they dial it by
-// the address at which they have found it.
+// Where this node sees itself others do not reach it: as a successor they dial it by the
+// address at which they have found it, else by the one that the machine has.
 func (s *Service) reachable(addr string, c *caller) (string, error) {
-	if c.successor && c.id == s.opts.Self && strings.HasPrefix(addr, ":") {
-		return "", nil
+	seen := c.host
+	if c.id == s.opts.Self && strings.HasPrefix(addr, ":") {
+		if c.successor {
+			return "", nil
+		}
+		if ip := net.ParseIP(seen); ip != nil && ip.IsLoopback() && s.opts.Host != nil {
+			seen = s.opts.Host()
+		}
 	}
-	return withHost(addr, c.host)
+	return withHost(addr, seen)
 }
 
 func withHost(addr, seen string) (string, error) {
