@@ -26,6 +26,7 @@ type exportFlags struct {
 	urls                 []string
 	withQuery, overwrite bool
 
+	room   string
 	shared *sharedContent // what is exported if that is a share
 }
 
@@ -37,12 +38,15 @@ func newExport(std streams) *cobra.Command {
 		Long: `Writes a Metalink 4 of a finished download (its name and size, its SHA-256, that of
 each piece, and the addresses that it came from), or a torrent of BitTorrent v2
 with these addresses as web seeds; with --hybrid one that programs of version 1,
-as aria2, take too. The file is read and compared with what was downloaded. Of a
+as aria2, take too (of a folder aria2 takes none: it asks web seeds for the padding
+between files). The file is read and compared with what was downloaded. Of a
 file that was not downloaded here --url says where it can be had; a torrent can
-also be of a folder, whose --url ends with a slash: names are put behind it.
+also be of a folder, whose --url ends with a slash: the folder's name and those of
+its files are put behind it.
 
 What is shared from here is named by its path or by at least six digits of its id. Its
-torrent needs no --url, and is that which members have.
+torrent needs no --url, and is that which members have. So is the --torrent of what only
+other members of a room hold, named by such digits or, with --room, by its name.
 
 User names and passwords are never written. An address with a query, which may be
 secret, is left out unless --with-query is given.`,
@@ -57,6 +61,9 @@ secret, is left out unless --with-query is given.`,
 				if e.shared, err = findShared(cmd.Context(), state, what); err != nil {
 					return err
 				}
+			}
+			if e.shared == nil && len(e.urls) == 0 && (e.room != "" || e.torrent && !e.hybrid && isShareID(what)) {
+				return e.fromRoom(cmd, what, std)
 			}
 			if e.shared != nil {
 				what = e.shared.share.Spec.Path
@@ -74,6 +81,7 @@ secret, is left out unless --with-query is given.`,
 	f.BoolVar(&e.hybrid, "hybrid", false, "with --torrent: for programs of version 1, too")
 	f.StringVarP(&e.output, "output", "o", "-", "name of the manifest's `FILE`; - is standard output")
 	f.StringArrayVar(&e.urls, "url", nil, "name this `URL` in place of those that the file came from; may be repeated")
+	f.StringVar(&e.room, "room", "", "with --torrent: what members of the `ROOM` hold under that name or id")
 	f.BoolVar(&e.withQuery, "with-query", false, "name addresses with their query, which may be secret")
 	f.BoolVar(&e.overwrite, "overwrite", false, "replace a file that has the manifest's name")
 	return cmd
@@ -85,7 +93,7 @@ func (e *exportFlags) check(arg string) error {
 	switch {
 	case err != nil && isInvite(arg):
 		return usagef("links to content cannot be exported; name the file itself, or the id of a share")
-	case err != nil && isContentID(arg):
+	case err != nil && isShareID(arg):
 		return errNoShare(arg)
 	case errors.Is(err, fs.ErrNotExist):
 		return failf(exitNotFound, "there is no file %s; export needs one that is finished", safeText(arg))
@@ -111,6 +119,12 @@ func (e *exportFlags) check(arg string) error {
 			return usagef("--url %s: a user name or password is never written into a manifest; leave it out", redacted(raw))
 		}
 	}
+	return e.checkOutput(info)
+}
+
+// checkOutput finds out whether there can be a manifest of the name that is asked for;
+// info is of what is exported, nil if that is not here.
+func (e *exportFlags) checkOutput(info fs.FileInfo) error {
 	if e.output == "-" {
 		return nil
 	}
@@ -121,10 +135,43 @@ func (e *exportFlags) check(arg string) error {
 	switch {
 	case there.IsDir():
 		return usagef("-o %s is a folder; name the file", safeText(e.output))
-	case os.SameFile(info, there):
+	case info != nil && os.SameFile(info, there):
 		return usagef("-o %s is the file that is to be exported", safeText(e.output))
 	case !e.overwrite:
 		return failf(exitExists, "%s exists; pass --overwrite to replace it", safeText(e.output))
+	}
+	return nil
+}
+
+// fromRoom writes the torrent of what other members hold.
+func (e *exportFlags) fromRoom(cmd *cobra.Command, what string, std streams) error {
+	switch {
+	case e.metalink || e.hybrid:
+		return usagef("%s is not here, and all of it is read for a Metalink or a hybrid torrent; get it first", safeText(what))
+	case !e.torrent:
+		return usagef("say what to write: --metalink or --torrent")
+	}
+	if err := e.checkTerminal(std); err != nil {
+		return err
+	}
+	if err := e.checkOutput(nil); err != nil {
+		return err
+	}
+	held, err := findInRoom(cmd, e.room, what)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := held.torrent.Write(&text); err != nil {
+		return failf(exitOther, "%w", err)
+	}
+	return e.write(text.Bytes(), std.out)
+}
+
+// checkTerminal refuses to write a torrent to a terminal.
+func (e *exportFlags) checkTerminal(std streams) error {
+	if out := fileOf(std.out); e.torrent && e.output == "-" && out != nil && isTerminal(out) {
+		return usagef("a torrent is no text for a terminal; name a file with -o")
 	}
 	return nil
 }
@@ -141,15 +188,9 @@ func (e *exportFlags) foldersThere(err error) error {
 	return nil
 }
 
-// isContentID reports whether a word could be the id of a content: the hexadecimal
-// digits of a SHA-1 or SHA-256.
-func isContentID(s string) bool {
-	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdefABCDEF") == ""
-}
-
 func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams) error {
-	if out := fileOf(std.out); e.torrent && e.output == "-" && out != nil && isTerminal(out) {
-		return usagef("a torrent is no text for a terminal; name a file with -o")
+	if err := e.checkTerminal(std); err != nil {
+		return err
 	}
 	path, err := filepath.Abs(arg)
 	if err != nil {

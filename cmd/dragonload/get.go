@@ -15,7 +15,7 @@ func newGet(std streams) *cobra.Command {
 		Short: "download URLs, alone or with a room",
 		Long: `Downloads each SOURCE: a URL of http or https, the files of a Metalink (.meta4), the
 file or folder of a torrent (version 2 or hybrid; --select takes parts of a folder),
-or, in a room, what has the id of a manifest there.
+a dragon:// link to content or, with --room, what members hold, by its name or its id.
 With --mirror, from a Metalink and from the web seeds of a torrent, the bytes come
 from all addresses that have them. With --room all members of the
 room that get the same URL share the work: each byte leaves the origin about once.

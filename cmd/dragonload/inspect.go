@@ -21,15 +21,18 @@ import (
 )
 
 func newInspect(std streams) *cobra.Command {
-	return &cobra.Command{
-		Use:   "inspect FILE|ID|INVITE",
+	var roomName string
+	cmd := &cobra.Command{
+		Use:   "inspect FILE|ID|NAME|INVITE",
 		Short: "what a download, a share, a torrent, a Metalink or an invite holds",
 		Long: `Of a torrent (.torrent, of version 2 or hybrid): its info hash, its files and the
 roots of their hash trees, its web seeds. Of a Metalink (.meta4): its files, their
 digests and addresses. Of a finished download: its digests, and the addresses that it
 came from. Of a partial one, named by its .part file or by its final name: how much of
 it is here, of which version of which size. Of a share, named by its path or by at least
-six digits of its id: how it stands, and its manifest. Of an invite: the room, where its trackers
+six digits of its id: how it stands, and its manifest. Of what another member of a room
+holds, named by such digits or, with --room, by its name: its manifest, with its files, got
+from there. Of an invite: the room, where its trackers
 are, how often and how long it may be used; never its secret.`,
 		Args: exactArgs("a FILE or an INVITE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,6 +40,9 @@ are, how often and how long it may be used; never its secret.`,
 				text, err := inviteText(arg, std)
 				if err != nil {
 					return err
+				}
+				if link, err := room.ParseLink(text); err == nil && link.Invite == nil {
+					return usagef("%s is a link to content; dragonload open shows what it asks for, and asks before it does that", shownSource(text))
 				}
 				return inspectInvite(text, std.out)
 			}
@@ -58,8 +64,13 @@ are, how often and how long it may be used; never its secret.`,
 				shared.tell(std.out)
 				return nil
 			}
-			if isContentID(args[0]) {
-				return errNoShare(args[0])
+			if isShareID(args[0]) || roomName != "" {
+				held, err := findInRoom(cmd, roomName, args[0])
+				if err != nil {
+					return err
+				}
+				held.tell(std.out)
+				return nil
 			}
 			path, err := filepath.Abs(args[0])
 			if err != nil {
@@ -71,6 +82,8 @@ are, how often and how long it may be used; never its secret.`,
 			return inspectFile(cmd.Context(), state, path, std.out)
 		},
 	}
+	cmd.Flags().StringVar(&roomName, "room", "", "what members of the `ROOM` hold under that name or id")
+	return cmd
 }
 
 // inviteIn returns the invite that a small file holds, if that is all that it holds.

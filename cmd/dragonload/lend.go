@@ -32,7 +32,8 @@ func (l *lendFlags) register(cmd *cobra.Command) {
 	l.cache = defaultLendCache
 	f.StringArrayVar(&l.rooms, "lend", nil, "help downloads of this `ROOM` with this machine's line, without wanting the files; may be repeated")
 	f.StringArrayVar(&l.allow, "lend-allow", nil, "fetch for others from this `[ROOM=]ADDR:PORT` or PREFIX:PORT too, and not only from public addresses at 80 and 443; may be repeated")
-	f.Var(&l.cache, "lend-cache", "what pieces for others may take of the disk at most (default 2G)")
+	f.Var(&l.cache, "lend-cache", "what pieces for others may take of the disk at most")
+	f.Lookup("lend-cache").DefValue = "2G"
 	f.Var(&l.rate, "lend-rate", "bytes per second to fetch for others at most")
 	f.StringVar(&l.proxy, "lend-proxy", "", "fetch for others through the proxy at `URL`, which must itself refuse inner addresses")
 }

@@ -43,7 +43,8 @@ func newLs(std streams) *cobra.Command {
 		Long: `Lists what the members of a room offer: the first digits of its id, its size, how many
 files it has, how many members hold it, some of them by number and name, and its name.
 With WORDs only what has, for each of them, a word that begins so, in its own name or
-in that of a file or folder in it, in any case. dragonload get takes a name or an id.`,
+in that of a file or folder in it, in any case; of a folder with very many names only the
+first 512 words are known. dragonload get takes a name or an id.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, folder, state, err := openRooms(cmd)
 			if err != nil {
@@ -92,7 +93,8 @@ func (f *lsFlags) run(ctx context.Context, from *roomTracker, words []string, st
 		return err
 	}
 	if len(page.Found) == 0 && len(words) > 0 {
-		return failf(exitNotFound, "nothing in %s has a word that begins with %s; dragonload ls lists all there is", from.room.Name, safeText(strings.Join(words, " and ")))
+		return failf(exitNotFound, "nothing in %s has a word that begins with %s, of folders with very many names as far as their first %d words go; dragonload ls lists all there is",
+			from.room.Name, safeText(strings.Join(words, " and ")), catalogue.MaxNames)
 	}
 	if err := f.write(page, from.room, std.out); err != nil {
 		return failf(exitFileIO, "%w", err)
