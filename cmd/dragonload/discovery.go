@@ -20,6 +20,8 @@ const (
 	// lookFor is how long one look for a room's tracker in the network around lasts: those
 	// that are there answer within an eighth of a second.
 	lookFor = 700 * time.Millisecond
+	// seekAfter is how long the known addresses have to answer before others are looked for.
+	seekAfter = 250 * time.Millisecond
 	// lookEvery is the time between two looks of room join --wait.
 	lookEvery = 5 * time.Second
 )
@@ -54,19 +56,62 @@ func findToJoin(ctx context.Context, invite room.Invite, csr []byte) (joined rpc
 	return joined, addr, refused
 }
 
-// findTracker looks for the tracker of a room in the network around, until ask has had its
-// answer from one.
-func findTracker(ctx context.Context, r *room.Room, ask func(*rpc.Tracker) error) bool {
+// discovered looks for trackers of a room in the network around, until use has had its answer
+// from one.
+func discovered(ctx context.Context, r *room.Room, use func(addr string) bool) bool {
+	return discovery.Find(ctx, r.ID, discovery.Options{}, func(at netip.AddrPort) bool { return use(at.String()) })
+}
+
+// askSeeking asks at the addresses that the room's trackers are said to have and, if there is
+// no answer soon, meanwhile at those that find has: a system may take many seconds to notice
+// that nobody is at an address.
+func askSeeking(ctx context.Context, folder *room.Folder, r *room.Room, find func(context.Context, *room.Room, func(string) bool) bool,
+	ask func(context.Context, *rpc.Tracker) error,
+) error {
+	known, cut := context.WithCancel(ctx)
+	defer cut()
+	failed := make(chan error, 1)
+	go func() { failed <- askKnown(known, folder, r, ask) }()
+	var err error
+	over := false
+	soon := time.NewTimer(seekAfter)
+	defer soon.Stop()
+	select {
+	case err = <-failed:
+		if over = true; err == nil || codeOf(err) == exitNoAccess {
+			return err
+		}
+	case <-soon.C:
+	}
 	look, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
-	return discovery.Find(look, r.ID, discovery.Options{}, func(at netip.AddrPort) bool {
-		tracker, err := rpc.NewTracker(at.String(), r.ClientTLS(room.ALPNControl, piece.NodeID{}), nil)
-		if err != nil {
+	found := find(look, r, func(addr string) bool {
+		if slices.Contains(r.Trackers, addr) {
+			return false
+		}
+		tracker, bad := rpc.NewTracker(addr, r.ClientTLS(room.ALPNControl, piece.NodeID{}), nil)
+		if bad != nil {
 			return false
 		}
 		defer tracker.Close()
-		return ask(tracker) == nil
+		if !over { // both write what they have heard to one place
+			cut()
+			over = true
+			if err = <-failed; err == nil {
+				return true
+			}
+		}
+		return ask(ctx, tracker) == nil
 	})
+	switch {
+	case found:
+		return nil
+	case !over:
+		return <-failed
+	case known.Err() != nil && ctx.Err() == nil && codeOf(err) != exitNoAccess:
+		return askKnown(ctx, folder, r, ask) // it may only have been slow
+	}
+	return err
 }
 
 // withAddress returns the addresses of a room's trackers with one more, before the others.

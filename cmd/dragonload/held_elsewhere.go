@@ -56,7 +56,7 @@ func findInRoom(cmd *cobra.Command, named, word string) (*roomContent, error) {
 	var found []catalogue.Found
 	var holders []catalogue.Holder
 	ctx := cmd.Context()
-	err = askTracker(ctx, folder, r, cfg.Discovery != "off", func(tracker *rpc.Tracker) (err error) {
+	err = askTracker(ctx, folder, r, cfg.Discovery != "off", func(ctx context.Context, tracker *rpc.Tracker) (err error) {
 		if found, err = searchOne(ctx, tracker, word); err == nil && len(found) == 1 {
 			holders, err = tracker.Holders(ctx, found[0].Entry.Manifest, 0)
 		}

@@ -122,7 +122,7 @@ func (t *roomTracker) search(ctx context.Context, q catalogue.Query, holders boo
 		}
 		// Why, the tracker says better.
 	}
-	err = askTracker(ctx, t.folder, t.room, t.look, func(tracker *rpc.Tracker) (err error) {
+	err = askTracker(ctx, t.folder, t.room, t.look, func(ctx context.Context, tracker *rpc.Tracker) (err error) {
 		if page, err = tracker.Search(ctx, q); err != nil || !holders {
 			return err
 		}

@@ -409,7 +409,7 @@ func newRoomMembers(std streams) *cobra.Command {
 				return roomError(err)
 			}
 			var members []rpc.Member
-			err = askTracker(cmd.Context(), folder, r, discover.on(cfg), func(t *rpc.Tracker) (err error) {
+			err = askTracker(cmd.Context(), folder, r, discover.on(cfg), func(ctx context.Context, t *rpc.Tracker) (err error) {
 				members, err = t.Members(cmd.Context())
 				return err
 			})
@@ -441,7 +441,15 @@ func newRoomMembers(std streams) *cobra.Command {
 
 // askTracker asks the first tracker that answers; with look also one that is only found in
 // the network around.
-func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look bool, ask func(*rpc.Tracker) error) error {
+func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look bool, ask func(context.Context, *rpc.Tracker) error) error {
+	if !look {
+		return askKnown(ctx, folder, r, ask)
+	}
+	return askSeeking(ctx, folder, r, discovered, ask)
+}
+
+// askKnown asks at the addresses that the room's trackers are said to have.
+func askKnown(ctx context.Context, folder *room.Folder, r *room.Room, ask func(context.Context, *rpc.Tracker) error) error {
 	if err := r.Valid(time.Now()); errors.Is(err, room.ErrRemoved) {
 		return roomError(err)
 	}
@@ -451,7 +459,7 @@ func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look boo
 		if err != nil {
 			return failf(exitOther, "%w", err)
 		}
-		err = ask(tracker)
+		err = ask(ctx, tracker)
 		tracker.Close()
 		if err == nil {
 			return nil
@@ -469,9 +477,6 @@ func askTracker(ctx context.Context, folder *room.Folder, r *room.Room, look boo
 		if last == nil || errors.Is(err, rpc.ErrStoreAway) {
 			last = err
 		}
-	}
-	if look && findTracker(ctx, r, ask) {
-		return nil
 	}
 	if errors.Is(last, rpc.ErrStoreAway) {
 		return failf(exitNetwork, "room %s: %w", r.Name, last)
