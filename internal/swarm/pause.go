@@ -21,6 +21,9 @@ const (
 	// maxPauses bounds the pauses that are remembered of a pool: more servers at a time
 	// than members really have.
 	maxPauses = 64
+
+	// maxDeserted bounds the pools without members whose pauses are remembered.
+	maxDeserted = 256
 )
 
 // pauses are those that are not known to be over.
@@ -84,6 +87,36 @@ func (p pauses) live(now Instant) pauses {
 		}
 	}
 	return live
+}
+
+// deserted is what is remembered of a pool that its last member has left: who comes before
+// the pauses are over must not ask these servers either.
+type deserted struct {
+	pool   PoolID
+	pauses pauses
+}
+
+// desert keeps what pauses there are in a pool that ends. If there are too many such pools,
+// the one that ended first is forgotten.
+func (t *Tracker) desert(p *pool) {
+	live := p.pauses.live(t.now)
+	if len(live) == 0 {
+		return
+	}
+	t.deserted = slices.DeleteFunc(t.deserted, func(d deserted) bool { return len(d.pauses.live(t.now)) == 0 })
+	if len(t.deserted) >= maxDeserted {
+		t.deserted = slices.Delete(t.deserted, 0, 1)
+	}
+	t.deserted = append(t.deserted, deserted{p.id, live})
+}
+
+// settleIn gives a pool that begins the pauses that were left in it.
+func (t *Tracker) settleIn(p *pool) {
+	k := slices.IndexFunc(t.deserted, func(d deserted) bool { return d.pool == p.id })
+	if k >= 0 {
+		p.pauses = t.deserted[k].pauses.live(t.now)
+		t.deserted = slices.Delete(t.deserted, k, k+1)
+	}
 }
 
 // hold keeps this node from a server for a while, for that asked for a pause. It is told

@@ -71,6 +71,7 @@ type Tracker struct {
 	now   Instant
 
 	admission admission
+	deserted  []deserted // in the order in which they ended
 
 	out []TrackerAction
 }
@@ -152,6 +153,7 @@ func (t *Tracker) said(ev MemberSaid) {
 				return
 			}
 			p = newPool(ev.Pool)
+			t.settleIn(p)
 			t.pools[ev.Pool] = p
 		}
 		if !p.belongs(a) {
@@ -617,6 +619,7 @@ func (t *Tracker) settle(p *pool) {
 			t.out = append(t.out, HelpWelcome{Pool: p.id})
 		}
 		t.due.remove(p)
+		t.desert(p)
 		delete(t.pools, p.id)
 		t.held -= p.layout.Count()
 		return
