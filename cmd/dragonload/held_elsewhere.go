@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +79,7 @@ func findInRoom(cmd *cobra.Command, named, word string) (*roomContent, error) {
 // searchOne finds what a word means, each content once: what is shared under it as a name,
 // else what only was received, else what has it as the first digits of its id.
 func searchOne(ctx context.Context, tracker *rpc.Tracker, word string) ([]catalogue.Found, error) {
-	queries := []catalogue.Query{{Name: word, Limit: 64}}
+	queries := []catalogue.Query{{Name: word, Limit: catalogue.MaxSameName}}
 	if isShareID(word) {
 		queries = append(queries, catalogue.Query{ID: strings.ToLower(word), Limit: 2})
 	}
@@ -89,20 +88,8 @@ func searchOne(ctx context.Context, tracker *rpc.Tracker, word string) ([]catalo
 		if err != nil {
 			return nil, err
 		}
-		var all, shared []catalogue.Found
-		for _, f := range page.Found {
-			if slices.ContainsFunc(all, func(g catalogue.Found) bool { return g.Entry.Manifest == f.Entry.Manifest }) {
-				continue
-			}
-			if all = append(all, f); !f.Received {
-				shared = append(shared, f)
-			}
-		}
-		if len(shared) > 0 {
-			return shared, nil
-		}
-		if len(all) > 0 {
-			return all, nil
+		if found := catalogue.Meant(catalogue.Distinct(page.Found)); len(found) > 0 {
+			return found, nil
 		}
 	}
 	return nil, nil

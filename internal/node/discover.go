@@ -248,13 +248,17 @@ func (m *membership) reachable(foundFirst bool) []*rpc.Tracker {
 	return slices.Concat(m.trackers, m.foundTrackers)
 }
 
+// knownTrackers returns those that this node was told of, not those that were only found.
+func (m *membership) knownTrackers() []*rpc.Tracker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.trackers)
+}
+
 // askKnown asks the trackers that are not only found and those who take their place. It
 // looks for others meanwhile, and once one is found stops to wait for these: cut. A system
 // may take many seconds to notice that nobody is at an address.
 func (m *membership) askKnown(ctx context.Context, do func(context.Context, *rpc.Tracker) error) (cut bool, err error) {
-	m.mu.Lock()
-	trackers := slices.Clone(m.trackers)
-	m.mu.Unlock()
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var looking sync.WaitGroup
@@ -271,7 +275,7 @@ func (m *membership) askKnown(ctx context.Context, do func(context.Context, *rpc
 			cancel()
 		}
 	})
-	err = m.askOf(within, append(trackers, m.shelf.successors()...), do)
+	err = m.askOf(within, append(m.knownTrackers(), m.shelf.successors()...), do)
 	cancel()
 	looking.Wait()
 	return cut && err != nil && ctx.Err() == nil, err

@@ -138,7 +138,7 @@ func (s *deserted) note(holders []catalogue.Holder) bool {
 
 // successor returns what somebody who held the content shares now under its name.
 func (s *deserted) successor(name string) (id [32]byte, found bool) {
-	all, err := s.d.room.search(s.d.ctx, catalogue.Query{Name: name, Limit: maxSameName})
+	all, err := s.d.room.search(s.d.ctx, catalogue.Query{Name: name, Limit: catalogue.MaxSameName})
 	if err != nil {
 		return id, false
 	}

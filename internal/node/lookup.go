@@ -18,9 +18,6 @@ const (
 	// maxNamed is how many contents of a room a message names.
 	maxNamed = 8
 
-	// maxSameName is how many contents of one name are looked at for those that are shared.
-	maxSameName = 1000
-
 	// leastID is how many digits of an id mean the content.
 	leastID = 6
 )
@@ -35,8 +32,8 @@ func (n *Node) lookUp(ctx context.Context, spec *Spec) error {
 		return err
 	}
 	name := spec.ManifestName
-	found, err := m.search(ctx, catalogue.Query{Name: name, Limit: maxSameName})
-	found = sharedOf(found)
+	found, err := m.search(ctx, catalogue.Query{Name: name, Limit: catalogue.MaxSameName})
+	found = catalogue.Meant(found)
 	lower := strings.ToLower(name)
 	if err == nil && len(found) == 0 && len(name) >= leastID && len(name) <= 64 && strings.Trim(lower, "0123456789abcdef") == "" {
 		found, err = m.search(ctx, catalogue.Query{ID: lower, Limit: maxNamed})
@@ -59,22 +56,6 @@ func (n *Node) lookUp(ctx context.Context, spec *Spec) error {
 	}
 	spec.ManifestID, spec.ManifestName = hex.EncodeToString(found[0].Entry.Manifest[:]), ""
 	return nil
-}
-
-// sharedOf returns what a name means of all that is called so: what somebody shares. What
-// members have only got from others, older versions say, has its id; it is meant where
-// nobody shares anything of the name.
-func sharedOf(found []catalogue.Found) []catalogue.Found {
-	var shared []catalogue.Found
-	for _, f := range found {
-		if !f.Received {
-			shared = append(shared, f)
-		}
-	}
-	if len(shared) > 0 {
-		return shared
-	}
-	return found
 }
 
 func heldBy(f catalogue.Found) string {
@@ -125,16 +106,7 @@ func (m *membership) search(ctx context.Context, q catalogue.Query) ([]catalogue
 	var found []catalogue.Found
 	err := m.ask(ctx, func(ctx context.Context, t *rpc.Tracker) error {
 		page, err := t.Search(ctx, q)
-		found = nil
-		at := make(map[[32]byte]int)
-		for _, f := range page.Found {
-			if i, again := at[f.Entry.Manifest]; again {
-				found[i].Received = found[i].Received && f.Received
-				continue
-			}
-			at[f.Entry.Manifest] = len(found)
-			found = append(found, f)
-		}
+		found = catalogue.Distinct(page.Found)
 		return err
 	})
 	return found, err
@@ -169,10 +141,7 @@ func (m *membership) askAll(ctx context.Context, do func(context.Context, *rpc.T
 		err = m.askOf(ctx, found, do)
 	}
 	if cut && lost(err) {
-		m.mu.Lock()
-		trackers := slices.Clone(m.trackers)
-		m.mu.Unlock()
-		err = m.askOf(ctx, trackers, do) // it may only have been slow
+		err = m.askOf(ctx, m.knownTrackers(), do) // it may only have been slow
 	}
 	return err
 }

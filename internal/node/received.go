@@ -89,15 +89,21 @@ func (n *Node) matchReceived(word, room string, others []share.Share) []received
 	return slices.DeleteFunc(n.received(), func(r received) bool {
 		s := &r.share
 		byID := len(word) >= leastID && strings.HasPrefix(s.Manifest.String(), strings.ToLower(word))
-		same := func(other share.Share) bool { return other.Manifest == s.Manifest && other.Spec.Room == s.Spec.Room }
-		return !byID && s.Spec.Path != word && s.Spec.Path != straight || room != "" && s.Spec.Room != room || slices.ContainsFunc(others, same)
+		return !byID && s.Spec.Path != word && s.Spec.Path != straight || room != "" && s.Spec.Room != room || r.isAmong(others)
+	})
+}
+
+// isAmong reports whether the same content is shared in the same room.
+func (r received) isAmong(shares []share.Share) bool {
+	return slices.ContainsFunc(shares, func(s share.Share) bool {
+		return s.Manifest == r.share.Manifest && s.Spec.Room == r.share.Spec.Room
 	})
 }
 
 // withReceived adds what was received to what is shared, each content of a room once.
 func (n *Node) withReceived(shared []share.Share) []share.Share {
 	for _, r := range n.received() {
-		if !slices.ContainsFunc(shared, func(s share.Share) bool { return s.Manifest == r.share.Manifest && s.Spec.Room == r.share.Spec.Room }) {
+		if !r.isAmong(shared) {
 			shared = append(shared, r.share)
 		}
 	}
