@@ -132,6 +132,12 @@ func FuzzDecodeRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(whole)
+	noPieces := rec
+	noPieces.layout.PieceLength = 0
+	if whole, err = unseal(noPieces.encode()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
 	rec.pin = piece.ManifestPin([32]byte{1}, rec.layout)
 	for _, rec.tree = range []bool{false, true} {
 		if whole, err = unseal(rec.encode()); err != nil {

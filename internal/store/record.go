@@ -152,10 +152,14 @@ func decodeRecord(value []byte) (record, error) {
 	}
 	if r.tree {
 		r.layout = r.pin.Layout() // where the files end is not known here
-	} else if n := r.layout.Count(); version == manifestVersion && n != int(r.pin.Pieces) {
+	}
+	if err := r.layout.Validate(); err != nil {
+		return r, err
+	}
+	if n := r.layout.Count(); version == manifestVersion && !r.tree && n != int(r.pin.Pieces) {
 		return r, fmt.Errorf("record of a file of %d pieces about %d", n, r.pin.Pieces)
 	}
-	return r, r.layout.Validate()
+	return r, nil
 }
 
 // chunks returns how many keys hold the pieces of a file of count pieces.
