@@ -49,6 +49,7 @@ type download struct {
 	waiters   map[swarm.Request]*waiter // requests of neighbours that wait for Serve or Refuse
 	links     map[piece.NodeID]*link    // neighbours that are up
 	target    string                    // final path; "" until it is known
+	taken     map[string]bool           // names that AutoRename passes over: other downloads were just filling them
 	file      *store.File               // nil until the target is known
 	resumed   int64                     // bytes that an earlier run left
 	left      piece.Pin                 // of what it left; not changed once the loop runs
@@ -146,6 +147,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		links:   make(map[piece.NodeID]*link),
 		heads:   make(map[piece.Index]head),
 		early:   make(map[piece.Index]bool),
+		taken:   make(map[string]bool),
 		inbox:   newInbox(),
 		copied:  make(chan error, 1),
 		over:    make(chan struct{}),
@@ -280,20 +282,12 @@ func (d *download) prepare(ctx context.Context) error {
 		opts.Manifest, opts.Wanted = d.want.forMachine(), d.want.pieces
 		opts.Fetches = len(d.addresses.all) > 0
 	}
-	var target string
-	ok := false
 	if d.serving != nil {
 		d.prepareServing(&opts)
-	} else {
-		var err error
-		if target, ok, err = d.earlyTarget(); err != nil {
-			return err
-		}
+	} else if err := d.openTarget(ctx, d.earlyTarget, d.want == nil && d.lent == nil && !d.stdout()); err != nil {
+		return err
 	}
-	if ok {
-		if err := d.open(ctx, target, d.want == nil && d.lent == nil && !d.stdout()); err != nil {
-			return err
-		}
+	if d.file != nil {
 		if r, ok := d.file.Resumed(); ok {
 			d.left, d.leftHave, d.moved = r.Pin, r.Have.Clone(), r.Moved
 			opts.Resume = &swarm.Resume{Pin: r.Pin, Incarnation: r.Incarnation, Have: r.Have, Digests: r.Digests, Origin: r.Origin}
@@ -315,6 +309,23 @@ func (d *download) prepare(ctx context.Context) error {
 }
 
 func newRand() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) }
+
+// openTarget opens the file at the path that find names, if it names one. The names that
+// origins give are known late, and two downloads may come upon one at the same time: the
+// first to open it has it, and with AutoRename the other finds itself a further one.
+func (d *download) openTarget(ctx context.Context, find func() (string, bool, error), moved bool) error {
+	for {
+		target, ok, err := find()
+		if !ok || err != nil {
+			return err
+		}
+		err = d.open(ctx, target, moved)
+		if !errors.Is(err, store.ErrInUse) || !d.renames() || d.taken[target] {
+			return err
+		}
+		d.taken[target] = true
+	}
+}
 
 // open opens the file at target. What an earlier run left without being closed is
 // hashed again here, which takes its time. With moved that may be of another URL, if the
@@ -366,13 +377,14 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		return nil
 	}
 	if d.file == nil {
-		target, err := d.lateTarget()
-		if err != nil {
+		late := func() (string, bool, error) {
+			target, err := d.lateTarget()
+			return target, err == nil, err
+		}
+		if err := d.openTarget(d.ctx, late, false); err != nil {
 			return err
 		}
-		if err := d.open(d.ctx, target, false); err != nil {
-			return err
-		}
+		defer d.tellRefusedName()
 	}
 	if a.Anew && d.copying {
 		return &Error{Problem: Problem{Code: "origin-changes", Exit: ExitChanged,

@@ -74,7 +74,7 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 		body = spool
 		flow = nil
 	}
-	name := answer.Name
+	name, refused := answer.Name, answer.RefusedName
 	if from != nil {
 		if pin, err = d.translate(ctx, from, pin, answer); err != nil {
 			if !errors.Is(err, errMirrorDiffers) {
@@ -86,11 +86,11 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 			return
 		}
 		if from.number > 0 {
-			name = "" // the file is called after the URL
+			name, refused = "", "" // the file is called after the URL
 		}
 	}
 	d.originMu.Lock()
-	d.said = said{pin: pin, name: name, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
+	d.said = said{pin: pin, name: name, refused: refused, digests: digestsOf(answer), unproven: answer.Unproven, stream: answer.Stream}
 	d.originMu.Unlock()
 	defer d.expectHead(pin, held)()
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Start: held.Start, Bytes: held.Len()})
@@ -182,6 +182,7 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 type said struct {
 	pin      piece.Pin
 	name     string
+	refused  string // why a name in it was not taken; "" if none was refused
 	digests  digests
 	unproven bool // nothing proved the end of the stream
 	stream   bool // the origin cannot be read in ranges

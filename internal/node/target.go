@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"dragonload/internal/manifest"
@@ -104,6 +105,19 @@ func (d *download) lateTarget() (string, error) {
 	return d.unused(filepath.Join(d.spec.Dir, name))
 }
 
+// tellRefusedName says which name of the origin's was not taken, and what the file is
+// called instead, where the origin was to name it.
+func (d *download) tellRefusedName() {
+	d.originMu.Lock()
+	refused := d.said.refused
+	d.originMu.Unlock()
+	if refused == "" || d.want != nil {
+		return
+	}
+	d.warn("name-refused", fmt.Sprintf("the name that the origin gives the file is not taken, for %s; the file is called %s (-o gives it another name)",
+		refused, strconv.Quote(filepath.Base(d.target))))
+}
+
 // nameFromURL returns the last segment of the URL's path, if it may be a name.
 func nameFromURL(rawURL string) string {
 	u, err := url.Parse(rawURL)
@@ -121,11 +135,17 @@ func nameFromURL(rawURL string) string {
 	return "download"
 }
 
+// renames reports whether the download takes another name where its own is taken.
+func (d *download) renames() bool { return d.spec.AutoRename && !d.spec.Overwrite }
+
 // evades reports whether the download is to have another name because a file has this
 // one: work that an earlier run left on it stays there.
 func (d *download) evades(target string) bool {
-	if !d.spec.AutoRename || d.spec.Overwrite {
+	if !d.renames() {
 		return false
+	}
+	if d.taken[target] {
+		return true
 	}
 	if d.isFolder() {
 		// What is whole of an unfinished folder has its name already.
@@ -148,7 +168,7 @@ func (d *download) isOfThis(r store.Record) bool {
 // unused returns target, or with AutoRename the first of target, name.1, name.2, ...
 // that does not exist or that an earlier run works on.
 func (d *download) unused(target string) (string, error) {
-	if !d.spec.AutoRename || d.spec.Overwrite {
+	if !d.renames() {
 		return target, nil
 	}
 	for k := range maxRenames {

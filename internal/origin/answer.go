@@ -27,6 +27,7 @@ type Answer struct {
 	Unproven bool
 
 	Name                   string // what the file should be called; usable as a file name on every system
+	RefusedName            string // says which name in Content-Disposition was passed over, and why; "" if none was
 	ReprSHA256, ReprSHA512 []byte // of the whole file, as the origin states them in Repr-Digest or Digest; else nil
 
 	// Body delivers exactly Range.Len() bytes and then io.EOF, or an *Error; with an
@@ -326,7 +327,7 @@ func (x *exchange) changed(seen piece.Pin) *Error {
 // accepted completes an answer; rest is how many bytes it lacks of what was asked for.
 func (x *exchange) accepted(a *Answer, rest int64) *Answer {
 	v := versionOf(x.resp.Header)
-	a.Name = x.nameOf()
+	a.Name, a.RefusedName = x.nameOf()
 	a.ReprSHA256, a.ReprSHA512 = v.digests()
 	a.Body = &body{x: x, left: a.Range.Len(), rest: rest}
 	x.client.mu.Lock()

@@ -61,8 +61,18 @@ func TestName_comesThroughTheResolver(t *testing.T) {
 			h.Set("Content-Disposition", test.field)
 		}
 		x := &exchange{client: &Client{url: u}, url: u, resp: &http.Response{Header: h}}
-		if got := x.nameOf(); got != test.want {
+		got, refused := x.nameOf()
+		if got != test.want {
 			t.Errorf("%s with %s is named %q, want %q", test.path, test.field, got, test.want)
+		}
+		if silent := refused == ""; silent != (got != "f") {
+			t.Errorf("%s with %s: refused is %q", test.path, test.field, refused)
+		}
+		for _, r := range refused {
+			if r < ' ' || r > '~' || len(refused) > 200 {
+				t.Errorf("%s: what a terminal is to show is %q", test.field, refused)
+				break
+			}
 		}
 	}
 }

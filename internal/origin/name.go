@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -27,23 +28,53 @@ func (c *Client) Name() string {
 
 // nameOf returns the name of the file in an answer: from Content-Disposition, else from
 // the URL that was asked for, else from the one that answered. A name that the name
-// resolver refuses is passed over.
-func (x *exchange) nameOf() string {
-	if fields := x.resp.Header.Values("Content-Disposition"); len(fields) == 1 {
-		if d, ok := parseDisposition(fields[0]); ok {
-			// A leading dot is for users to choose: a server could plant a start-up file.
-			if name, ok := usable(d.name); ok && name[0] != '.' {
-				return name
-			}
-		}
+// resolver refuses is passed over; if Content-Disposition has it, refused says so.
+func (x *exchange) nameOf() (name, refused string) {
+	name, refused = nameIn(x.resp.Header.Values("Content-Disposition"))
+	if name != "" {
+		return name, ""
 	}
 	if name, ok := nameInURL(x.client.url); ok {
-		return name
+		return name, refused
 	}
 	if name, ok := nameInURL(x.url); ok && name[0] != '.' {
-		return name
+		return name, refused
 	}
-	return fallbackName
+	return fallbackName, refused
+}
+
+// nameIn returns the name in an answer's Content-Disposition fields, or else why the one
+// that they seem to hold is not taken.
+func nameIn(fields []string) (name, refused string) {
+	whole := strings.Join(fields, ", ")
+	if !strings.Contains(strings.ToLower(whole), "filename") {
+		return "", ""
+	}
+	if len(fields) > 1 {
+		return "", fmt.Sprintf("there are %d Content-Disposition fields: %s", len(fields), shown(whole))
+	}
+	d, ok := parseDisposition(whole)
+	switch _, err := manifest.CleanName(d.name); {
+	case !ok:
+		return "", "no name can be read in its Content-Disposition: " + shown(whole)
+	case err != nil:
+		return "", err.Error()
+	case len(d.name) > maxName:
+		return "", fmt.Sprintf("%s is longer than %d bytes", shown(d.name), maxName)
+	case d.name[0] == '.':
+		// That is for users to choose: a server could plant a start-up file.
+		return "", shown(d.name) + " begins with a dot"
+	}
+	return d.name, ""
+}
+
+// shown quotes what an origin sent, so that it cannot harm a terminal, and cuts it off.
+func shown(s string) string {
+	const most = 80
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return fmt.Sprintf("%+q", s)
 }
 
 func nameInURL(u *url.URL) (string, bool) {
@@ -65,7 +96,7 @@ func usable(name string) (string, bool) {
 type disposition struct{ name string }
 
 // parseDisposition reads a field as RFC 6266 has it. filename* (RFC 8187) goes before
-// filename. A field that is malformed anywhere, or has a parameter twice, names
+// filename. A field that is malformed anywhere, has a parameter twice or an empty name, names
 // nothing; it is the servers' most mangled one, and the URL has a name too.
 func parseDisposition(s string) (disposition, bool) {
 	none := disposition{}
