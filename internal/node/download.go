@@ -85,6 +85,7 @@ type download struct {
 	session   *session       // with the room's tracker; nil without a room
 	client    *origin.Client // of the URL itself; nil if there is a manifest instead
 	addresses *addresses
+	lines     lines // of the only address
 	peers     *peer.Client
 	upload    *rate.Limiter // nil: no limit for this download
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,4 +85,109 @@ func TestMirror_leavesOneThatDrips(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The file has one address, and one of the connections to it drips, stalls or is never
+// answered: another connection, or another member, brings what it was to bring.
+func TestLines_leaveAConnectionThatDrips(t *testing.T) {
+	t.Parallel()
+	const size, perConn = 8 << 20, 2 << 20
+	for _, members := range []int{1, 3} {
+		for _, how := range []string{"drips", "stalls", "is mute"} {
+			for _, which := range []int64{1, 2, 5, 9} {
+				if how == "is mute" && which == 1 {
+					continue // nobody knows yet how soon this origin answers
+				}
+				t.Run(fmt.Sprintf("%s at request %d of %d", how, which, members), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t, size)
+						w.run()
+						good := &site{data: w.data, etag: `"v1"`, perConn: rate.Limit(perConn)}
+						bad := dripping(w.data, good.etag)
+						var asked atomic.Int64
+						w.host("one.test:80", http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+							if asked.Add(1) != which {
+								good.serve(out, r)
+								return
+							}
+							switch how {
+							case "drips":
+								bad.ServeHTTP(out, r)
+							case "stalls":
+								http.ServeContent(&stallingWriter{out, r, false}, r, "", time.Time{}, bytes.NewReader(w.data))
+							default:
+								<-r.Context().Done()
+							}
+						}))
+						var runs []*run
+						for k := range members {
+							spec := w.spec(t)
+							spec.URL = "http://one.test/image.iso"
+							o := node.Options{Network: w.network}
+							if members == 1 {
+								spec.Room = ""
+							} else {
+								o = w.join(fmt.Sprintf("member-%d", k)).options()
+							}
+							runs = append(runs, download(t, t.Context(), start(t, o), spec))
+						}
+						for _, r := range runs {
+							w.ends(t, r)
+						}
+						// One connection alone needs size/perConn, which is 4 s.
+						if took := last(runs); took > size/perConn*time.Second+5*time.Second {
+							t.Errorf("it took %v; it told %s", took, runs[0].story())
+						}
+						if sent := good.sent.Load(); sent > size+size/10 {
+							t.Errorf("the origin sent %d bytes of a file of %d", sent, size)
+						}
+						if n := asked.Load(); n > 120 {
+							t.Errorf("the origin had %d requests", n)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// stallingWriter sends a kilobyte and then nothing.
+type stallingWriter struct {
+	http.ResponseWriter
+	r    *http.Request
+	sent bool
+}
+
+func (w *stallingWriter) Write(b []byte) (int, error) {
+	if !w.sent {
+		w.sent = true
+		w.ResponseWriter.Write(b[:1<<10])
+		w.ResponseWriter.(http.Flusher).Flush()
+	}
+	<-w.r.Context().Done()
+	return 0, io.ErrClosedPipe
+}
+
+// An origin that is slow on every connection is not asked again and again.
+func TestLines_bearASlowOrigin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1<<10)
+		w.run()
+		data := fileOf(20 << 10)
+		w.data = data
+		var asked atomic.Int64
+		slow := dripping(data, `"v1"`)
+		w.host("one.test:80", http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			slow.ServeHTTP(out, r)
+		}))
+		spec := w.spec(t)
+		spec.URL, spec.Room, spec.Timeout = "http://one.test/image.iso", "", time.Minute
+		r := download(t, t.Context(), start(t, node.Options{Network: w.network}), spec)
+		w.ends(t, r)
+		if n := asked.Load(); n > 4 {
+			t.Errorf("the origin had %d requests", n)
+		}
+	})
 }

@@ -96,14 +96,20 @@ func (d *download) probeOrigin(ctx context.Context, a swarm.ProbeOrigin) {
 	d.inbox.post(swarm.OriginAnswered{Request: a.Request, Pin: pin, Stream: answer.Stream, Start: held.Start, Bytes: held.Len()})
 	g, err := d.awaitGeneration(ctx, pin)
 	if err == nil {
-		end := func() {}
-		if from != nil && flow != nil && !answer.Stream {
-			end = d.watched(asking, leave, from, flow, held.Len())
-		}
-		err = d.receive(asking, g, a.Request, flow, held, body)
-		end()
-		if err != nil && errors.Is(context.Cause(asking), errLeft) {
-			err = nil // what is missing is asked for elsewhere
+		switch {
+		case flow == nil || answer.Stream:
+			err = d.receive(asking, g, a.Request, flow, held, body)
+		case from == nil:
+			watched := d.attend(asking, leave, flow, held.Len())
+			watched.begins(answer)
+			err = watched.end(d.receive(asking, g, a.Request, flow, held, body))
+		default:
+			end := d.watched(asking, leave, from, flow, held.Len())
+			err = d.receive(asking, g, a.Request, flow, held, body)
+			end()
+			if err != nil && errors.Is(context.Cause(asking), errLeft) {
+				err = nil // what is missing is asked for elsewhere
+			}
 		}
 	}
 	if errors.Is(err, errSuperseded) {
@@ -168,14 +174,17 @@ func (d *download) fetchOrigin(ctx context.Context, g *generation, a swarm.Fetch
 	}
 	r.Start += d.headLen(ctx, a.Extent.First)
 	flow := &flow{d: d, req: a.Request}
-	answer, err := d.reach(ctx, func() (*origin.Answer, error) { return d.client.Fetch(ctx, g.pin, r) })
+	asking, leave := context.WithCancelCause(ctx)
+	watched := d.attend(asking, leave, flow, r.Len())
+	answer, err := d.reach(asking, func() (*origin.Answer, error) { return d.client.Fetch(asking, g.pin, r) })
 	if err == nil {
+		watched.begins(answer)
 		d.hear(g, digestsOf(answer))
 		// It may be shorter than what was asked for; the body then ends with an error.
-		err = d.receive(ctx, g, a.Request, flow, answer.Range, answer.Body)
+		err = d.receive(asking, g, a.Request, flow, answer.Range, answer.Body)
 		answer.Body.Close()
 	}
-	d.originEnded(ctx, a.Request, flow, r.Len(), err)
+	d.originEnded(ctx, a.Request, flow, r.Len(), watched.end(err))
 }
 
 // said is what the last probe's answer said about the file.
@@ -245,6 +254,20 @@ type flow struct {
 	bytes int64    // since told
 	told  time.Time
 	total atomic.Int64
+	// reading: the origin is waited for, and not the disk or a buffer.
+	reading atomic.Bool
+}
+
+// read reads from body, of this flow, and counts what comes. The flow may be nil.
+func (f *flow) read(body io.Reader, buf []byte) (int, error) {
+	if f == nil {
+		return body.Read(buf)
+	}
+	f.reading.Store(true)
+	n, err := body.Read(buf)
+	f.reading.Store(false)
+	f.moved(n)
+	return n, err
 }
 
 // source returns the bit of the address that the bytes come from.
@@ -319,8 +342,7 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 	}
 	if n < 0 {
 		for at < end {
-			k, err := body.Read(buf[:min(end-at, readChunk)])
-			f.moved(k)
+			k, err := f.read(body, buf[:min(end-at, readChunk)])
 			at += int64(k)
 			if err != nil && at < end {
 				return at, err
@@ -329,9 +351,8 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 		return end, nil
 	}
 	for want := int(end - whole.Start); n < want; {
-		k, err := body.Read(buf[n:min(want, n+readChunk)])
+		k, err := f.read(body, buf[n:min(want, n+readChunk)])
 		n += k
-		f.moved(k)
 		if err != nil && n < want {
 			d.keepHead(g, i, buf[:n], sources)
 			return at, err
@@ -486,6 +507,9 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 		ended.Brought = f != nil && f.total.Load() > 0 && f.total.Load() >= asked/goodPart
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
+	case errors.Is(err, errLeft):
+		ended.Left = true
+		d.log.Info("a connection to the origin brought next to nothing and is left for another")
 	case errors.Is(err, errCacheFull):
 		ended.Failure = swarm.Lasting // what is held is served on
 	default:

@@ -71,6 +71,7 @@ type (
 		Wrong   []piece.Index // with a Manifest: pieces whose bytes did not match their digest
 		Busy    bool          // 429, 503 or a reset: fewer connections may help
 		Brought bool          // though it failed, a good part of what was asked for came
+		Left    bool          // it did not fail: its connection brought next to nothing, where others do
 		Wait    time.Duration // Retry-After of Source, 0 if there was none
 		Source  SourceID
 	}

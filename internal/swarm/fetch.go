@@ -334,6 +334,8 @@ func (n *Node) originEnded(ev OriginEnded) {
 			n.probe()
 		}
 		o.notBefore = n.now.Add(time.Second)
+	case ev.Left && n.tracker.up:
+		n.handBack(r)
 	case ev.Failure == NoFailure:
 		n.keep(r)
 		n.leaveStream()
@@ -356,6 +358,18 @@ func (n *Node) keep(r *originRequest) {
 		}
 		n.origin.leases.Remove(e)
 	}
+}
+
+// handBack returns what a request did not bring, and nothing else: whoever is free, this
+// node by another connection maybe, is to bring it.
+func (n *Node) handBack(r *originRequest) {
+	for e := range n.settledHere().Extents {
+		r.left.Remove(e)
+	}
+	if r.left.Count() > 0 {
+		n.tell(Returned{Extents: slices.Clone(r.left.Runs())})
+	}
+	n.leaveStream()
 }
 
 // originFailed decides what becomes of the pieces of a request that failed.

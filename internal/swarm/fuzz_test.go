@@ -376,6 +376,8 @@ func (w *worker) play(s *tape) {
 				ended.Changed = &pin
 			} else if s.flag() {
 				ended.Wrong = []piece.Index{s.index()}
+			} else {
+				ended.Left = s.flag()
 			}
 			w.step(ended)
 		}

@@ -553,7 +553,7 @@ func (p *nodePlayer) origin(a args, step func(swarm.Event)) {
 	case "moved":
 		step(swarm.OriginMoved{Request: req, Bytes: a.bytes(a.word())})
 	case "ended":
-		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Wait: a.duration("wait"), Source: source(a.keys["source"]), Wrong: each(a.extents(a.keys["wrong"]))}
+		ev := swarm.OriginEnded{Request: req, Failure: a.failure(), Busy: a.has("busy"), Left: a.has("left"), Wait: a.duration("wait"), Source: source(a.keys["source"]), Wrong: each(a.extents(a.keys["wrong"]))}
 		if a.keys["etag"] != "" {
 			pin := a.pin()
 			ev.Changed = &pin
