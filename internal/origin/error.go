@@ -260,7 +260,7 @@ func (x *exchange) failure(u *url.URL, err error, body bool) *Error {
 	}
 
 	if errors.Is(err, ErrBlocked) {
-		return blocked(u, err)
+		return x.client.guard.blocked(u, err)
 	}
 	var (
 		dns     *net.DNSError

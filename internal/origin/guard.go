@@ -36,6 +36,9 @@ type Guard struct {
 	// Member reports whether an address belongs to a member or a tracker; nil for none.
 	Member func(netip.Addr) bool
 
+	// Setting is what Allow comes from, for messages; "" means lend_allow.
+	Setting string
+
 	// Proxied says that Options.Proxy itself refuses what must not be reached; without
 	// it, a proxy and a Guard do not go together.
 	Proxied bool
@@ -302,9 +305,13 @@ func (o *Options) checkGuarded() error {
 }
 
 // blocked explains that the guard has refused to go to u.
-func blocked(u *url.URL, err error) *Error {
+func (g *Guard) blocked(u *url.URL, err error) *Error {
+	setting := g.Setting
+	if setting == "" {
+		setting = "lend_allow"
+	}
 	return &Error{Kind: Blocked, Host: hostOf(u), Err: err, what: "blocked: it is not fetched from for others",
-		hint: "if it should be, this machine's owner can list its address and port in lend_allow"}
+		hint: "if it should be, this machine's owner can list its address and port in " + setting}
 }
 
 // dialGuarded returns what dials for a transport of its own: a kept connection serves

@@ -21,7 +21,12 @@ func (c *Client) At(rawURL string) (*Client, error) {
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
 	u.RawQuery = sendable(u.RawQuery)
-	if c.guard != nil || originOf(u) != originOf(c.url) {
+	if c.guard != nil {
+		if u, err = c.guard.admit(u); err != nil {
+			return nil, err
+		}
+	}
+	if originOf(u) != originOf(c.url) {
 		return nil, errors.New("the address is of another origin")
 	}
 	lead := c
@@ -31,7 +36,7 @@ func (c *Client) At(rawURL string) (*Client, error) {
 	return &Client{
 		url: u, host: c.host, secret: c.secret, agent: c.agent,
 		timeout: c.timeout, connectTimeout: c.connectTimeout, limiter: c.limiter, log: c.log,
-		transport: c.transport, proxy: c.proxy, slots: c.slots, life: c.life, stop: c.stop,
+		transport: c.transport, guard: c.guard, outer: c.outer, proxy: c.proxy, slots: c.slots, life: c.life, stop: c.stop,
 		lead: lead, rests: c.rests,
 	}, nil
 }

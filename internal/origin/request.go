@@ -188,7 +188,7 @@ func (x *exchange) run(u *url.URL, r *piece.Range) *Error {
 			}
 			if g := x.client.guard; g != nil {
 				if next, err = g.admit(next); err != nil {
-					return blocked(u, err)
+					return g.blocked(u, err)
 				}
 			}
 			if e := x.client.paused(); e != nil {

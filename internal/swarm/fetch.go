@@ -393,6 +393,10 @@ func (n *Node) originFailed(r *originRequest, ev OriginEnded) {
 	if n.opts.MaxTries > 0 && o.failures >= n.opts.MaxTries {
 		failure = Lasting
 	}
+	if failure == Lasting && n.opts.LastResort {
+		n.endResort()
+		return
+	}
 	if failure == Lasting {
 		o.barred = true
 		n.checkAt = n.now // there may be nobody to wait for

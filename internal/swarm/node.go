@@ -18,7 +18,9 @@ type NodeOptions struct {
 	Hosts bool
 
 	Fetches bool // may ask the origin
-	Wants   bool // wants the whole file; false for helpers, which take nothing from neighbours
+	// LastResort says that what Fetches may ask was named by other members, see resort.go.
+	LastResort bool
+	Wants      bool // wants the whole file; false for helpers, which take nothing from neighbours
 
 	// Source is the URL for members that lend their line; "" if they must not know it.
 	Source string
@@ -108,6 +110,9 @@ type Node struct {
 	avail   []uint16       // neighbours that hold each piece
 	asking  []uint8        // requests to neighbours under way for each piece
 
+	resort    resortState
+	nowhereAt Instant // since when something lacking is held by nobody; never: it is
+
 	origin    originSide
 	tracker   trackerSide
 	successor successorSide
@@ -160,6 +165,7 @@ func NewNode(opts NodeOptions, rng *rand.Rand) *Node {
 	n.successor.init()
 	n.swap.init()
 	n.trust.begin(opts.Run)
+	n.beginResort()
 	return n
 }
 
@@ -645,6 +651,7 @@ func (n *Node) check() {
 		n.tracker.probeLater = false
 		n.probe()
 	}
+	n.checkResort()
 	n.checkPeers()
 	n.cancelNeedless()
 	n.refetchDoubtful()

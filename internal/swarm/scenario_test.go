@@ -420,7 +420,8 @@ func (p *nodePlayer) play(line string) (out []string) {
 		for i := range piece.Index(m.Layout.Count()) {
 			m.Digests = append(m.Digests, digestOf(i))
 		}
-		p.opts.Manifest, p.opts.Fetches, p.opts.KeepServing = m, a.has("seeded"), a.has("serves")
+		p.opts.Manifest, p.opts.Fetches, p.opts.KeepServing = m, a.has("seeded") || a.has("told"), a.has("serves")
+		p.opts.LastResort = a.has("told")
 		if a.keys["have"] != "" {
 			p.opts.Resume = &swarm.Resume{Pin: m.Pin, Have: a.have(m.Pin)}
 		}
@@ -714,6 +715,9 @@ func showToTracker(m swarm.ToTracker) string {
 		}
 		if m.Wanted.Len() > 0 {
 			s += ", wants " + bits(&m.Wanted)
+		}
+		if !m.Fetches {
+			s += ", has no origin"
 		}
 		return s
 	case swarm.Probed:
