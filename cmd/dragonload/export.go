@@ -162,7 +162,8 @@ func (e *exportFlags) fromRoom(cmd *cobra.Command, what string, std streams) err
 		return err
 	}
 	var text bytes.Buffer
-	if err := held.torrent.Write(&text); err != nil {
+	// Its web seeds are a member's word; who has the file in hand is taken to vouch for them.
+	if err := held.torrent.Bare().Write(&text); err != nil {
 		return failf(exitOther, "%w", err)
 	}
 	return e.write(text.Bytes(), std.out)
@@ -212,7 +213,7 @@ func (e *exportFlags) run(ctx context.Context, arg, stateDir string, std streams
 		case !found:
 			return usagef("nothing is known of a download of %s; say where it can be had: --url URL", safeText(path))
 		}
-		from, want = kept.From, kept.SHA256[:]
+		from, want = withoutUsers(kept.From), kept.SHA256[:]
 	}
 	urls := e.shown(from, std.err)
 	if len(urls) == 0 {
@@ -271,6 +272,19 @@ func (e *exportFlags) shown(from []string, tell io.Writer) []string {
 		urls = append(urls, raw)
 	}
 	return urls
+}
+
+// withoutUsers takes user-info out of addresses: an empty one says that a secret went along.
+func withoutUsers(urls []string) []string {
+	var plain []string
+	for _, raw := range urls {
+		if u, err := url.Parse(raw); err == nil {
+			u.User = nil
+			raw = u.String()
+		}
+		plain = append(plain, raw)
+	}
+	return plain
 }
 
 // readForMetalink reads a file that must stay as it is meanwhile.

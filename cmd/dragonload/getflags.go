@@ -45,6 +45,8 @@ type getFlags struct {
 	resume, restart            bool
 	overwrite, autoRename      bool
 	lendQuery                  bool
+	seedAllow                  []string
+	noSeeds                    bool
 	confirm                    int
 	json, quiet                bool
 	verbose                    int
@@ -84,6 +86,8 @@ func (g *getFlags) register(cmd *cobra.Command) {
 	f.Var(setDuration(&g.giveUpAfter, 10*time.Minute), "give-up-after", "end with 2, the work kept, after this long without a new byte")
 	f.Var(setDuration(&g.linger, 60*time.Second), "linger", "serve members that still need the file for at most this long")
 	f.BoolVar(&g.lendQuery, "lend-query", false, "let members that lend their line know the address though it has a query, which may be secret")
+	f.StringArrayVar(&g.seedAllow, "seed-allow", nil, "ask web seeds that members name at this `ADDR:PORT` or PREFIX:PORT too, and not only at public addresses at 80 and 443; may be repeated")
+	f.BoolVar(&g.noSeeds, "no-seeds", false, "ask no web seeds that members name")
 	f.StringVar(&g.listen, "listen", "", "`ADDR:PORT` where members reach this node (default: every address, port "+defaultPort+" or a free one)")
 	f.StringVar(&g.advertise, "advertise", "", "`HOST:PORT` that members are told, if it differs")
 	g.discover.register(cmd, "do not look for the room's members in the network around while its tracker is away")
@@ -122,6 +126,9 @@ func (g *getFlags) check() error {
 		return usagef("-o - writes to standard output, so there is no use for --dir")
 	case g.output == "-" && (g.overwrite || g.autoRename):
 		return usagef("-o - writes to standard output, so there is no file to replace or rename")
+	}
+	if err := g.checkSeeds(); err != nil {
+		return err
 	}
 	for flag, address := range map[string]string{"--listen": g.listen, "--advertise": g.advertise} {
 		if err := checkAddress(flag, address); err != nil {
@@ -420,7 +427,7 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
 			LimitRate: int64(g.limitRate), LimitUpload: int64(g.limitUpload),
 			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),
-			LendQuery: g.lendQuery, Confirm: g.confirm,
+			LendQuery: g.lendQuery, Confirm: g.confirm, SeedAllow: g.seedAllow, NoSeeds: g.noSeeds || g.proxied(),
 			MaxTries: g.maxTries, GiveUpAfter: time.Duration(g.giveUpAfter), Linger: time.Duration(g.linger),
 		}
 		if err := source.ask(&spec, g.selects); err != nil {

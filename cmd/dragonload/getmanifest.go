@@ -6,8 +6,11 @@ import (
 	"errors"
 	"strings"
 
+	"golang.org/x/net/http/httpproxy"
+
 	"dragonload/internal/manifest"
 	"dragonload/internal/node"
+	"dragonload/internal/origin"
 )
 
 // torrentSource returns the content of a torrent as something to get.
@@ -73,6 +76,32 @@ func (g *getFlags) checkManifest(s *source, room string) error {
 		return usagef("--select: %w; there are %s", err, filesOf(s.torrent))
 	}
 	return err
+}
+
+// checkSeeds checks what is said of web seeds that members name.
+func (g *getFlags) checkSeeds() error {
+	switch {
+	case g.noSeeds && len(g.seedAllow) > 0:
+		return usagef("--no-seeds and --seed-allow contradict each other; give one of them")
+	case len(g.seedAllow) > node.MaxSeedAllow:
+		return usagef("--seed-allow is given %d times, and at most %d are taken; name a PREFIX:PORT", len(g.seedAllow), node.MaxSeedAllow)
+	}
+	for _, at := range g.seedAllow {
+		if _, err := origin.ParseAllowed(at); err != nil {
+			return usagef("--seed-allow: %w", err)
+		}
+	}
+	return nil
+}
+
+// proxied reports whether the user's way out is a proxy: what that connects to cannot be
+// seen here, so web seeds that members name are not asked through it, nor past it.
+func (g *getFlags) proxied() bool {
+	if g.proxy != "" {
+		return g.proxy != "none"
+	}
+	env := httpproxy.FromEnvironment()
+	return env.HTTPProxy != "" || env.HTTPSProxy != ""
 }
 
 // maxShownFiles is how many files are named where a glob fits none.

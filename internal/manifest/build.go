@@ -475,8 +475,8 @@ func (b *builder) torrent(folder bool) (*Torrent, error) {
 }
 
 // OfFile makes the torrent of one file whose pieces' digests are known already, as
-// BuildTorrent does that reads it.
-func OfFile(name string, l piece.Layout, digests []piece.Digest, createdBy string) (*Torrent, error) {
+// BuildTorrent does that reads it. It can be had at the web seeds.
+func OfFile(name string, l piece.Layout, digests []piece.Digest, createdBy string, webSeeds ...string) (*Torrent, error) {
 	if _, err := CleanName(name); err != nil {
 		return nil, err
 	}
@@ -486,7 +486,7 @@ func OfFile(name string, l piece.Layout, digests []piece.Digest, createdBy strin
 	if l.Files() > 1 || l.Size <= 0 || l.Count() != len(digests) {
 		return nil, fmt.Errorf("%d digests are not those of a file of %d bytes", len(digests), l.Size)
 	}
-	b := &builder{o: BuildOptions{Name: name, CreatedBy: createdBy}, length: l.PieceLength}
+	b := &builder{o: BuildOptions{Name: name, CreatedBy: createdBy, WebSeeds: webSeeds}, length: l.PieceLength}
 	b.files = []*source{{path: name, size: l.Size, layout: l, digests: digests}}
 	return b.torrent(false)
 }

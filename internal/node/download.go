@@ -88,6 +88,9 @@ type download struct {
 	lines     lines // of the only address
 	peers     *peer.Client
 	upload    *rate.Limiter // nil: no limit for this download
+	limiter   *rate.Limiter // likewise of what comes
+	told      bool          // the addresses are web seeds that a member named; not changed once the loop runs
+	notAsked  string        // what is told of one that the guard keeps from being asked; as told
 
 	stopping context.Context // ends when the user, or the node, wants the download to end
 	stop     context.CancelFunc
@@ -164,9 +167,8 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 	if err := checkConfirm(spec); err != nil {
 		return nil, err
 	}
-	var limiter *rate.Limiter
 	if spec.LimitRate > 0 {
-		limiter = newLimiter(spec.LimitRate)
+		d.limiter = newLimiter(spec.LimitRate)
 	}
 	if spec.LimitUpload > 0 {
 		d.upload = newLimiter(spec.LimitUpload)
@@ -180,14 +182,14 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		} else {
 			d.pool = d.room.pool(spec.URL)
 		}
-		d.peers = d.room.newPeerClient(limiter)
+		d.peers = d.room.newPeerClient(d.limiter)
 	}
 	o := origin.Options{
 		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, Cookies: spec.Cookies,
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
-		Limiter: limiter, MaxConnections: spec.MaxConnections, Log: d.log, WrapDial: n.handles.origin.bound,
+		Limiter: d.limiter, MaxConnections: spec.MaxConnections, Log: d.log, WrapDial: n.handles.origin.bound,
 	}
-	o.Rests = func(server string) time.Duration { return d.addresses.restsFor(d.sourceID(server)) }
+	o.Rests = d.restsOf
 	if n.opts.Network != nil {
 		o.DialContext = n.network.Dial
 	}
@@ -254,7 +256,6 @@ func (d *download) prepare(ctx context.Context) error {
 	opts := swarm.NodeOptions{
 		MaxConnections: d.node.handles.originConnections(d.spec.MaxConnections),
 		Fetches:        true,
-		Sources:        d.sources(),
 		Wants:          d.lent == nil,
 		GiveUpAfter:    d.spec.GiveUpAfter,
 		Linger:         d.spec.Linger,
@@ -280,9 +281,13 @@ func (d *download) prepare(ctx context.Context) error {
 		if d.isFolder() && d.stdout() {
 			return problem("bad-option", ExitBadOption, fmt.Errorf("%s is a folder, which does not go to standard output", d.want))
 		}
+		if err := d.takeTold(ctx); err != nil {
+			return err
+		}
 		opts.Manifest, opts.Wanted = d.want.forMachine(), d.want.pieces
-		opts.Fetches = len(d.addresses.all) > 0
+		opts.Fetches, opts.LastResort = len(d.addresses.all) > 0, d.told
 	}
+	opts.Sources = d.sources()
 	if d.serving != nil {
 		d.prepareServing(&opts)
 	} else if err := d.openTarget(ctx, d.earlyTarget, d.want == nil && d.lent == nil && !d.stdout()); err != nil {

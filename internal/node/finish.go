@@ -200,7 +200,7 @@ func (d *download) from() []string {
 	var urls []string
 	for _, a := range d.addresses.all {
 		if at, err := d.want.torrent.Load().SeedURL(a.url, 0); err == nil && d.addresses.served(a) {
-			urls = append(urls, at)
+			urls = append(urls, a.kept(at))
 		}
 	}
 	return urls

@@ -110,7 +110,7 @@ func (d *download) heldAs(g *generation, saved *Saved) (*held, []byte) {
 	if d.want != nil {
 		h.Select = d.spec.Select
 		var text bytes.Buffer
-		if err := d.want.torrent.Load().Bare().Write(&text); err != nil {
+		if err := d.manifestToTell().Write(&text); err != nil {
 			return nil, nil
 		}
 		return h, text.Bytes()
@@ -135,7 +135,7 @@ func (d *download) heldByContent(h *held, g *generation) (*held, []byte) {
 		return nil, nil
 	}
 	h.digests = g.file.Digests()
-	t, err := manifest.OfFile(filepath.Base(h.Path), g.layout, h.digests, createdBy(d.node.opts.Version))
+	t, err := manifest.OfFile(filepath.Base(h.Path), g.layout, h.digests, createdBy(d.node.opts.Version), publicURL(d.spec.URL)...)
 	if err != nil {
 		return nil, nil
 	}

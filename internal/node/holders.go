@@ -116,7 +116,7 @@ func (s *deserted) note(holders []catalogue.Holder) bool {
 		s.empty = 0
 	}
 	s.have = have
-	if s.empty < desertedAfter || len(s.seen) == 0 || len(s.d.addresses.all) > 0 {
+	if s.empty < desertedAfter || len(s.seen) == 0 || !s.d.addresses.hopeless(s.d.counts.origin.Load() == 0) {
 		return len(holders) == 0
 	}
 	d, name := s.d, s.d.want.String()
@@ -130,7 +130,7 @@ func (s *deserted) note(holders []catalogue.Holder) bool {
 	} else if !s.told {
 		s.told = true
 		d.inbox.do(func() {
-			d.warn("nobody-offers", fmt.Sprintf("nobody in %s offers %s any more; waiting until somebody does", d.room.name, name))
+			d.warn("nobody-offers", fmt.Sprintf("nobody in %s offers %s any more; waiting until somebody does%s", d.room.name, name, d.notAsked))
 		})
 	}
 	return true

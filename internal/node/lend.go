@@ -373,7 +373,7 @@ func (t *lent) clientOptions(d *download) origin.Options {
 	return origin.Options{
 		URL: d.spec.URL, Proxy: o.Proxy, MaxConnections: lentConnections, Limiter: t.l.limiter, Log: d.log,
 		WrapDial: d.node.handles.origin.bound,
-		Rests:    func(server string) time.Duration { return d.addresses.restsFor(d.sourceID(server)) },
+		Rests:    d.restsOf,
 		Guard:    &origin.Guard{Allow: append(allow, o.Allow[t.room]...), Member: t.l.isMember, Proxied: o.Proxy != ""},
 	}
 }
@@ -407,15 +407,17 @@ func (l *lending) isMember(addr netip.Addr) bool {
 	l.mu.Lock()
 	found := l.trackers[addr]
 	l.mu.Unlock()
-	if found {
-		return true
-	}
-	l.n.mu.Lock()
-	members := make([]*membership, 0, len(l.n.members))
-	for _, m := range l.n.members {
+	return found || l.n.isMember(addr)
+}
+
+// isMember reports whether a member or a tracker of a room is known to be at addr.
+func (n *Node) isMember(addr netip.Addr) bool {
+	n.mu.Lock()
+	members := make([]*membership, 0, len(n.members))
+	for _, m := range n.members {
 		members = append(members, m)
 	}
-	l.n.mu.Unlock()
+	n.mu.Unlock()
 	for _, m := range members {
 		if m.isAt(addr) {
 			return true
@@ -456,6 +458,16 @@ func (m *membership) isAt(addr netip.Addr) bool {
 
 // resolveTrackers keeps the addresses that the names of a room's trackers lead to now.
 func (l *lending) resolveTrackers(ctx context.Context, m *membership) {
+	addrs := m.resolveTrackers(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range addrs {
+		l.trackers[a] = true
+	}
+}
+
+// resolveTrackers returns the addresses that the names of the room's trackers lead to now.
+func (m *membership) resolveTrackers(ctx context.Context) (all []netip.Addr) {
 	m.mu.Lock()
 	trackers := m.trackers
 	m.mu.Unlock()
@@ -470,12 +482,11 @@ func (l *lending) resolveTrackers(ctx context.Context, m *membership) {
 		if err != nil {
 			continue // then it is not reached either
 		}
-		l.mu.Lock()
 		for _, a := range addrs {
-			l.trackers[a.Unmap()] = true
+			all = append(all, a.Unmap())
 		}
-		l.mu.Unlock()
 	}
+	return all
 }
 
 // lendable returns the URL if members of the room that lend their line may know it: it

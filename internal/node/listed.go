@@ -16,8 +16,9 @@ import (
 
 // A file that was downloaded from a URL is a content like one that is shared: whoever looks
 // into the room's catalogue finds it by its name, and gets it by its digests. Where it came
-// from stands neither there nor in its manifest. One whose URL or request held what may be a
-// secret is not listed at all: it may not be for everybody in the room to know that it is here.
+// from does not stand there; it is the web seed of its manifest. One whose URL or request held
+// what may be a secret is not listed at all: it may not be for everybody in the room to know
+// that it is here.
 
 // listedEvery is how often the files that are listed are looked at, for nobody watches them.
 const listedEvery = time.Minute
@@ -55,7 +56,7 @@ func (d *download) newListing(path string, layout piece.Layout, digests []piece.
 	if err != nil {
 		return nil, err
 	}
-	t, err := manifest.OfFile(filepath.Base(path), layout, digests, createdBy(d.node.opts.Version))
+	t, err := manifest.OfFile(filepath.Base(path), layout, digests, createdBy(d.node.opts.Version), publicURL(d.spec.URL)...)
 	if err != nil {
 		return nil, err
 	}

@@ -144,10 +144,20 @@ func (s *addresses) good() []string {
 	var urls []string
 	for _, a := range s.all {
 		if len(s.all) == 1 || !a.gone && (s.used&a.bit() != 0 || a.sampled && a.pin != (piece.Pin{})) {
-			urls = append(urls, a.url)
+			urls = append(urls, a.kept(a.url))
 		}
 	}
 	return urls
+}
+
+// kept is how the journal notes an address where the file, or part of it, was found: where
+// the request held a secret, with an empty name of a user.
+func (a *address) kept(at string) string {
+	if u, err := url.Parse(at); err == nil && a.client.HasSecrets() {
+		u.User = url.User("")
+		return u.String()
+	}
+	return at
 }
 
 func (s *addresses) close() {
@@ -375,6 +385,11 @@ func (d *download) sources() (all []swarm.SourceID) {
 		}
 	}
 	return all
+}
+
+// restsOf returns for how long a server still wants no requests of this download.
+func (d *download) restsOf(server string) time.Duration {
+	return d.addresses.restsFor(d.sourceID(server))
 }
 
 // sourceID names the server of a URL, in a room as all of its members do.

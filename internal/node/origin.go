@@ -520,6 +520,9 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 	if ended.Failure == swarm.Lasting && d.isManifest() && d.room == nil {
 		d.abort(originProblem(o)) // nobody else will ever bring it
 	}
+	if ended.Failure == swarm.Lasting && d.told {
+		d.toldFailed(o)
+	}
 	if d.lent != nil && ended.Failure == swarm.Lasting {
 		d.inbox.do(func() { d.helpNoMore(o) })
 	}

@@ -56,8 +56,8 @@ func (n *Node) Manifest(roomID [32]byte, from piece.NodeID, infoHash [32]byte) (
 	}
 	pool := r.ManifestPool(infoHash)
 	if d := n.find(roomID, pool); d != nil && d.want != nil {
-		if t := d.want.torrent.Load(); t != nil {
-			return bareManifest(t)
+		if t := d.manifestToTell(); t != nil {
+			return encodeManifest(t)
 		}
 	}
 	return n.shareManifest(roomID, pool)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -182,7 +181,7 @@ func (n *Node) poolsOf(all []share.Share) map[poolKey]share.Share {
 func (n *Node) shareManifest(roomID [32]byte, pool swarm.PoolID) (peer.Manifest, error) {
 	o, ok := n.offered(roomID, pool)
 	if ok && o.listed != nil {
-		return bareManifest(o.listed.torrent)
+		return encodeManifest(o.listed.torrent)
 	}
 	library := n.opened()
 	if !ok || library == nil {
@@ -195,13 +194,16 @@ func (n *Node) shareManifest(roomID [32]byte, pool swarm.PoolID) (peer.Manifest,
 	if t.InfoHash() != o.share.Manifest {
 		return peer.Manifest{}, peer.ErrNotHeld // it changed just now
 	}
-	return bareManifest(t)
+	return encodeManifest(t)
 }
 
-// bareManifest is a manifest as members are told it.
-func bareManifest(t *manifest.Torrent) (peer.Manifest, error) {
+// encodeManifest is a manifest as members are told it: with web seeds that are no secret, and
+// without who made it.
+func encodeManifest(t *manifest.Torrent) (peer.Manifest, error) {
+	told := t.Bare()
+	told.WebSeeds = publicSeeds(t, t.WebSeeds)
 	var data bytes.Buffer
-	if err := t.Bare().Write(&data); err != nil {
+	if err := told.Write(&data); err != nil {
 		return peer.Manifest{}, err
 	}
 	return peer.Manifest{Data: data.Bytes(), Info: t.InfoLength()}, nil
@@ -245,7 +247,7 @@ func (n *Node) Share(ctx context.Context, spec share.Spec, tell func(*nodev1.Sha
 }
 
 // webSeedsOf returns where a file came from, if it is one that was downloaded and is as it
-// was then. What has a query, which may be secret, is left out.
+// was then. What has a query, which may be secret, and what was got with a secret is left out.
 func (n *Node) webSeedsOf(path string) (urls []string) {
 	straight, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -260,7 +262,7 @@ func (n *Node) webSeedsOf(path string) (urls []string) {
 		return nil
 	}
 	for _, raw := range kept.From {
-		if u, err := url.Parse(raw); err == nil && u.User == nil && u.RawQuery == "" && !u.ForceQuery {
+		if isPublic(raw) {
 			urls = append(urls, raw)
 		}
 	}

@@ -19,6 +19,11 @@ type Spec struct {
 	// ManifestName is what the content is called in the room, or the beginning of its id.
 	ManifestName string
 	Select       []string // globs that choose files of it, see manifest.Torrent.Select; none: all
+	// SeedAllow lists what web seeds that a member's manifest names may be asked at besides
+	// the public internet's ports 80 and 443, as origin.ParseAllowed reads it; at most
+	// MaxSeedAllow. With NoSeeds they are not asked at all.
+	SeedAllow []string
+	NoSeeds   bool
 
 	Dir    string // folder for a name that the origin or the URL gives
 	Output string // file to write, absolute, instead; "-" is standard output

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,8 @@ func EncodeSpec(s Spec) *nodev1.Spec {
 		ManifestId:     s.ManifestID,
 		ManifestName:   s.ManifestName,
 		Select:         s.Select,
+		SeedAllow:      s.SeedAllow,
+		NoSeeds:        s.NoSeeds,
 	}
 	for name, values := range s.Header {
 		x.Header = append(x.Header, &nodev1.Header{Name: name, Values: values})
@@ -105,11 +108,16 @@ func DecodeSpec(x *nodev1.Spec) (Spec, error) {
 		ManifestID:     x.GetManifestId(),
 		ManifestName:   x.GetManifestName(),
 		Select:         x.GetSelect(),
+		SeedAllow:      x.GetSeedAllow(),
+		NoSeeds:        x.GetNoSeeds(),
+	}
+	if len(s.SeedAllow) > MaxSeedAllow {
+		return Spec{}, fmt.Errorf("download with %d addresses of web seeds", len(s.SeedAllow))
 	}
 	if len(s.Manifest) > manifest.MaxTorrent || len(s.Select) > maxSelect {
 		return Spec{}, fmt.Errorf("download with a manifest of %d bytes, of which %d globs choose", len(s.Manifest), len(s.Select))
 	}
-	for _, text := range append([]string{s.URL, s.ManifestID, s.ManifestName, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert}, s.Select...) {
+	for _, text := range append([]string{s.URL, s.ManifestID, s.ManifestName, s.Room, s.Dir, s.Output, s.Netrc, s.Cookies, s.UserAgent, s.Proxy, s.CACert}, slices.Concat(s.Select, s.SeedAllow)...) {
 		if len(text) > maxSpecText {
 			return Spec{}, fmt.Errorf("download with a text of %d bytes", len(text))
 		}

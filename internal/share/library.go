@@ -347,6 +347,9 @@ func (l *Library) make(ctx context.Context, e *entry, s *scan, progress func(don
 	if err != nil {
 		return nil, err
 	}
+	if id := t.InfoHash(); s.was != (Manifest{}) && s.was != id {
+		s.spec.WebSeeds, t.WebSeeds = nil, nil // they have what was there before
+	}
 	l.mu.Lock()
 	next := e.share
 	gone := e.gone

@@ -20,6 +20,7 @@ type scan struct {
 	library *Library
 	number  uint64 // of the share; 0 for one that is new
 	spec    Spec
+	was     Manifest // of what its web seeds have; zero: of whatever is there
 	// Files that changed after this are still being written, and left out; zero: none is.
 	quiet time.Time
 

@@ -110,7 +110,7 @@ func (l *Library) look(ctx context.Context, e *entry) {
 		}
 		return
 	}
-	s := &scan{library: l, number: next.Number, spec: next.Spec, quiet: quietAfter}
+	s := &scan{library: l, number: next.Number, spec: next.Spec, was: next.Manifest, quiet: quietAfter}
 	skipped, err := l.make(ctx, e, s, nil)
 	for _, one := range skipped {
 		l.log.Info("left out of a share", "share", next.Spec.Path, "path", one.Path, "why", one.Why)

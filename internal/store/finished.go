@@ -23,7 +23,7 @@ type Kept struct {
 	PieceLength int64
 	SHA256      [32]byte
 	Sums        []Sum    // other digests that were computed, by their names
-	From        []string // addresses that it was fetched from, the best first; no user-info
+	From        []string // addresses that it was fetched from, the best first; an empty user-info where a secret went with the request
 
 	// Pin is that of the manifest that the bytes are of, if there was one; else zero. Tree
 	// says that they are several files, in the folder Path: there is no SHA256 of them, and

@@ -113,10 +113,14 @@ type Spec struct {
 	// Instead of a URL: the content of a manifest, a metainfo file of BitTorrent v2 of at most
 	// 64 MiB, or only its info hash (64 hexadecimal digits), by which members have it. Its
 	// web seeds are mirrors here.
-	Manifest      []byte   `protobuf:"bytes,50,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	ManifestId    string   `protobuf:"bytes,51,opt,name=manifest_id,json=manifestId,proto3" json:"manifest_id,omitempty"`
-	ManifestName  string   `protobuf:"bytes,53,opt,name=manifest_name,json=manifestName,proto3" json:"manifest_name,omitempty"` // or what it is called in the room, or how the hash begins
-	Select        []string `protobuf:"bytes,52,rep,name=select,proto3" json:"select,omitempty"`                                 // globs that choose files; none: all
+	Manifest     []byte   `protobuf:"bytes,50,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	ManifestId   string   `protobuf:"bytes,51,opt,name=manifest_id,json=manifestId,proto3" json:"manifest_id,omitempty"`
+	ManifestName string   `protobuf:"bytes,53,opt,name=manifest_name,json=manifestName,proto3" json:"manifest_name,omitempty"` // or what it is called in the room, or how the hash begins
+	Select       []string `protobuf:"bytes,52,rep,name=select,proto3" json:"select,omitempty"`                                 // globs that choose files; none: all
+	// Web seeds that the manifest of a member names are asked at public addresses, and at these:
+	// ADDRESS:PORT or PREFIX:PORT.
+	SeedAllow     []string `protobuf:"bytes,54,rep,name=seed_allow,json=seedAllow,proto3" json:"seed_allow,omitempty"`
+	NoSeeds       bool     `protobuf:"varint,55,opt,name=no_seeds,json=noSeeds,proto3" json:"no_seeds,omitempty"` // they are not asked at all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +384,20 @@ func (x *Spec) GetSelect() []string {
 		return x.Select
 	}
 	return nil
+}
+
+func (x *Spec) GetSeedAllow() []string {
+	if x != nil {
+		return x.SeedAllow
+	}
+	return nil
+}
+
+func (x *Spec) GetNoSeeds() bool {
+	if x != nil {
+		return x.NoSeeds
+	}
+	return false
 }
 
 // Mirror is another address of the same bytes.
@@ -3208,7 +3226,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xeb\b\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xa5\t\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -3249,7 +3267,10 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\vmanifest_id\x183 \x01(\tR\n" +
 	"manifestId\x12#\n" +
 	"\rmanifest_name\x185 \x01(\tR\fmanifestName\x12\x16\n" +
-	"\x06select\x184 \x03(\tR\x06select\"0\n" +
+	"\x06select\x184 \x03(\tR\x06select\x12\x1d\n" +
+	"\n" +
+	"seed_allow\x186 \x03(\tR\tseedAllow\x12\x19\n" +
+	"\bno_seeds\x187 \x01(\bR\anoSeeds\"0\n" +
 	"\x06Mirror\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
 	"\x05proxy\x18\x02 \x01(\tR\x05proxy\"4\n" +
