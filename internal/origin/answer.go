@@ -263,8 +263,10 @@ func (x *exchange) partial() (contentRange, *Error) {
 	if refusedEncoding(h) {
 		return none, x.encoded()
 	}
-	if kind := strings.ToLower(strings.TrimSpace(h.Get("Content-Type"))); strings.HasPrefix(kind, "multipart/byteranges") {
-		return none, x.bad("it sent several ranges where one was asked for")
+	for _, kind := range h.Values("Content-Type") {
+		if strings.HasPrefix(strings.ToLower(strings.TrimSpace(kind)), "multipart/byteranges") {
+			return none, x.bad("it sent several ranges where one was asked for")
+		}
 	}
 	fields := h.Values("Content-Range")
 	if len(fields) != 1 {
@@ -329,7 +331,11 @@ func (x *exchange) accepted(a *Answer, rest int64) *Answer {
 	v := versionOf(x.resp.Header)
 	a.Name, a.RefusedName = x.nameOf()
 	a.ReprSHA256, a.ReprSHA512 = v.digests()
-	a.Body = &body{x: x, left: a.Range.Len(), rest: rest}
+	b := &body{x: x, left: a.Range.Len(), rest: rest}
+	if !x.resp.ProtoAtLeast(1, 1) {
+		b.frames = new(framing)
+	}
+	a.Body = b
 	x.client.mu.Lock()
 	if k := x.client.seen; k == nil || k.pin != a.Pin {
 		x.client.seen = &known{pin: a.Pin, version: v, html: isHTML(x.resp.Header)}

@@ -29,6 +29,8 @@ type body struct {
 	got  int64
 	rest int64 // bytes that were asked for and are not in this answer
 
+	frames *framing // of an answer of HTTP/1.0; else nil
+
 	slow    time.Duration // time spent in reads since trickle began
 	trickle int64         // bytes in that time
 	err     error         // of every further Read
@@ -50,6 +52,9 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if b.left >= 0 {
 		b.left -= int64(n)
+	}
+	if b.frames != nil {
+		b.frames.take(p[:n])
 	}
 	if b.left == 0 && err == nil {
 		var beyond [1]byte
@@ -79,6 +84,8 @@ func (b *body) Read(p []byte) (int, error) {
 			Kind: Network, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode, Err: io.ErrUnexpectedEOF,
 			what: "the secure connection was cut off, and nothing else says where the file ends", hint: "it is asked again; else try another address of the file",
 		})
+	case b.frames.whole():
+		return 0, b.end(b.x.bad("it sent the file in chunks, which the version of HTTP that it speaks has not, so that its bytes are not the file's"))
 	case b.rest > 0:
 		return n, b.end(&Error{
 			Kind: Short, Host: hostOf(b.x.url), Status: b.x.resp.StatusCode,

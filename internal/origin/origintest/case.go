@@ -101,6 +101,10 @@ var rangeCases = []Case{
 				a.part(a.from, a.from+a.n-6)
 			}
 		})},
+	{Name: "capped-range", What: "206 with at most 16 KiB of what was asked for, consistent headers",
+		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) { a.part(a.from, a.from+min(a.n, 16<<10)-1) })},
+	{Name: "halved-range", What: "206 with the first half of what was asked for, consistent headers",
+		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) { a.part(a.from, a.from+(a.n+1)/2-1) })},
 	{Number: 12, Name: "no-content-range", What: "206 without Content-Range",
 		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) { a.drop("Content-Range") })},
 	{Number: 13, Name: "star-total", What: "Content-Range a-b/* after the first answer",
@@ -150,6 +154,10 @@ var rangeCases = []Case{
 	{Name: "multipart-one", What: "206 multipart/byteranges that also has the Content-Range that was asked for",
 		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) {
 			a.set("Content-Type", "multipart/byteranges; boundary=cut")
+		})},
+	{Name: "multipart-behind", What: "206 with two Content-Type fields, multipart/byteranges the second one",
+		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) {
+			a.add("Content-Type", "multipart/byteranges; boundary=cut")
 		})},
 	{Name: "wide-range", What: "206 with ten bytes more than were asked for, consistent headers",
 		change: ranged(func(_ *Origin, _ *Request, _ turn, a *reply) {

@@ -146,6 +146,24 @@ var bodyCases = []Case{
 			a.proto = "HTTP/1.0"
 			a.head, a.close = []string{"Content-Type: application/octet-stream"}, true
 		}},
+	{Name: "http10-chunked", What: "HTTP/1.0 200 in chunks, which HTTP/1.0 has not, without a length",
+		change: func(_ *Origin, _ *Request, _ turn, a *reply) {
+			a.whole()
+			a.chunks()
+			a.proto, a.close = "HTTP/1.0", true
+		}},
+	{Name: "http10-chunked-length", What: "HTTP/1.0 200 in one chunk, with strong ETag and the length of the chunk and what is around it",
+		change: func(g *Origin, _ *Request, _ turn, a *reply) {
+			a.whole()
+			size := g.o.Content.Size
+			framed := fmt.Appendf(nil, "%x;a=b\r\n", size)
+			framed = append(framed, make([]byte, size)...)
+			_, _ = g.o.Content.ReadAt(framed[int64(len(framed))-size:], 0)
+			a.data = append(framed, "\r\n0\r\nX: y\r\n\r\n"...)
+			a.set("Transfer-Encoding", "chunked")
+			a.set("Content-Length", fmt.Sprint(len(a.data)))
+			a.proto, a.close = "HTTP/1.0", true
+		}},
 	{Name: "http10-cut", What: "HTTP/1.0 200 without a length that ends after 60 % as if that were all",
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) {
 			a.whole()

@@ -90,12 +90,23 @@ var wireCases = []Case{
 				a.fail(http.StatusForbidden, "")
 			}
 		}},
+	{Name: "404-beside", What: "404 while another answer is under way", change: beside(http.StatusNotFound)},
+	{Name: "400-beside", What: "400 while another answer is under way", change: beside(http.StatusBadRequest)},
 	{Name: "404-midway", What: "404 after half of the file was asked for",
 		change: func(g *Origin, _ *Request, t turn, a *reply) {
 			if t.asked >= g.o.Content.Size/2 {
 				a.fail(http.StatusNotFound, "")
 			}
 		}},
+}
+
+// beside answers so while another answer is under way.
+func beside(code int) func(*Origin, *Request, turn, *reply) {
+	return func(_ *Origin, _ *Request, t turn, a *reply) {
+		if t.open > 1 {
+			a.fail(code, "")
+		}
+	}
 }
 
 func status(code int) func(*Origin, *Request, turn, *reply) {
