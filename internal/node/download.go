@@ -119,11 +119,11 @@ type download struct {
 	erredLast bool          // no request has brought anything since lastError
 	strikes   int           // answers in a row that broke the rules
 	said      said
-	heard     digests              // what further answers said of the whole file
-	heardOf   *generation          // that these were about
-	heads     map[piece.Index]head // beginnings of pieces that came without their ends
-	pause     *pause               // nil while pieces can be stored
-	coming    chan struct{}        // closed when the head of comingOf has come; nil before the first probe
+	heard     digests     // what further answers said of the whole file
+	heardOf   *generation // that these were about
+	heads     heads
+	pause     *pause        // nil while pieces can be stored
+	coming    chan struct{} // closed when the head of comingOf has come; nil before the first probe
 	comingOf  piece.Index
 }
 
@@ -149,7 +149,6 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		cancels: make(map[swarm.Request]context.CancelFunc),
 		waiters: make(map[swarm.Request]*waiter),
 		links:   make(map[piece.NodeID]*link),
-		heads:   make(map[piece.Index]head),
 		early:   make(map[piece.Index]bool),
 		taken:   make(map[string]bool),
 		inbox:   newInbox(),

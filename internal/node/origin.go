@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,11 +32,6 @@ const (
 	// wholeStrikes is how many answers in a row must be the whole file, where a part was
 	// asked for, before the pool is told that the origin may serve no parts any more.
 	wholeStrikes = 2
-
-	// maxHeads and maxHead bound the beginnings of pieces that are kept for their
-	// ends: how many, and how long.
-	maxHeads = 8
-	maxHead  = 4 << 20
 )
 
 // firstTries are the waits between the tries to reach an origin that has not sent a
@@ -383,80 +377,6 @@ func (d *download) receivePiece(ctx context.Context, g *generation, req swarm.Re
 	return end, nil
 }
 
-// head is the beginning of a piece, and the bits of the addresses that it came from.
-type head struct {
-	bytes   []byte
-	sources uint32
-}
-
-// keepHead keeps the beginning of piece i, so that it need not be fetched again.
-func (d *download) keepHead(g *generation, i piece.Index, bytes []byte, sources uint32) {
-	if len(bytes) == 0 || len(bytes) > maxHead || d.generation() != g {
-		return
-	}
-	d.originMu.Lock()
-	defer d.originMu.Unlock()
-	if len(d.heads) < maxHeads {
-		d.heads[i] = head{slices.Clone(bytes), sources}
-	}
-}
-
-// expectHead says that a probe whose answer holds the bytes held will leave the head
-// of the piece that they end in. The function that it returns is called when the
-// answer has ended.
-func (d *download) expectHead(pin piece.Pin, held piece.Range) (done func()) {
-	layout := pin.Layout()
-	if held.End >= layout.Size || held.End%layout.PieceLength == 0 {
-		return func() {}
-	}
-	ended := make(chan struct{})
-	d.originMu.Lock()
-	d.coming, d.comingOf = ended, layout.At(held.End)
-	d.originMu.Unlock()
-	return func() { close(ended) }
-}
-
-// headLen returns how many bytes of piece i are at hand. If a probe is just bringing
-// some, it waits for them: they come over the same line.
-func (d *download) headLen(ctx context.Context, i piece.Index) int64 {
-	d.originMu.Lock()
-	coming := d.coming
-	if d.comingOf != i {
-		coming = nil
-	}
-	d.originMu.Unlock()
-	if coming != nil {
-		select {
-		case <-coming:
-		case <-ctx.Done():
-		}
-	}
-	d.originMu.Lock()
-	defer d.originMu.Unlock()
-	return int64(len(d.heads[i].bytes))
-}
-
-// takeHead moves the head of piece i into buf and returns its length and its sources.
-func (d *download) takeHead(i piece.Index, buf []byte) (int, uint32) {
-	d.originMu.Lock()
-	defer d.originMu.Unlock()
-	h := d.heads[i]
-	delete(d.heads, i)
-	return copy(buf, h.bytes), h.sources
-}
-
-func (d *download) dropHead(i piece.Index) {
-	d.originMu.Lock()
-	delete(d.heads, i)
-	d.originMu.Unlock()
-}
-
-func (d *download) dropHeads() {
-	d.originMu.Lock()
-	clear(d.heads)
-	d.originMu.Unlock()
-}
-
 // struck counts the answers in a row that broke the rules, and returns how many.
 func (d *download) struck(bad bool) int {
 	d.originMu.Lock()
@@ -469,9 +389,26 @@ func (d *download) struck(bad bool) int {
 	return d.strikes
 }
 
-// goodPart: a request that broke off has brought a good part of what it asked for if it
-// was this part at least.
-const goodPart = 8
+// A request that broke off has brought a good part of what it asked for if it was one in
+// goodPart of it at least, or goodBytes: of a large piece that may be little.
+const (
+	goodPart  = 8
+	goodBytes = 256 << 10
+
+	// fairBytes are what an answer that holds less than was asked for brings at least, if
+	// it is not one in goodPart of it: some origins answer so much at a time and no more.
+	fairBytes = 16 << 10
+)
+
+// brought reports whether f has brought one in goodPart of what was asked for, or as much
+// as least.
+func (f *flow) brought(asked, least int64) bool {
+	if f == nil {
+		return false
+	}
+	n := f.total.Load()
+	return n > 0 && (n >= asked/goodPart || n >= least)
+}
 
 // originEnded ends a request to the origin: with nothing but the end if err is nil or
 // the request was cancelled. f, which may be nil, tells what came of the asked bytes.
@@ -485,6 +422,8 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 	}
 	switch {
 	case err == nil || ctx.Err() != nil:
+	case errors.As(err, &o) && o.Kind == origin.Short && f.brought(asked, fairBytes):
+		// What is missing is asked for next.
 	case errors.As(err, &o):
 		d.originMu.Lock()
 		d.lastError, d.erredLast = o, true
@@ -504,7 +443,7 @@ func (d *download) originEnded(ctx context.Context, req swarm.Request, f *flow, 
 		if o.Kind == origin.NoRange && d.struck(true) < wholeStrikes {
 			ended.Changed = nil // as when a proxy on the way had only the whole at hand
 		}
-		ended.Brought = f != nil && f.total.Load() > 0 && f.total.Load() >= asked/goodPart
+		ended.Brought = f.brought(asked, goodBytes)
 		d.log.Info("origin request ended", "err", o, "lasting", ended.Failure == swarm.Lasting)
 	case errors.Is(err, errSuperseded):
 	case errors.Is(err, errLeft):
@@ -561,6 +500,12 @@ func (d *download) judge(o *origin.Error) (f swarm.Failure, busy bool) {
 		return swarm.Passing, o.Busy()
 	case origin.NoRange:
 		return swarm.Passing, false
+	case origin.NotFound, origin.Status:
+		// It has answered well, this member or another: of many servers behind one name some
+		// may lack the file, and some want fewer connections and say so oddly.
+		if d.generation() != nil && d.struck(true) < maxStrikes {
+			return swarm.Passing, true
+		}
 	case origin.Forbidden, origin.Short, origin.BadAnswer, origin.BadRedirect:
 		// Some origins answer 403 when too many connections are open, and some answer
 		// badly now and then.
