@@ -112,12 +112,12 @@ func (o offer) content(n *Node) (t *manifest.Torrent, root string, files []store
 	return t, root, files, err
 }
 
-// suspect says that a file was found to be another than it was.
-func (o offer) suspect(n *Node) {
+// suspect says that a file, by its number, was found to be another than it was.
+func (o offer) suspect(n *Node, file int) {
 	if o.listed != nil {
 		n.work.Go(n.checkListed) // who calls reads the file, and does not wait
 	} else if library := n.opened(); library != nil {
-		library.Suspect(o.share.Number)
+		library.Suspect(o.share.Number, o.share.Manifest, file)
 	}
 }
 
@@ -135,9 +135,9 @@ func (n *Node) newServing(m *membership, offered offer) (*download, error) {
 		return nil, err
 	}
 	o := store.SharedOptions{Disk: n.opts.Disk, Root: root, Files: files, Layout: d.want.layout, Digests: d.want.digests, Log: n.log}
-	o.Changed = func(_ int, lost piece.Extent, _ error) {
+	o.Changed = func(file int, lost piece.Extent, _ error) {
 		d.inbox.post(swarm.PiecesLost{Extents: []piece.Extent{lost}})
-		offered.suspect(n)
+		offered.suspect(n, file)
 	}
 	d.serving = &serving{number: offered.share.Number, listed: offered.listed}
 	if d.serving.files, err = store.OpenShared(o); err != nil {

@@ -135,6 +135,7 @@ type entry struct {
 	// since it was looked at.
 	since, touched time.Time
 	next           time.Time // when it is looked at in any case
+	doubted        []int     // files, in the manifest's order, whose bytes are to be hashed again
 }
 
 // Open opens the library. Close must be called.
@@ -274,12 +275,20 @@ func (l *Library) Content(s Share) (t *manifest.Torrent, folder string, files []
 // Has reports whether a share is there still.
 func (l *Library) Has(number uint64) bool { return l.entry(number) != nil }
 
-// Suspect says that a file of a share was found to be another than it was.
-func (l *Library) Suspect(number uint64) {
-	if e := l.entry(number); e != nil {
-		l.touch(e)
-		l.nudge()
+// Suspect says that a file of a share, which has a manifest still, was found to be another
+// than it was: it is hashed again, also where size and time are what they were.
+func (l *Library) Suspect(number uint64, m Manifest, file int) {
+	e := l.entry(number)
+	if e == nil {
+		return
 	}
+	l.mu.Lock()
+	if e.share.Manifest == m && !slices.Contains(e.doubted, file) {
+		e.doubted = append(e.doubted, file)
+	}
+	l.mu.Unlock()
+	l.touch(e)
+	l.nudge()
 }
 
 // minID is how many hexadecimal digits of a manifest's id name a share.

@@ -221,6 +221,9 @@ func TestLibrary_noticesWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	next("a removal", 2)
+	if s.Problem != "" {
+		t.Errorf("with folders gone it says %q", s.Problem)
+	}
 	old := s.Manifest
 	if err := os.Rename(filepath.Join(b.dir, "set"), filepath.Join(b.dir, "gone")); err != nil {
 		t.Fatal(err)
@@ -234,6 +237,54 @@ func TestLibrary_noticesWhatHappens(t *testing.T) {
 	}
 	if s = b.await(func(s Share) bool { return s.State == Offered }); s.Manifest != old {
 		t.Error("what came back is another")
+	}
+}
+
+// The system goes on watching a folder that has been renamed, under its former name: one
+// that is made in its place is another.
+func TestLibrary_watchesWhatTakesTheNameOfARenamedFolder(t *testing.T) {
+	b := newBench(t)
+	b.write("set/old/in/a", "first")
+	b.run()
+	s := b.add("set")
+	step := func(what, path, content string, files int) {
+		t.Helper()
+		old := s.Manifest
+		b.write(path, content)
+		s = b.await(func(s Share) bool { return s.Manifest != old && s.State == Offered && s.Files == files })
+		if s.Problem != "" {
+			t.Errorf("after %s it says %q", what, s.Problem)
+		}
+	}
+	old := s.Manifest
+	if err := os.Rename(filepath.Join(b.dir, "set", "old"), filepath.Join(b.dir, "set", "new")); err != nil {
+		t.Fatal(err)
+	}
+	s = b.await(func(s Share) bool { return s.Manifest != old && s.State == Offered })
+	step("making the name again", "set/old/in/b", "second", 2)
+	step("a change under that name", "set/old/in/c", "third", 3)
+	step("a change in what was renamed", "set/new/in/d", "fourth", 4)
+}
+
+func TestLibrary_hashesAgainWhatIsSuspected(t *testing.T) {
+	b := newBench(t)
+	film, other := b.write("set/film", strings.Repeat("film", 1000)), b.write("set/other", "other")
+	b.age(film)
+	b.age(other)
+	b.run()
+	s := b.add("set")
+	was, untouched := b.fileRoot(s, "film"), b.fileRoot(s, "other")
+	poison(t, film)
+	poison(t, other)
+	b.Suspect(s.Number, Manifest{}, 1) // of what it is no more
+	b.Suspect(s.Number, s.Manifest, 0)
+	old := s.Manifest
+	s = b.await(func(s Share) bool { return s.Manifest != old && s.State == Offered })
+	if b.fileRoot(s, "film") == was {
+		t.Error("it was not hashed again")
+	}
+	if b.fileRoot(s, "other") != untouched {
+		t.Error("what nobody suspects was hashed again")
 	}
 }
 

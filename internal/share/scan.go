@@ -23,6 +23,8 @@ type scan struct {
 	was     Manifest // of what its web seeds have; zero: of whatever is there
 	// Files that changed after this are still being written, and left out; zero: none is.
 	quiet time.Time
+	// Files, as they were when they were hashed, whose bytes have been found to be others.
+	doubted map[identity]bool
 
 	busy   bool // some were left out
 	survey survey
@@ -59,7 +61,11 @@ func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*ma
 		Known: func(file string, info fs.FileInfo, length int64) []piece.Digest {
 			id := identityOf(info)
 			s.found[file] = id
-			digests, proved := memory.digests(s.number, file, id, length)
+			var digests []piece.Digest
+			var proved proof
+			if !s.doubted[id] {
+				digests, proved = memory.digests(s.number, file, id, length)
+			}
 			if digests == nil {
 				proved = proofOf(info, s.library.now()) // it is hashed from now on
 			}
@@ -76,6 +82,18 @@ func (s *scan) build(ctx context.Context, progress func(done, total int64)) (*ma
 	}
 	s.survey.folders = t.Folders
 	return t, skipped, nil
+}
+
+// doubt has files of a survey hashed again.
+func (s *scan) doubt(old *survey, files []int) {
+	for _, k := range files {
+		if k >= 0 && k < len(old.files) {
+			if s.doubted == nil {
+				s.doubted = make(map[identity]bool)
+			}
+			s.doubted[old.files[k].identity] = true
+		}
+	}
 }
 
 // leave says why a file of a folder is left out for now.

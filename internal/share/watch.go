@@ -94,26 +94,32 @@ func (l *Library) look(ctx context.Context, e *entry) {
 		quietAfter = time.Now().Add(-l.o.Quiet)
 	}
 	e.since, e.touched = time.Time{}, time.Time{} // what happens from now on counts anew
+	doubted, id := e.doubted, next.Manifest
+	e.doubted = nil
 	l.mu.Unlock()
 	began := time.Now()
 	defer func() { l.again(e, time.Since(began)) }()
 
+	s := &scan{library: l, number: next.Number, spec: next.Spec, was: next.Manifest, quiet: quietAfter}
 	same, err := false, error(nil)
 	if old, readErr := l.loadSurvey(next.Number); readErr == nil {
 		l.watcher.all(&next, old)
 		same, err = l.unchanged(ctx, next.Spec.Path, old)
+		s.doubt(old, doubted)
 	}
-	if err == nil && same {
+	if err == nil && same && len(s.doubted) == 0 {
 		if next.State != Offered {
 			next.State, next.Problem = Offered, ""
 			l.set(e, next, false)
 		}
 		return
 	}
-	s := &scan{library: l, number: next.Number, spec: next.Spec, was: next.Manifest, quiet: quietAfter}
 	skipped, err := l.make(ctx, e, s, nil)
 	for _, one := range skipped {
 		l.log.Info("left out of a share", "share", next.Spec.Path, "path", one.Path, "why", one.Why)
+	}
+	if err != nil {
+		l.stillDoubted(e, id, doubted)
 	}
 	switch {
 	case err == nil || ctx.Err() != nil || errors.Is(err, ErrNoShare):
@@ -130,6 +136,15 @@ func (l *Library) look(ctx context.Context, e *entry) {
 		l.log.Warn("a share is not offered now", "share", next.Spec.Path, "why", next.Problem)
 	}
 	l.set(e, next, false)
+}
+
+// stillDoubted keeps what was to be hashed again, and could not be, for the next look.
+func (l *Library) stillDoubted(e *entry, m Manifest, files []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.share.Manifest == m {
+		e.doubted = append(e.doubted, files...)
+	}
 }
 
 // whyBroken is what is told of a share that no manifest can be made of.
@@ -282,6 +297,9 @@ func (w *watcher) watch(number uint64, folder, name string) (already bool) {
 		if errors.Is(err, fs.ErrPermission) {
 			return false // it cannot be read, and is left out
 		}
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			return false // it is gone; should it come back, those around it tell
+		}
 		if err != nil {
 			w.partly[number] = true
 			w.warn(folder, err)
@@ -297,7 +315,7 @@ func (w *watcher) watch(number uint64, folder, name string) (already bool) {
 // warn tells once that watching has an end. It needs w.mu.
 func (w *watcher) warn(folder string, err error) {
 	switch {
-	case w.warned || errors.Is(err, fs.ErrNotExist):
+	case w.warned:
 		w.log.Debug("a folder of a share is not watched", "folder", folder, "err", err)
 		return
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EMFILE):
@@ -316,7 +334,8 @@ func (w *watcher) whole(number uint64) bool {
 }
 
 // about returns the shares that an event is about. A folder that is gone from its place
-// is watched no more.
+// is watched no more. One that has another place now takes with it what the system watches
+// in it, under its former name: nothing of its shares is watched until they are looked at.
 func (w *watcher) about(ev fsnotify.Event) []uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -329,6 +348,9 @@ func (w *watcher) about(ev fsnotify.Event) []uint64 {
 	if of, is := w.folders[ev.Name]; is && (ev.Has(fsnotify.Remove) || ev.Has(fsnotify.Rename)) {
 		for number := range of {
 			numbers = append(numbers, number)
+			if ev.Has(fsnotify.Rename) {
+				w.release(number)
+			}
 		}
 		w.unwatch(ev.Name)
 	}
@@ -347,6 +369,11 @@ func (w *watcher) unwatch(folder string) {
 func (w *watcher) drop(number uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.release(number)
+}
+
+// release needs w.mu.
+func (w *watcher) release(number uint64) {
 	delete(w.partly, number)
 	for folder, of := range w.folders {
 		if _, is := of[number]; !is {
