@@ -93,6 +93,8 @@ func (e *exportFlags) check(arg string) error {
 	switch {
 	case err != nil && isInvite(arg):
 		return usagef("links to content cannot be exported; name the file itself, or the id of a share")
+	case err != nil && isShareID(arg) && (e.metalink || e.hybrid):
+		return failf(exitNotFound, "%s is not shared from here, and all of it is read for a Metalink or a hybrid torrent; get it first, and name what came", safeText(arg))
 	case err != nil && isShareID(arg):
 		return errNoShare(arg)
 	case errors.Is(err, fs.ErrNotExist):

@@ -122,7 +122,7 @@ func (b *builder) build(ctx context.Context, name string) (*Torrent, error) {
 		err = fmt.Errorf("%s is neither a file nor a folder", name)
 	}
 	if err == nil && len(b.files) == 0 {
-		err = fmt.Errorf("%s holds no file", name)
+		err = fmt.Errorf("%s holds no file", named(name))
 	}
 	if err == nil {
 		err = b.cut()
@@ -173,13 +173,13 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 			continue
 		}
 		if _, err := CleanName(e.Name()); err != nil {
-			return fmt.Errorf("%s: %w; rename it", at, err)
+			return fmt.Errorf("%s%w; rename it", inside(at), err)
 		}
 		if b.o.Hybrid && to == padFolder {
-			return fmt.Errorf("%s: %q is where programs of version 1 put padding; rename it", at, padFolder)
+			return fmt.Errorf("%s%q is where programs of version 1 put padding; rename it", inside(at), padFolder)
 		}
 		if other, meets := names.add(e.Name()); meets {
-			return fmt.Errorf("%s: %q and %q are one file where upper and lower case are not told apart; rename one", at, other, e.Name())
+			return fmt.Errorf("%s%q and %q are one file where upper and lower case are not told apart; rename one", inside(at), other, e.Name())
 		}
 		if e.IsDir() {
 			err = b.scan(ctx, from, to, level+1)
@@ -197,6 +197,22 @@ func (b *builder) scan(ctx context.Context, at, in string, level int) error {
 		b.folders = append(b.folders, in)
 	}
 	return nil
+}
+
+// named is what a file or folder is called in an error; the whole is named by who tells of it.
+func named(at string) string {
+	if at == "." {
+		return "it"
+	}
+	return at
+}
+
+// inside begins an error about something in a folder.
+func inside(at string) string {
+	if at == "." {
+		return ""
+	}
+	return at + ": "
 }
 
 // leavesFolder reports whether e is a folder that is to be left, and notes that.
