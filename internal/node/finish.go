@@ -112,7 +112,11 @@ func (d *download) finish(ctx context.Context, g *generation, basis swarm.Basis)
 		}
 		d.work.Go(func() { d.remember(g, saved) })
 		if n := d.harm.parts; n > 0 {
-			d.warn("repaired", fmt.Sprintf("%d parts of %s were damaged on this disk and repaired", n, d.target))
+			parts := fmt.Sprintf("%d parts of %s were", n, d.target)
+			if n == 1 {
+				parts = fmt.Sprintf("1 part of %s was", d.target)
+			}
+			d.warn("repaired", parts+" damaged on this disk and repaired")
 		}
 		d.emitNow(Event{Saved: saved})
 		d.step(swarm.Finished{})

@@ -109,7 +109,7 @@ func storeProblem(err error) *Error {
 	if e := AsError(err); e.Code != "other" {
 		return e
 	}
-	return problem("file", ExitFile, err)
+	return problem("file", ExitFile, fmt.Errorf("%w; what came is kept: look at the disk and at who may write there, and run the same command again", err))
 }
 
 // originProblem gives the last error of an origin its code.

@@ -45,6 +45,9 @@ type Handle interface {
 	Truncate(size int64) error
 	Datasync() error // what was written, and the size, are on the device when it returns
 	Uncached()       // reads come from the device from now on, as far as the system lets
+	// Touched reports whether somebody else has written to the file since it was opened for
+	// writing, or since the last call; told is false where the system does not tell.
+	Touched() (touched, told bool)
 	Stat() (fs.FileInfo, error)
 	Chmod(mode fs.FileMode) error
 }
@@ -54,7 +57,12 @@ var OS Disk = osDisk{}
 
 type osDisk struct{}
 
-type osHandle struct{ *os.File }
+// osHandle is a file of the operating system; those that a Disk opens for writing are
+// watched.
+type osHandle struct {
+	*os.File
+	watch watch
+}
 
 // writeSize is how much is handed to the system at a time. For longer writes it takes its cache in
 // longer runs of memory, which a virtual machine has often given back to its host and has to
@@ -74,6 +82,15 @@ func (h osHandle) WriteAt(b []byte, off int64) (n int, err error) {
 
 func (h osHandle) Datasync() error { return datasync(h.File) }
 func (h osHandle) Uncached()       { dropCache(h.File) }
+
+// Touched implements Handle.
+func (h osHandle) Touched() (touched, told bool) { return h.watch.touched() }
+
+// Close implements Handle.
+func (h osHandle) Close() error {
+	h.watch.end()
+	return h.File.Close()
+}
 
 func (osDisk) Lstat(path string) (fs.FileInfo, error) { return os.Lstat(path) }
 func (osDisk) Stat(path string) (fs.FileInfo, error)  { return os.Stat(path) }
@@ -113,7 +130,11 @@ func (osDisk) Open(path string, write bool) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	return osHandle{file}, nil
+	h := osHandle{File: file}
+	if write {
+		h.watch = watchFile(file)
+	}
+	return h, nil
 }
 
 // Create makes the file sparse too, so that pieces can be written in any order.
@@ -124,7 +145,7 @@ func (osDisk) Create(path string) (Handle, error) {
 	}
 	lock(file)
 	makeSparse(file)
-	return osHandle{file}, nil
+	return osHandle{file, watchFile(file)}, nil
 }
 
 // notRegular refuses a link, a device or a folder that has the partial file's name.
@@ -142,7 +163,7 @@ func (j *Journal) createError(path string, err error) error {
 	case isReadOnly(err):
 		return readOnly(path)
 	}
-	return fmt.Errorf("%w: %w", ErrCannotCreate, err)
+	return fmt.Errorf("%w: %w; look at the permissions of %s, or choose another folder with -d", ErrCannotCreate, err, filepath.Dir(path))
 }
 
 // diskFull returns the error for need bytes that path's disk has no room for.

@@ -144,7 +144,7 @@ func (f *osFolder) Open(name string, write bool) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	return osHandle{file}, nil
+	return osHandle{File: file}, nil
 }
 
 func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
@@ -156,7 +156,7 @@ func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
 		return nil, err
 	}
 	makeSparse(file)
-	return osHandle{file}, nil
+	return osHandle{File: file}, nil
 }
 
 func (f *osFolder) Remove(name string) error {

@@ -30,6 +30,9 @@ type partial struct {
 	// syncFailed: the disk has failed to keep data once. saveFailed: and so has the
 	// journal's, just before. As recorded.
 	syncFailed, saveFailed bool
+	// unkept: a sync has failed, and what it was to keep is to be written again. As
+	// recorded.
+	unkept bool
 	// trailed: see trail. unnamed: the folder was not synced since the partial file
 	// was made. As recorded.
 	trailed trailState
@@ -70,6 +73,9 @@ type partial struct {
 	prefix  piece.Index // pieces before it are in sums
 	hashing bool        // somebody is adding piece prefix to sums
 	restart bool        // what is in sums is void once hashing ends
+	suspect bool        // somebody else may have written to the file, see meddled
+	asked   bool        // that was asked before
+	hollow  bool        // the file was seen to have holes though all is held
 	reread  bool        // bytes in sums were read from disk that an earlier run wrote, or twice
 	sums    *sums       // belongs to whoever set hashing
 }

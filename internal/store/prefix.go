@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"hash"
+	"slices"
 
 	"dragonload/internal/piece"
 )
@@ -102,6 +103,52 @@ func (p *partial) rehashAll() {
 	p.prefix, p.reread = 0, true
 }
 
+// meddled reports whether somebody else may have written to the partial file since that was
+// asked last, or is still to be looked at. A file with holes was cut, by whoever, or is
+// kept packed; that is told once.
+func (p *partial) meddled() bool {
+	if p.tree != nil || p.o.Cache {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.finished {
+		return false
+	}
+	touched, told := p.data.Touched()
+	p.suspect = p.suspect || touched || !told && watchable && !p.asked
+	p.asked = true
+	if !p.hollow {
+		info, err := p.data.Stat()
+		p.hollow = err == nil && allocated(info) < p.layout.Size
+		p.suspect = p.suspect || p.hollow
+	}
+	return p.suspect
+}
+
+// checkAll compares every piece with its digest, loses those that are not as they were
+// written, and has the whole hashed once more.
+func (p *partial) checkAll(ctx context.Context) error {
+	p.o.Log.Warn("somebody else may have written to the partial file; it is checked", "part", p.o.Part)
+	p.mu.Lock()
+	p.suspect = false
+	which, digests := p.have.Clone(), slices.Clone(p.digests)
+	p.mu.Unlock()
+	good := claims{have: which.Clone(), origin: piece.NewBitfield(which.Len())}
+	_, err := rehash(ctx, p.data, p.layout, &good, &which, digests)
+	for i, ok := which.Next(0); ok && err == nil; i, ok = which.Next(i + 1) {
+		if !good.have.Has(i) {
+			p.lose(i, ErrDamaged)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.suspect = p.suspect || err != nil
+	p.rehashAll()
+	p.changed.Broadcast()
+	return err
+}
+
 // feed reads piece i into sums. A doubtful one is compared with its digest first. fed
 // says whether sums has changed.
 func (p *partial) feed(i piece.Index, d piece.Digest, doubtful bool, buf *[]byte) (fed bool, err error) {
@@ -150,7 +197,15 @@ func (f *File) Sums(ctx context.Context) (Finished, error) {
 	if err != nil {
 		return Finished{}, err
 	}
-	return p.awaitSums(ctx)
+	for {
+		done, err := p.awaitSums(ctx)
+		if err != nil || !p.meddled() {
+			return done, err
+		}
+		if err := p.checkAll(ctx); err != nil {
+			return Finished{}, err
+		}
+	}
 }
 
 func (p *partial) awaitSums(ctx context.Context) (Finished, error) {

@@ -97,6 +97,9 @@ func (f *File) exchange(p *partial, rename func() error) error {
 	if !p.settled() {
 		return errUnsettled
 	}
+	if p.meddled() {
+		return errUnsettled
+	}
 	// The file was private while it was incomplete.
 	err := p.data.Chmod(fileMode)
 	if e := p.data.Close(); err == nil {
@@ -113,7 +116,9 @@ func (f *File) exchange(p *partial, rename func() error) error {
 	if e != nil {
 		return errors.Join(err, e)
 	}
+	p.mu.Lock()
 	p.data = data
+	p.mu.Unlock()
 	if err != nil {
 		_ = data.Chmod(0o600)
 		return err

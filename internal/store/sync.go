@@ -139,12 +139,18 @@ func (p *partial) flush() error {
 	p.mu.Unlock()
 
 	var err error
-	if cut {
+	if p.unkept {
+		err = p.writeAgain(&batch)
+	}
+	if err == nil && cut {
 		// The file is whole: nothing but its bytes may be there when it gets its name.
 		err = p.data.Truncate(p.layout.Size)
 	}
 	if err == nil {
 		err = p.data.Datasync()
+	}
+	if isReadOnly(err) {
+		return p.postpone(&batch)
 	}
 	if err != nil {
 		return p.doubt(err)
@@ -212,7 +218,9 @@ func (p *partial) doubt(cause error) error {
 	again.Uncached()
 	buf := make([]byte, min(p.layout.PieceLength, p.layout.Size))
 	for i, ok := suspects.Next(0); ok; i, ok = suspects.Next(i + 1) {
-		p.rewrite(again, i, buf)
+		if err := p.rewrite(again, i, buf); err != nil {
+			p.lose(i, err)
+		}
 	}
 	if full {
 		p.mu.Lock()
@@ -228,6 +236,38 @@ func (p *partial) doubt(cause error) error {
 	}
 	p.trailed = trailSome
 	return p.flush()
+}
+
+// postpone is what follows a sync that failed because the file system has become read-only:
+// what was not synced is held still, and written once more when it can be.
+func (p *partial) postpone(batch *piece.Bitfield) error {
+	p.unkept = true
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, ok := batch.Next(0); ok; i, ok = batch.Next(i + 1) {
+		if p.have.Has(i) && p.unsynced.Set(i) {
+			p.unsyncedBytes += p.layout.Length(i)
+		}
+	}
+	return readOnly(p.o.Part)
+}
+
+// writeAgain writes once more what the last sync could not keep, for the system may have
+// dropped it. What is not as it was is lost; the error is that of a file system that is
+// read-only still.
+func (p *partial) writeAgain(batch *piece.Bitfield) error {
+	buf := make([]byte, min(p.layout.PieceLength, p.layout.Size))
+	for i, ok := batch.Next(0); ok; i, ok = batch.Next(i + 1) {
+		err := p.rewrite(p.data, i, buf)
+		if isReadOnly(err) {
+			return err
+		}
+		if err != nil {
+			p.lose(i, err)
+		}
+	}
+	p.unkept = false
+	return nil
 }
 
 // reopen returns a handle through which nothing was written.
@@ -249,13 +289,14 @@ func (p *partial) fail(why error) error {
 	return p.err
 }
 
-// rewrite compares piece i, read from again, and writes it once more; or loses it.
-func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) {
+// rewrite compares piece i, read from again, and writes it once more. The error says why it
+// is not on disk as it was.
+func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) error {
 	p.mu.Lock()
 	d := p.digests[i]
 	if !p.have.Has(i) || p.writing.Has(i) {
 		p.mu.Unlock()
-		return
+		return nil
 	}
 	p.writing.Set(i) // nobody else writes it meanwhile
 	p.mu.Unlock()
@@ -272,9 +313,7 @@ func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) {
 	}
 	p.changed.Broadcast()
 	p.mu.Unlock()
-	if err != nil {
-		p.lose(i, err)
-	}
+	return err
 }
 
 // record writes to the journal what is durable and not yet there; with clean, also

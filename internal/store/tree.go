@@ -528,11 +528,13 @@ func (t *tree) samePart() bool {
 	return err == nil && os.SameFile(there, open)
 }
 
-// Truncate, Chmod and Uncached are those of a single partial file: there is nothing
-// behind the bytes of these, they are made with their mode, and afresh reads.
-func (t *tree) Truncate(int64) error    { return nil }
-func (t *tree) Chmod(fs.FileMode) error { return nil }
-func (t *tree) Uncached()               {}
+// Truncate, Chmod, Uncached and Touched are those of a single partial file: there is
+// nothing behind the bytes of these, they are made with their mode, afresh reads, and
+// giveName looks at each.
+func (t *tree) Truncate(int64) error          { return nil }
+func (t *tree) Chmod(fs.FileMode) error       { return nil }
+func (t *tree) Uncached()                     {}
+func (t *tree) Touched() (touched, told bool) { return false, true }
 
 func (t *tree) Close() error {
 	return errors.Join(t.handles.clear(), t.unlock(), t.branch.Close())
