@@ -220,6 +220,8 @@ func (p *partial) doubt(cause error) error {
 	for i, ok := suspects.Next(0); ok; i, ok = suspects.Next(i + 1) {
 		if err := p.rewrite(again, i, buf); err != nil {
 			p.lose(i, err)
+		} else {
+			p.unsync(i)
 		}
 	}
 	if full {
@@ -242,14 +244,19 @@ func (p *partial) doubt(cause error) error {
 // what was not synced is held still, and written once more when it can be.
 func (p *partial) postpone(batch *piece.Bitfield) error {
 	p.unkept = true
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for i, ok := batch.Next(0); ok; i, ok = batch.Next(i + 1) {
-		if p.have.Has(i) && p.unsynced.Set(i) {
-			p.unsyncedBytes += p.layout.Length(i)
-		}
+		p.unsync(i)
 	}
 	return readOnly(p.o.Part)
+}
+
+// unsync has the next sync keep piece i, if that is held.
+func (p *partial) unsync(i piece.Index) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.have.Has(i) && p.unsynced.Set(i) {
+		p.unsyncedBytes += p.layout.Length(i)
+	}
 }
 
 // writeAgain writes once more what the last sync could not keep, for the system may have
@@ -308,9 +315,6 @@ func (p *partial) rewrite(again Handle, i piece.Index, buf []byte) error {
 	}
 	p.mu.Lock()
 	p.writing.Unset(i)
-	if err == nil && p.have.Has(i) && p.digests[i] == d && p.unsynced.Set(i) {
-		p.unsyncedBytes += p.layout.Length(i)
-	}
 	p.changed.Broadcast()
 	p.mu.Unlock()
 	return err
