@@ -69,6 +69,9 @@ func runDemo(ctx context.Context, d demoFlags, std streams) (err error) {
 		}
 	}()
 	origin, err := newDemoOrigin(ctx, int64(d.size), d.members, int64(d.line))
+	if err != nil && ctx.Err() != nil {
+		return errDemoStopped
+	}
 	if err != nil {
 		return err
 	}

@@ -44,9 +44,15 @@ func newDemoOrigin(ctx context.Context, size int64, members int, perSecond int64
 	for m := range members {
 		o.lines[demoMember(m)] = rate.NewLimiter(rate.Limit(perSecond), demoChunk)
 	}
-	hash := sha256.New()
-	if _, err := io.Copy(hash, o.file()); err != nil {
-		return nil, fmt.Errorf("make the file of the demo: %w", err)
+	hash, file := sha256.New(), o.file()
+	for more := true; more; {
+		_, err := io.CopyN(hash, file, 64<<20)
+		if err == nil {
+			err = ctx.Err() // a large file takes a while
+		}
+		if more = !errors.Is(err, io.EOF); more && err != nil {
+			return nil, fmt.Errorf("make the file of the demo: %w", err)
+		}
 	}
 	o.sum = hex.EncodeToString(hash.Sum(nil))
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")

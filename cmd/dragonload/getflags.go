@@ -297,6 +297,8 @@ func checkSource(source string) error {
 	u, err := url.Parse(source)
 	lower := strings.ToLower(source)
 	switch {
+	case source == "":
+		return usagef("a SOURCE is empty; write a URL")
 	case strings.HasPrefix(lower, "magnet:"):
 		return usagef("%s: magnet links name no place that dragonload can ask; give a torrent file, or the id of a manifest in a room", shownSource(source))
 	case err != nil:

@@ -48,21 +48,12 @@ func run(args []string) exitCode {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		select {
-		case <-signals:
-			cancel(errStopped)
-		case <-done:
-			return
-		}
-		select {
-		case <-signals:
-			// The second signal means now, whatever still wants to be put away.
+		obey(signals, done, func() { cancel(errStopped) }, func() {
 			if isTerminal(os.Stderr) {
 				fmt.Fprint(os.Stderr, showCursor)
 			}
 			os.Exit(int(exitStopped))
-		case <-done:
-		}
+		})
 	}()
 	defer func() {
 		signal.Stop(signals)
@@ -87,4 +78,28 @@ func run(args []string) exitCode {
 		}
 	}
 	return codeOf(err)
+}
+
+// sameOrder is how soon after the first signal another one is still the same order:
+// timeout(1), and a shell whose terminal is closed, signal the process and then its group.
+const sameOrder = 500 * time.Millisecond
+
+// obey has the first signal stop what is done in good order, and a later one end it now,
+// whatever still wants to be put away. It returns when done is closed.
+func obey(signals <-chan os.Signal, done <-chan struct{}, stop, now func()) {
+	var first time.Time
+	for {
+		select {
+		case <-signals:
+		case <-done:
+			return
+		}
+		switch {
+		case first.IsZero():
+			first = time.Now()
+			stop()
+		case time.Since(first) >= sameOrder:
+			now()
+		}
+	}
 }

@@ -35,6 +35,9 @@ The same flags give the same run.`,
 					return usagef("--drawn draws the members and the size too; leave --%s out", flag)
 				}
 			}
+			if size < 1 {
+				return usagef("--size must be at least 1 byte")
+			}
 			if _, given := cfg.tables["simulate"]["seed"]; !given && !cmd.Flags().Changed("seed") {
 				seed = rand.Uint64N(1 << 32)
 			}
