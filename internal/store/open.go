@@ -158,9 +158,10 @@ type leftover struct {
 	moved    bool // it is of another Source
 
 	// Of a tree.
-	part  bool // its part folder is there
-	anew  bool // what has its name is to be removed first
-	found bool // there is more than the journal knows of
+	part   bool // its part folder is there
+	former bool // that is of an earlier version
+	anew   bool // what has its name is to be removed first
+	found  bool // there is more than the journal knows of
 
 	unread piece.Bitfield // claimed, and not hashed now
 }

@@ -40,6 +40,7 @@ type tree struct {
 	branch     *branch // of the folder in which both lie
 	part, name string
 	trail      string // name of what in part says whose it is
+	fresh      string // that what is to take its place has for a moment
 	handles    *cache[int, *treeHandle]
 	volume     bool // many files are synced by one call
 
@@ -58,8 +59,10 @@ type tree struct {
 }
 
 func newTree(o *TreeOptions, top Folder) *tree {
+	trail := freeName(o.Files, ".dragonload")
 	return &tree{
-		o: o, branch: newBranch(top), part: filepath.Base(o.Target) + ".part", name: filepath.Base(o.Target), trail: trailName(o.Files),
+		o: o, branch: newBranch(top), part: filepath.Base(o.Target) + ".part", name: filepath.Base(o.Target),
+		trail: trail, fresh: freeName(o.Files, trail+"-new"),
 		handles: newCache[int, *treeHandle](maxHandles, idleFiles), volume: top.SyncsVolume(),
 		places: make([]place, len(o.Files)), inodes: make([]uint64, len(o.Files)), modified: make([]int64, len(o.Files)),
 		dirty: make(map[int]struct{}), folders: make(map[string]struct{}), made: make(map[string]struct{}),
@@ -566,8 +569,8 @@ func (a *afresh) Close() error { return nil }
 // journal.
 const treeMagic = "dltree 1"
 
-func trailName(files []TreeFile) string {
-	name := ".dragonload"
+// freeName returns a name, or a longer one, that no file or folder at the content's top has.
+func freeName(files []TreeFile, name string) string {
 	for slices.ContainsFunc(files, func(f TreeFile) bool {
 		first, _, _ := strings.Cut(f.Path, "/")
 		return strings.EqualFold(first, name)
@@ -583,10 +586,10 @@ func (t *tree) writeTrail(part Folder, rec *record) error {
 	if said, ok := t.readTrail(); ok && said.pin == rec.pin {
 		return nil
 	}
-	if err := part.Remove(t.trail); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := part.Remove(t.fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	h, err := part.Create(t.trail, 0o600)
+	h, err := part.Create(t.fresh, 0o600)
 	if err != nil {
 		return err
 	}
@@ -594,7 +597,10 @@ func (t *tree) writeTrail(part Folder, rec *record) error {
 	if err == nil {
 		err = h.Datasync()
 	}
-	if err = errors.Join(err, h.Close()); err != nil {
+	if err = errors.Join(err, h.Close()); err == nil {
+		err = part.Move(t.fresh, part, t.trail, true) // at no time does it say nothing
+	}
+	if err != nil {
 		return err
 	}
 	// Nothing else is in the folder before it: whose that is can always be told.
@@ -632,48 +638,73 @@ func (t *tree) remove(files bool) error {
 	if err != nil {
 		return err
 	}
-	whole, err := emptied(part, func(name string, depth int) bool { return files || depth == 0 && name == t.trail }, 0)
+	whole, err := emptied(part, "", func(rel string) bool { return files || rel == t.trail || rel == t.fresh }, false)
 	if err = errors.Join(err, part.Close()); err != nil || !whole {
 		return err
 	}
 	return top.Remove(t.part)
 }
 
+// removeStale removes from the part folder, durably, what an earlier version left and this
+// one has not at its place.
+func (t *tree) removeStale() error {
+	keep := map[string]bool{t.trail: true}
+	for k, where := range t.places {
+		if where == inPart {
+			keep[t.o.Files[k].Path] = true
+		}
+	}
+	if err := errors.Join(t.handles.clear(), t.branch.folders.clear()); err != nil {
+		return err
+	}
+	part, err := t.branch.top.Folder(t.part)
+	if err != nil {
+		return err
+	}
+	_, err = emptied(part, "", func(rel string) bool { return !keep[rel] }, true)
+	return errors.Join(err, part.Close())
+}
+
 // maxDepth bounds how deep folders are followed that others may have made.
 const maxDepth = 1000
 
 // emptied removes from a folder the files that may go, and the folders that are empty
-// then. It reports whether nothing is left.
-func emptied(f Folder, goes func(name string, depth int) bool, depth int) (bool, error) {
+// then; with sync, so that they do not come back. It reports whether nothing is left. rel is
+// the folder's path below the first.
+func emptied(f Folder, rel string, goes func(rel string) bool, sync bool) (bool, error) {
 	names, err := f.Names()
-	if err != nil || depth > maxDepth {
+	if err != nil || strings.Count(rel, "/") > maxDepth {
 		return false, err
 	}
 	slices.Sort(names)
-	whole := true
+	whole, removed := true, false
 	for _, name := range names {
 		info, err := f.Lstat(name)
 		if err != nil {
 			return false, err
 		}
-		may := goes(name, depth)
+		at := path.Join(rel, name)
+		may := goes(at)
 		if info.IsDir() {
 			below, err := f.Folder(name)
 			if err != nil {
 				return false, err
 			}
-			may, err = emptied(below, goes, depth+1)
+			may, err = emptied(below, at, goes, sync)
 			if err = errors.Join(err, below.Close()); err != nil {
 				return false, err
 			}
 		}
 		if may {
-			err = f.Remove(name)
+			err, removed = f.Remove(name), true
 		}
 		if err != nil {
 			return false, err
 		}
 		whole = whole && may
+	}
+	if sync && removed && (!whole || rel == "") {
+		return whole, f.Sync()
 	}
 	return whole, nil
 }

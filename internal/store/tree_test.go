@@ -903,7 +903,7 @@ func TestTree_beginsAnew(t *testing.T) {
 				if err := os.RemoveAll(g.o.Target); err != nil {
 					t.Fatal(err)
 				}
-				g.o.Pin.Validator = "11" + g.o.Pin.Validator[2:]
+				g.become(slices.Clone(someFiles), map[string]string{"big": "", "z/last": "", "a/b/c/deep": "", "a/one": "", "piece": ""})
 				if _, err := g.journal.OpenTree(t.Context(), g.o); !errors.Is(err, ErrReplaced) {
 					t.Errorf("the folder of another content: %v", err)
 				}
@@ -913,6 +913,9 @@ func TestTree_beginsAnew(t *testing.T) {
 		}
 		if err := f.Begin(g.o.Pin, 0, how != "restart" && how != "another manifest"); err != nil {
 			t.Fatalf("%s: %v", how, err)
+		}
+		if held := f.Held(); held.Count() > 0 && how == "another manifest" {
+			t.Errorf("%s: pieces are there", how)
 		}
 		if _, err := f.ReadPiece(g.pieces(3)[1], nil); !errors.Is(err, ErrNotHeld) {
 			t.Errorf("%s: a piece is still there: %v", how, err)

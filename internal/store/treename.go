@@ -114,6 +114,13 @@ func (f *File) makePart(p *partial, l *leftover) error {
 			}
 		}
 	}
+	if l.former {
+		if err := f.journal.remove(f.o.Target); err != nil {
+			return err
+		}
+		p.recorded = false
+		p.outdateAll()
+	}
 	if !p.recorded {
 		if err := f.journal.mark(&f.o); err != nil {
 			return f.journal.createError(f.journal.path, err)
@@ -132,6 +139,12 @@ func (f *File) makePart(p *partial, l *leftover) error {
 	t.mu.Lock()
 	t.lock = part
 	t.mu.Unlock()
+	if l.former {
+		// Before the folder says what it is of now, or a stop would leave it there for ever.
+		if err := t.removeStale(); err != nil {
+			return f.journal.createError(f.o.Part, err)
+		}
+	}
 	if err := t.writeTrail(part, &p.rec); err != nil {
 		return f.journal.createError(f.o.Part, err)
 	}

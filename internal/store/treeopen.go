@@ -83,6 +83,9 @@ func (o *TreeOptions) Wanted() piece.Bitfield {
 // it is ErrExists, and so is a file in it that is in the way. Nothing on disk has
 // changed until Begin.
 //
+// A part folder of another content is gone on with if it has something of this one: it is
+// that of an earlier version then, of which the rest goes at Begin.
+//
 // Errors: ErrExists, ErrInUse, ErrCannotCreate, ErrReplaced.
 func (j *Journal) OpenTree(ctx context.Context, o TreeOptions) (*File, error) {
 	if err := o.validate(); err != nil {
@@ -168,6 +171,7 @@ type treeLook struct {
 	hasPart         bool           // the part folder is there and of this content
 	hasName         bool           // the final folder is there and may be gone on with
 	all             bool           // whatever is in them may be of this content
+	former          bool           // the part folder is of another content, maybe an earlier version
 	doubted         piece.Bitfield // pieces to be hashed
 }
 
@@ -199,7 +203,7 @@ func (t *treeLook) folders(f *File, k known) error {
 	if err != nil {
 		return err
 	}
-	ours := t.known || t.hasPart || found && kept.Pin == t.o.Pin
+	ours := t.known || t.hasPart && (!t.former || !found) || found && kept.Pin == t.o.Pin
 	if !name.IsDir() || !ours && !t.o.Overwrite {
 		return fmt.Errorf("%s: %w; choose another name, or --overwrite it", t.o.Target, ErrExists)
 	}
@@ -215,7 +219,7 @@ func (t *treeLook) whosePart(f *File, k known) error {
 	empty := false
 	if part, err := t.tree.branch.top.Folder(t.tree.part); err == nil {
 		names, err := part.Names()
-		empty = err == nil && !slices.ContainsFunc(names, func(name string) bool { return name != t.tree.trail })
+		empty = err == nil && !slices.ContainsFunc(names, func(name string) bool { return name != t.tree.trail && name != t.tree.fresh })
 		_ = part.Close()
 	}
 	mine := t.known || ok && said.pin == t.o.Pin || !ok && marked || empty
@@ -228,10 +232,18 @@ func (t *treeLook) whosePart(f *File, k known) error {
 		if !t.known && !empty {
 			t.all, t.l.rebuilt = true, ok && !marked
 		}
+	case ok || k.readable && k.rec.tree && k.rec.part == f.o.Part:
+		// If something in it turns out to be of this content, it is of an earlier version.
+		t.former, t.hasPart, t.all = true, true, true
+		t.l.part, t.l.former = true, true
 	default:
-		return fmt.Errorf("%w: %s is not known to be of this download; pass --restart to begin anew in its place, or name another folder", ErrReplaced, f.o.Part)
+		return t.notMine()
 	}
 	return nil
+}
+
+func (t *treeLook) notMine() error {
+	return fmt.Errorf("%w: %s.part is not known to be of this download; pass --restart to begin anew in its place, or name another folder", ErrReplaced, t.o.Target)
 }
 
 // files finds out where each file is, and which pieces are to be hashed.
@@ -271,6 +283,8 @@ func (t *treeLook) file(k int) error {
 	switch {
 	case err != nil || info == nil:
 		return err
+	case t.former && (!info.Mode().IsRegular() || info.Size() > size):
+		return nil // it goes
 	case !info.Mode().IsRegular():
 		return notRegular(t.tree.path(t.tree.partPath(k)))
 	}
@@ -343,6 +357,9 @@ func (t *treeLook) check(ctx context.Context) error {
 		if info, err := t.lstat(t.tree.partPath(k)); t.hasPart && err == nil && info != nil && info.Mode().IsRegular() {
 			t.tree.begun(k, info)
 		}
+	}
+	if t.former && !t.o.Restart && l.claims.have.Count() == 0 {
+		return t.notMine()
 	}
 	l.unread = l.claims.have.Clone()
 	for i, ok := t.doubted.Next(0); ok; i, ok = t.doubted.Next(i + 1) {

@@ -94,13 +94,14 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	synced := make(map[int]int)     // file: operations before this one are durable
 	folders := make(map[string]int) // likewise of names in a folder
 	all := 0                        // likewise of everything
-	made := make(map[string]bool)   // folders
+	made := make(map[string]bool)   // where there is or was a folder
+	folder := make(map[int]bool)    // numbers of folders
 	for _, op := range ops {
 		switch op.Kind {
 		case SyncAll:
 			all = max(all, op.Upto)
 		case Mkdir:
-			made[op.Path] = true
+			made[op.Path], folder[op.File] = true, true
 		case Sync:
 			synced[op.File] = max(synced[op.File], op.Upto)
 		case SyncFolder:
@@ -109,8 +110,8 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	}
 	names, files := make(map[string]int), make(map[int][]byte)
 	for k, path := range l.Start.paths() {
-		if name, folder := strings.CutSuffix(path, "/"); folder {
-			names[name], made[name] = k+1, true
+		if name, is := strings.CutSuffix(path, "/"); is {
+			names[name], made[name], folder[k+1] = k+1, true, true
 			continue
 		}
 		names[path], files[k+1] = k+1, slices.Clone(l.Start[path])
@@ -139,8 +140,8 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 	image := make(Image)
 	for path, file := range names {
 		switch {
-		case !reached(path, made, names):
-		case made[path]:
+		case !reached(path, made, folder, names):
+		case folder[file]:
 			image[path+"/"] = nil
 		default:
 			image[path] = files[file]
@@ -150,9 +151,9 @@ func (l Log) cut(n int, decide func(op Op, name bool) fate) Image {
 }
 
 // reached reports whether the folders on the way to path are there.
-func reached(path string, made map[string]bool, names map[string]int) bool {
+func reached(path string, made map[string]bool, folder map[int]bool, names map[string]int) bool {
 	for up := filepath.Dir(path); up != "."; up = filepath.Dir(up) {
-		if _, there := names[up]; made[up] && !there {
+		if made[up] && !folder[names[up]] {
 			return false
 		}
 	}

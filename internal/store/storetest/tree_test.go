@@ -233,9 +233,10 @@ func TestFault01_04_05CutAnywhereInATree(t *testing.T) {
 		many = append(many, store.TreeFile{Path: fmt.Sprintf("%d/%d", k%2, k), Size: int64(k)})
 	}
 	for name, c := range map[string]struct {
-		g     *grove
-		every int
-	}{"a few": {aFew(), 1}, "many": {newGrove(many...), 13}} {
+		g      *grove
+		every  int
+		former bool
+	}{"a few": {aFew(), 1, false}, "many": {newGrove(many...), 13, false}, "another version": {aFew(), 1, true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, err := os.MkdirTemp(fastDir, "dragonload-cut-")
@@ -245,6 +246,9 @@ func TestFault01_04_05CutAnywhereInATree(t *testing.T) {
 			t.Cleanup(func() { os.RemoveAll(dir) })
 			if err := os.Mkdir(filepath.Join(dir, "home"), 0o700); err != nil {
 				t.Fatal(err)
+			}
+			if c.former {
+				c.g.leaveFormer(t, dir)
 			}
 			rec, err := NewRecorder(dir)
 			if err != nil {
@@ -261,6 +265,34 @@ func TestFault01_04_05CutAnywhereInATree(t *testing.T) {
 			l.cut(log, 0, c.every)
 			t.Logf("%d operations, %d states", len(log.Ops), l.states)
 		})
+	}
+}
+
+// leaveFormer leaves in dir what an earlier version of the content brought before it was
+// stopped: some of file c, which both have, and files that this one has not, or not so.
+func (g *grove) leaveFormer(t *testing.T, dir string) {
+	former := newGrove(store.TreeFile{Path: "c", Size: 2*16<<10 + 5}, store.TreeFile{Path: "d/old", Size: 2 * 16 << 10}, store.TreeFile{Path: "old", Size: 3 * 16 << 10})
+	file, _ := g.o.Layout.File(2)
+	copy(former.data, g.data[file.Start:file.End])
+	for i := range former.o.Digests {
+		former.o.Digests[i] = former.o.Layout.Sum(piece.Index(i), former.bytes(piece.Index(i)))
+	}
+	former.o.Pin = piece.ManifestPin([32]byte{2}, former.o.Layout)
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	j, f, err := former.open(t.Context(), store.OS, dir, former.calm())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = f.Begin(former.o.Pin, 0, false)
+	for _, i := range []piece.Index{1, 2, 3, 6} {
+		if err == nil {
+			err = f.Write(i, former.bytes(i), former.o.Digests[i], true)
+		}
+	}
+	if err = errors.Join(err, f.Close(), j.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
