@@ -306,6 +306,11 @@ func (d *download) prepare(ctx context.Context) error {
 			d.tellResumed(r, layout)
 		}
 	}
+	if d.isFolder() && d.serving == nil && !d.spec.Restart {
+		if err := d.gather(ctx, &opts); err != nil {
+			return err
+		}
+	}
 	d.machine = swarm.NewNode(opts, newRand())
 	if d.room == nil {
 		d.private = swarm.NewTracker(swarm.TrackerOptions{Patience: -1}, newRand())

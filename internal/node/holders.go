@@ -121,10 +121,14 @@ func (s *deserted) note(holders []catalogue.Holder) bool {
 	}
 	d, name := s.d, s.d.want.String()
 	if now, ok := s.successor(name); ok {
+		how := "with another name for --output, or with --restart --overwrite to have it in the place of what came"
+		if d.isFolder() {
+			how = "again, with --overwrite if what came is in its way; what is the same in both is not fetched again"
+		}
 		d.inbox.do(func() {
 			d.fail(problem("share-changed", ExitChanged, fmt.Errorf("%s has changed at who shares it, and nobody offers any more what was begun; %s; "+
-				"%s is %x now: run dragonload get --room %s %x with another name for --output, or with --restart --overwrite to have it in the place of what came",
-				name, d.kept(), name, now, d.room.name, now)))
+				"%s is %x now: run dragonload get --room %s %x %s",
+				name, d.kept(), name, now, d.room.name, now, how)))
 			d.drain()
 		})
 	} else if !s.told {
