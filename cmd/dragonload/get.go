@@ -70,10 +70,12 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 		return err
 	}
 
+	toStdout := &copied{file: os.Stdout}
 	if g.output == "-" {
 		std.out = std.err // the file itself goes to standard output
 	}
 	people := newPeople(specs, std)
+	people.copied = toStdout
 	people.quiet = g.quiet || g.json
 	people.silent = g.json
 	defer people.close()
@@ -88,7 +90,7 @@ func runGet(cmd *cobra.Command, g *getFlags, args []string, std streams) error {
 		listen: firstOf(g.listen, cfg.Listen), advertise: firstOf(g.advertise, cfg.Advertise),
 		listenDemanded: cmd.Flags().Changed("listen"), advertiseDemanded: cmd.Flags().Changed("advertise"),
 		discovery: g.discover.on(cfg),
-		stdout:    os.Stdout, log: log,
+		stdout:    toStdout, log: log,
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"dragonload/internal/store"
@@ -39,6 +40,21 @@ func (o *output) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// copied is standard output for the bytes of a file. It remembers that its reader has left.
+type copied struct {
+	file *os.File
+	left atomic.Bool
+}
+
+func (c *copied) Write(p []byte) (int, error) {
+	n, err := c.file.Write(p)
+	c.left.Store(c.left.Load() || isGone(err))
+	return n, err
+}
+
+// isUnread reports whether the reader has left; c may be nil.
+func (c *copied) isUnread() bool { return c != nil && c.left.Load() }
 
 // failed returns the first error of writing.
 func (o *output) failed() error {

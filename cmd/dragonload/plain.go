@@ -28,6 +28,7 @@ type people struct {
 	lastLine []time.Time // of progress, by download
 	weak     [][]string  // algorithms of checksums that find errors alone, by download
 	outErr   error       // the first of writing to out
+	copied   *copied     // where a file goes for -o -; nil if none can
 }
 
 func newPeople(specs []node.Spec, std streams) *people {
@@ -68,6 +69,8 @@ func (p *people) event(index int, ev node.Event) {
 		if !p.quiet {
 			p.line("dragonload: warning: " + p.prefix(index) + ev.Warning.Message)
 		}
+	case ev.Failed != nil && p.copied.isUnread():
+		// Whoever read the file has left, and knows it.
 	case ev.Failed != nil:
 		p.line("dragonload: " + p.prefix(index) + ev.Failed.Message)
 	case ev.Saved != nil:
