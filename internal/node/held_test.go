@@ -78,6 +78,23 @@ func TestHeld_anOlderVersionIsNotMixedIn(t *testing.T) {
 	}
 }
 
+// Nor does one that has it keep newcomers on that version while its node runs on.
+func TestHeld_anOlderVersionInARunningPoolIsGivenUp(t *testing.T) {
+	t.Parallel()
+	s, b := newSite(t, 3<<20), newLab(t)
+	b.run()
+	k := b.keeper("keeper")
+	s.check(t, download(t, t.Context(), k.Node, s.roomSpec(t)).result(t))
+	for _, etag := range []string{`"v2"`, `"v3"`} {
+		before := s.data
+		s.set(func() {
+			s.etag = etag
+			s.data = append([]byte(etag), before[:len(before)-len(etag)]...)
+		})
+		s.check(t, download(t, t.Context(), start(t, b.join("after "+etag[1:3]).options()), s.roomSpec(t)).result(t))
+	}
+}
+
 // A file that its user has written to, moved away or put into another room's place is not
 // served.
 func TestHeld_aFileThatHasChangedIsNotServed(t *testing.T) {

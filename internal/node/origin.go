@@ -533,6 +533,9 @@ func (d *download) auditLeaf(ctx context.Context, g *generation, a swarm.AuditLe
 	if errors.As(err, &o) {
 		own := d.addresses.all[0]
 		audited.Source, audited.Wait = own.source, d.pauseTold(own, o)
+		if o.Kind == origin.Changed && g.pin.Kind != piece.Mirror {
+			audited.Changed = o.Seen
+		}
 	}
 	d.inbox.post(audited)
 }

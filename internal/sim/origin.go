@@ -468,7 +468,7 @@ func (e *pullEnded) happen(r *run) {
 		}
 		r.mark(Audits)
 	}
-	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait, Source: e.how.Source})
+	r.step(p, swarm.Audited{Request: l.req, Result: result, Wait: e.how.Wait, Source: e.how.Source, Changed: e.how.Changed})
 }
 
 // beQuiet notes a pause that a process has heard of. Its clock may be a little fast.

@@ -118,6 +118,7 @@ type (
 		Result  AuditResult
 		Wait    time.Duration // Retry-After of an AuditFailed, 0 if there was none
 		Source  SourceID      // whose
+		Changed *piece.Pin    // of an AuditFailed: the origin has this version, not the pinned one
 	}
 
 	// Unreadable: a stored piece can no longer be read as it was written.

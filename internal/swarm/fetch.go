@@ -327,13 +327,7 @@ func (n *Node) originEnded(ev OriginEnded) {
 		// It was asked for bytes of a generation that was given up since.
 	case ev.Changed != nil:
 		n.giveBack(r, Returned{})
-		if n.tracker.up {
-			n.tell(Conflict{Pin: *ev.Changed})
-		} else if !n.probing() {
-			n.tracker.asked = true
-			n.probe()
-		}
-		o.notBefore = n.now.Add(time.Second)
+		n.sawVersion(*ev.Changed)
 	case ev.Left && n.tracker.up:
 		n.handBack(r)
 	case ev.Failure == NoFailure:
@@ -345,6 +339,18 @@ func (n *Node) originEnded(ev OriginEnded) {
 	if r.check {
 		n.readEnded(r.id)
 	}
+}
+
+// sawVersion: the origin answers with another version than the pool's. The tracker has
+// somebody look again, and all go over to what is there.
+func (n *Node) sawVersion(pin piece.Pin) {
+	if n.tracker.up {
+		n.tell(Conflict{Pin: pin})
+	} else if !n.probing() {
+		n.tracker.asked = true
+		n.probe()
+	}
+	n.origin.notBefore = n.now.Add(time.Second)
 }
 
 // keep puts what a request did not bring back to what is to be asked for.

@@ -466,6 +466,10 @@ func (p *nodePlayer) play(line string) (out []string) {
 		if a.has("differs") {
 			ev.Result = swarm.AuditDiffers
 		}
+		if a.keys["etag"] != "" {
+			pin := a.pin()
+			ev.Result, ev.Changed = swarm.AuditFailed, &pin
+		}
 		step(ev)
 	case "lost":
 		step(swarm.PiecesLost{Extents: a.extents(a.word())})

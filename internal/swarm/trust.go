@@ -25,6 +25,10 @@ const (
 	// auditWait is how long a complete file waits for its audits.
 	auditWait = 3 * time.Second
 
+	// outdatedWait is how long it waits for what the pool makes of another version that an
+	// audit has met: somebody else looks, and all go over to it, or nobody else sees it.
+	outdatedWait = 2 * auditWait
+
 	// maxStatements bounds the statements that are kept: one a piece at the most.
 	maxStatements = piece.MaxCount
 )
@@ -63,6 +67,7 @@ type trustSide struct {
 	auditing  Request // 0 if none is under way
 	auditOf   piece.Index
 	auditBy   Instant
+	outdated  Instant // until when a whole file waits, since an audit has met another version; 0: none has
 	audited   int
 	equal     int
 	differed  int
@@ -311,6 +316,11 @@ func (n *Node) audited(ev Audited) {
 	if ev.Wait > 0 {
 		n.originPauses(OriginPauses{Source: ev.Source, Wait: ev.Wait})
 	}
+	if ev.Changed != nil && t.outdated == 0 {
+		// Who has come late to a pool that has everything asks the origin for nothing else.
+		t.outdated = n.now.Add(outdatedWait)
+		n.sawVersion(*ev.Changed)
+	}
 	switch ev.Result {
 	case AuditEqual:
 		t.equal++
@@ -325,8 +335,11 @@ func (n *Node) audited(ev Audited) {
 	n.auditNext()
 }
 
-// waiting reports whether a complete file should wait for audits.
+// waiting reports whether a complete file should wait for audits, or for what comes of one.
 func (t *trustSide) waiting(n *Node) bool {
+	if n.now < t.outdated {
+		return true
+	}
 	if n.own.All() || n.now.Sub(n.wholeAt) >= auditWait {
 		return false
 	}
