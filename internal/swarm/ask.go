@@ -17,9 +17,13 @@ const (
 	// it takes at the speed it has shown.
 	requestAhead = 300 * time.Millisecond
 
-	// A request is for minBatch to maxBatch bytes, and at least one piece.
-	minBatch = 256 << 10
-	maxBatch = 1 << 20
+	// A request is for minBatch to maxBatch bytes, and at least one piece. Where maxBatch
+	// takes less than batchTime it is the work for each request that counts, and they are for
+	// what comes in that time, up to longBatch.
+	minBatch  = 256 << 10
+	maxBatch  = 1 << 20
+	longBatch = 4 << 20
+	batchTime = 10 * time.Millisecond
 
 	// peerRequests is how many requests one neighbour gets at a time; each is a
 	// connection of its own. One that brings maxBatch within each quickBatch gets more, up to
@@ -85,15 +89,16 @@ func (n *Node) ask(p *neighbour) bool {
 	if len(p.requests) >= requests || n.now < p.retryAt || n.buffers() <= 0 || n.neighbour(p.id) != p {
 		return false
 	}
+	most := min(max(mulDiv(rate, int64(batchTime), int64(time.Second)), maxBatch), longBatch)
 	least := int64(minBatch)
 	if rate > 0 && n.meanLength() < piece.MinLength {
 		least = piece.MinLength // so many short pieces on a slow line would be long in coming
 	}
-	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), least), int64(requests)*maxBatch)
+	budget := min(max(mulDiv(rate, int64(requestAhead), int64(time.Second)), least), int64(requests)*most)
 	for _, r := range p.requests {
 		budget -= r.bytes
 	}
-	batch := min(max(budget/int64(requests), least), maxBatch)
+	batch := min(max(budget/int64(requests), least), most)
 	if len(p.requests) > 0 && budget < min(batch, n.longest) {
 		return false
 	}
