@@ -244,7 +244,7 @@ func (p *partial) write(i piece.Index, data []byte, d piece.Digest, fromOrigin b
 	first := p.unsynced.Count() == 0
 	p.unsynced.Set(i)
 	p.unsyncedBytes += int64(len(data))
-	if first || p.unsyncedBytes >= p.journal.batchBytes || p.whole() {
+	if first || p.unsyncedBytes >= p.batch() || p.whole() {
 		p.wakeSyncer()
 	}
 	p.mu.Unlock()

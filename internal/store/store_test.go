@@ -834,6 +834,22 @@ func TestCache_holdsPiecesAndLeavesNothing(t *testing.T) {
 	}
 }
 
+// Whoever waits for a file waits for its last sync. Most of the end is synced before that.
+func TestSyncer_syncsTheEndInEverSmallerBatches(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 4*lastBatch)
+	b.journal.batchDelay = time.Hour
+	f := b.begun()
+	half := b.all()[:b.layout.Count()/2]
+	b.write(f, half...)
+	b.recorded(f, len(half)) // never, if it waited for the hour or for 64 MiB
+	rest := b.all()[len(half):]
+	b.write(f, rest[:len(rest)/2]...)
+	b.recorded(f, len(half)+len(rest)/2)
+	b.write(f, rest[len(rest)/2:]...)
+	b.finish(f)
+}
+
 func TestSyncer_recordsWithinASecondWithoutHoldingWritersUp(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 300_000)

@@ -107,7 +107,7 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 	defer timer.Stop()
 	for {
 		p.mu.Lock()
-		full := p.stuck == nil && (p.unsyncedBytes >= p.journal.batchBytes || p.hurry)
+		full := p.stuck == nil && (p.unsyncedBytes >= p.batch() || p.hurry)
 		whole := p.whole() && p.unsynced.Count() > 0
 		p.mu.Unlock()
 		if full {
@@ -124,6 +124,19 @@ func (p *partial) gather(stop <-chan struct{}, delay time.Duration) bool {
 			return false
 		}
 	}
+}
+
+// lastBatch is how little is worth a sync before the last one.
+const lastBatch = 8 << 20
+
+// batch returns how many bytes are synced at once; p.mu must be held. The batches of the end
+// of one file become smaller and smaller, for who waits for the file waits for the last one.
+func (p *partial) batch() int64 {
+	if p.tree != nil {
+		return p.journal.batchBytes
+	}
+	missing := int64(p.have.Len()-p.have.Count()-p.spare) * p.layout.PieceLength
+	return min(p.journal.batchBytes, max(missing, lastBatch))
 }
 
 // flush syncs the data. What was written before it began is durable afterwards.
