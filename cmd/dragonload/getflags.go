@@ -183,6 +183,18 @@ func (s *source) boundMirrors(tell io.Writer) error {
 	return nil
 }
 
+// hiddenName returns what a Metalink or a torrent calls what is downloaded, and whether it
+// would be hidden in the folder that it comes to, where start-up files and keys are.
+func (s *source) hiddenName() (name string, hidden bool) {
+	switch {
+	case s.file != nil:
+		name = s.file.Name
+	case s.torrent != nil:
+		name = s.torrent.Name
+	}
+	return name, strings.HasPrefix(name, ".")
+}
+
 // sources returns the files that the command line and --input-file name, in order.
 func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 	var list []source
@@ -249,6 +261,10 @@ func (g *getFlags) sources(args []string, std streams) ([]source, error) {
 		tell = io.Discard
 	}
 	for k := range list {
+		if name, hidden := list[k].hiddenName(); hidden && g.output == "" {
+			return nil, failf(exitBadAnswer, "the name %s begins with a dot, as those of files that start or open other things do, and nobody but you gives such a name here; "+
+				"give it with -o, or another one", safeText(name))
+		}
 		if err := list[k].boundMirrors(tell); err != nil {
 			return nil, err
 		}
@@ -425,7 +441,7 @@ func (g *getFlags) specs(sources []source, room string) ([]node.Spec, error) {
 		spec := node.Spec{
 			URL: address, Room: room, Dir: dir, Output: output, Mirrors: mirrors, Size: size, PieceLength: pieceLength, PieceSums: pieceSums,
 			Overwrite: g.overwrite, AutoRename: g.autoRename, Restart: g.restart, Continue: g.resume,
-			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, Cookies: cookies,
+			MaxConnections: g.maxConnections, Header: header.Clone(), Netrc: netrc, NetrcNamed: source.file != nil, Cookies: cookies,
 			UserAgent: agent, Proxy: proxy, CACert: cacert, Checksums: sums,
 			LimitRate: int64(g.limitRate), LimitUpload: int64(g.limitUpload),
 			Timeout: time.Duration(g.timeout), ConnectTimeout: time.Duration(g.connectTimeout),

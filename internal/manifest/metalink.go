@@ -21,6 +21,7 @@ const (
 	MaxMetalinkFiles = 1 << 14
 	maxMetalinkURLs  = 1000 // of one file
 	maxMetalinkText  = 8 << 10
+	maxMetalinkRun   = 1 << 20 // bytes of any text, comment or tag
 	maxMetalinkDepth = 32
 	maxMetalinkKinds = 32 // hashes of a file, containers of piece hashes
 
@@ -86,8 +87,11 @@ func hashRank(algorithm string) int {
 // other programs' elements, addresses that are not of http, weaker hashes of pieces.
 func ReadMetalink(r io.Reader) (*Metalink, error) {
 	limited := &io.LimitedReader{R: r, N: MaxMetalink + 1}
-	m, err := readMetalink(limited)
+	runs := &runReader{r: limited}
+	m, err := readMetalink(runs)
 	switch {
+	case runs.over:
+		return nil, refuseMetalink("one of its texts or comments is longer than %d KiB", maxMetalinkRun>>10)
 	case limited.N <= 0:
 		return nil, fmt.Errorf("%w: it is longer than %d MiB", ErrMetalink, MaxMetalink>>20)
 	case err != nil:
@@ -96,8 +100,25 @@ func ReadMetalink(r io.Reader) (*Metalink, error) {
 	return m, nil
 }
 
-func readMetalink(r io.Reader) (*Metalink, error) {
-	x := &metalinkReader{decoder: xml.NewDecoder(r)}
+// runReader ends a document in which one token is longer than maxMetalinkRun: the decoder
+// holds all of it in memory, and in growing buffers.
+type runReader struct {
+	r    io.Reader
+	run  int // bytes since the last token
+	over bool
+}
+
+func (r *runReader) Read(p []byte) (int, error) {
+	if r.over = r.over || r.run > maxMetalinkRun; r.over {
+		return 0, io.EOF
+	}
+	n, err := r.r.Read(p)
+	r.run += n
+	return n, err
+}
+
+func readMetalink(r *runReader) (*Metalink, error) {
+	x := &metalinkReader{decoder: xml.NewDecoder(r), run: r}
 	root, err := x.root()
 	if err != nil {
 		return nil, err
@@ -149,6 +170,7 @@ func refuseMetalink(format string, args ...any) error {
 // metalinkReader walks over the elements of a document.
 type metalinkReader struct {
 	decoder *xml.Decoder
+	run     *runReader
 	depth   int
 	pieces  int // of all files
 }
@@ -158,6 +180,9 @@ type metalinkReader struct {
 func (x *metalinkReader) next() (xml.Token, error) {
 	for {
 		token, err := x.decoder.Token()
+		if err == nil {
+			x.run.run = 0
+		}
 		var syntax *xml.SyntaxError
 		switch {
 		case errors.As(err, &syntax):

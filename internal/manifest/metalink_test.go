@@ -137,7 +137,11 @@ func TestReadMetalink_refusesWhatContradictsOrHarms(t *testing.T) {
 
 func TestReadMetalink_isBounded(t *testing.T) {
 	t.Parallel()
-	endless := io.MultiReader(strings.NewReader(`<metalink xmlns="urn:ietf:params:xml:ns:metalink"><!--`), &repeated{"blank and ", 0})
+	comment := io.MultiReader(strings.NewReader(`<metalink xmlns="urn:ietf:params:xml:ns:metalink"><!--`), &repeated{"<blank/> and ", 0})
+	if _, err := ReadMetalink(comment); !errors.Is(err, ErrMetalink) || !strings.Contains(err.Error(), "longer than 1024 KiB") {
+		t.Errorf("got %v, want it refused for its comment", err)
+	}
+	endless := io.MultiReader(strings.NewReader(`<metalink xmlns="urn:ietf:params:xml:ns:metalink">`), &repeated{"<!--" + strings.Repeat("x", 1<<10) + "-->", 0})
 	if _, err := ReadMetalink(endless); !errors.Is(err, ErrMetalink) || !strings.Contains(err.Error(), "longer than 64 MiB") {
 		t.Errorf("got %v, want it refused as too long", err)
 	}

@@ -184,7 +184,7 @@ func (n *Node) newDownload(spec Spec, lent *lent, emit func(Event)) (*download, 
 		d.peers = d.room.newPeerClient(d.limiter)
 	}
 	o := origin.Options{
-		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, Cookies: spec.Cookies,
+		URL: spec.URL, Header: spec.Header, UserAgent: spec.UserAgent, Netrc: spec.Netrc, NetrcNamed: spec.NetrcNamed, Cookies: spec.Cookies,
 		Proxy: spec.Proxy, CACert: spec.CACert, Timeout: spec.Timeout, ConnectTimeout: spec.ConnectTimeout,
 		Limiter: d.limiter, MaxConnections: spec.MaxConnections, Log: d.log, WrapDial: n.handles.origin.bound,
 	}

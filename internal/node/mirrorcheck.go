@@ -104,7 +104,7 @@ func (d *download) sample(ctx context.Context, g *generation, a *address) error 
 	case err != nil:
 		return err
 	case same == differs:
-		err := d.dropAddress(g, culprit, (against|a.bit())&^culprit.bit(), fmt.Sprintf("its bytes %d to %d are not those of the file", leaf.Start, leaf.End-1))
+		err := d.dropAddress(g, culprit, (against|a.bit())&^culprit.bit(), unlike(leaf))
 		if culprit != a {
 			return nil // compared again with its next request
 		}
@@ -280,12 +280,18 @@ func (d *download) auditAddress(ctx context.Context, g *generation, a *address) 
 		return // forgotten meanwhile
 	}
 	if alike(ours, theirs) == differs {
-		_ = d.dropAddress(g, a, ref.bit(), fmt.Sprintf("its bytes %d to %d are not those of the file", leaf.Start, leaf.End-1))
+		_ = d.dropAddress(g, a, ref.bit(), unlike(leaf))
 		return
 	}
 	s.mu.Lock()
 	s.same++
 	s.mu.Unlock()
+}
+
+// unlike says how the bytes r of an address showed to be others. Which of the two that were
+// compared has those of the file need not be known yet.
+func unlike(r piece.Range) string {
+	return fmt.Sprintf("its bytes %d to %d are not those that another address has", r.Start, r.End-1)
 }
 
 // dropAddress gives an address up, with all that it brought: its bytes are not those of
@@ -378,7 +384,7 @@ func (d *download) blame(ctx context.Context, g *generation) (again bool) {
 			continue
 		}
 		r := g.layout.Range(i)
-		_ = d.dropAddress(g, blamed, ref.bit(), fmt.Sprintf("its bytes %d to %d are not those of the file", r.Start, r.End-1))
+		_ = d.dropAddress(g, blamed, ref.bit(), unlike(r))
 	}
 	d.forget(g, old)
 	return again || all && d.blameBest(ctx, g, ref)

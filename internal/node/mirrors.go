@@ -96,7 +96,7 @@ type addresses struct {
 
 // newAddresses makes a client for the URL, as base describes it, and for each mirror. What
 // is secret goes to the URL's own origin only: its headers are not given to a mirror
-// elsewhere.
+// elsewhere, and of a netrc file a mirror gets what stands there under its own name.
 func newAddresses(base origin.Options, mirrors []Mirror) (*addresses, error) {
 	s := &addresses{}
 	if len(mirrors) > MaxMirrors {
@@ -109,7 +109,7 @@ func newAddresses(base origin.Options, mirrors []Mirror) (*addresses, error) {
 	options := []origin.Options{base}
 	for _, m := range mirrors {
 		o := base
-		o.URL, o.Proxy, o.Header = m.URL, m.Proxy, nil
+		o.URL, o.Proxy, o.Header, o.NetrcNamed = m.URL, m.Proxy, nil, true
 		if u, err := url.Parse(m.URL); err == nil && u.Scheme == own.Scheme && u.Host == own.Host {
 			o.Header = base.Header.Clone()
 		}

@@ -230,6 +230,7 @@ var originCases = []originCase{
 	{name: "tls-wrong-name", want: refusedTLS},
 	{name: "tls-self-signed", want: refusedTLS},
 	{name: "tls-unknown-ca", want: refusedTLS},
+	{name: "tls-client-certificate", want: refusedTLS},
 	// As much as comes before it expires is kept; what is missing then is waited for.
 	{name: "tls-expires-midway", want: refusedTLS, rate: 16 << 10},
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,40 @@ func secretsCase(t *testing.T, second string) {
 			if !allowed[field] || strings.Contains(strings.Join(values, " "), "secret") {
 				t.Errorf("the second server got %s: %v", field, values)
 			}
+		}
+	}
+}
+
+// Of a netrc file only the URL that the user gave gets what stands under default: no
+// mirror, and no address that a manifest names.
+func TestSecrets_netrcDefaultIsForTheUsersURL(t *testing.T) {
+	t.Parallel()
+	netrc := filepath.Join(t.TempDir(), "netrc")
+	if err := os.WriteFile(netrc, []byte("machine elsewhere login me password secret\ndefault login me password secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, named := range []bool{false, true} {
+		s := newSite(t, 2<<20)
+		m := mirrorOf(t, s)
+		spec := s.mirroredBy(t, m)
+		spec.Netrc, spec.NetrcNamed = netrc, named
+		var ofURL, ofMirror atomic.Int64
+		count := func(s *site, with *atomic.Int64) {
+			s.handle = func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") != "" {
+					with.Add(1)
+				}
+				s.file(w, r)
+			}
+		}
+		count(s, &ofURL)
+		count(m, &ofMirror)
+		download(t, t.Context(), start(t, node.Options{}), spec).result(t)
+		if (ofURL.Load() > 0) == named || ofMirror.Load() > 0 {
+			t.Errorf("named by a manifest %v: %d requests to the URL and %d to the mirror hold the default", named, ofURL.Load(), ofMirror.Load())
+		}
+		if m.requests.Load() == 0 {
+			t.Error("the mirror was not asked")
 		}
 	}
 }

@@ -38,7 +38,7 @@ func newSeeds(base origin.Options, mirrors []Mirror) (*addresses, error) {
 	}
 	for k, m := range mirrors {
 		o := base
-		o.URL, o.Proxy, o.Header = m.URL, m.Proxy, nil
+		o.URL, o.Proxy, o.Header, o.NetrcNamed = m.URL, m.Proxy, nil, true
 		client, err := origin.New(o)
 		if err != nil {
 			s.close()

@@ -42,6 +42,7 @@ type Spec struct {
 	MaxConnections int         // to the origin; 0: adaptive, up to 8
 	Header         http.Header // secret: sent to the URL's own origin only
 	Netrc          string      // path of a netrc file; "" for none
+	NetrcNamed     bool        // a manifest named the URL: it gets nothing of the file's default
 	Cookies        string      // path of a Netscape cookie file; "" for none
 	UserAgent      string
 	Proxy          string // URL; "" takes none from the environment either

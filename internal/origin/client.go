@@ -42,9 +42,12 @@ type Options struct {
 	Header    http.Header // added to requests to the URL's own origin, and to no other
 	UserAgent string      // sent to every host; "" means "dragonload"
 	Netrc     string      // path of a netrc file; "" for none
-	Cookies   string      // path of a Netscape cookie file; "" for none
-	Proxy     string      // http, https, socks5 or socks5h URL; "" connects directly, whatever the environment says
-	CACert    string      // path of a PEM file, trusted besides the system's authorities
+	// NetrcNamed says that the URL is not of the user's own choice: it gets what the netrc
+	// file has under its host's name, and nothing that stands there under default.
+	NetrcNamed bool
+	Cookies    string // path of a Netscape cookie file; "" for none
+	Proxy      string // http, https, socks5 or socks5h URL; "" connects directly, whatever the environment says
+	CACert     string // path of a PEM file, trusted besides the system's authorities
 
 	Timeout        time.Duration // an origin that sends nothing, or less than a kilobyte, for so long is left; 0 means 20 s
 	ConnectTimeout time.Duration // for resolving, connecting and TLS together; 0 means 10 s

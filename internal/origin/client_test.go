@@ -352,6 +352,10 @@ func TestTLS_isVerifiedAlways(t *testing.T) {
 	old := good()
 	old.MaxVersion = tls.VersionTLS11
 	old.MinVersion = tls.VersionTLS10
+	picky := good()
+	picky.ClientAuth = tls.RequireAnyClientCert
+	pickyOf12 := picky.Clone()
+	pickyOf12.MaxVersion = tls.VersionTLS12
 	for _, test := range []struct {
 		name   string
 		config *tls.Config
@@ -364,6 +368,8 @@ func TestTLS_isVerifiedAlways(t *testing.T) {
 		{"expired", leaf("127.0.0.1", now.Add(-2*time.Hour), now.Add(-time.Hour)), ca, "its certificate expired on "},
 		{"wrong name", leaf("example.com", now.Add(-time.Hour), now.Add(time.Hour)), ca, "another name"},
 		{"TLS 1.1", old, ca, "TLS 1.2"},
+		{"certificate of the client", picky, ca, "a certificate of its own, and dragonload shows none"},
+		{"certificate of the client, TLS 1.2", pickyOf12, ca, "may want a certificate of its clients"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -324,7 +324,9 @@ func (x *exchange) explainTLS(e *Error, err error) bool {
 		verify  *tls.CertificateVerificationError
 		record  tls.RecordHeaderError
 		alert   tls.AlertError
+		remote  *net.OpError
 	)
+	refused := errors.As(err, &remote) && remote.Op == "remote error" // an alert of the server's
 	switch {
 	case errors.As(err, &name):
 		e.what, e.hint = "its certificate is for another name", "check the address; it may not be the server you want"
@@ -337,6 +339,11 @@ func (x *exchange) explainTLS(e *Error, err error) bool {
 		e.what, e.hint = "its certificate is not valid", "tell whoever runs the server"
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		e.what, e.hint = "it does not speak TLS", "check the port, or whether the address begins with http://"
+	case refused && remote.Err.Error() == "tls: certificate required":
+		e.what, e.hint = "it lets in only who shows a certificate of its own, and dragonload shows none", "ask whoever runs it for another address"
+	case refused && remote.Err.Error() != "tls: protocol version not supported":
+		e.what = "it refused the secure connection: " + strings.TrimPrefix(remote.Err.Error(), "tls: ")
+		e.hint = "it may want a certificate of its clients, which dragonload does not show, or be too old: TLS 1.2 is the least"
 	case errors.As(err, &alert), strings.Contains(err.Error(), "tls: "):
 		e.what, e.hint = "no secure connection could be agreed on", "the server may be too old: TLS 1.2 is the least"
 	default:

@@ -69,7 +69,7 @@ func loadSecrets(o Options, u *url.URL) (secrets, error) {
 		if err != nil {
 			return s, fmt.Errorf("read netrc file: %w", err)
 		}
-		user, pass, found, err := parseNetrc(string(text), u.Hostname())
+		user, pass, found, err := parseNetrc(string(text), u.Hostname(), o.NetrcNamed)
 		if err != nil {
 			return s, fmt.Errorf("netrc file %s: %w", o.Netrc, err)
 		}
@@ -128,9 +128,10 @@ func originOf(u *url.URL) string {
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
 
-// parseNetrc returns what a netrc file has for host, or under default. Words may stand
-// in double quotes, with \ before a quote, as curl reads them.
-func parseNetrc(text, host string) (user, pass string, found bool, err error) {
+// parseNetrc returns what a netrc file has for host, or, unless only what is named counts,
+// under default. Words may stand in double quotes, with \ before a quote, as curl reads
+// them.
+func parseNetrc(text, host string, named bool) (user, pass string, found bool, err error) {
 	inHost, inDefault := false, false
 	for {
 		word, rest, ok := netrcWord(text)
@@ -161,7 +162,7 @@ func parseNetrc(text, host string) (user, pass string, found bool, err error) {
 			if found {
 				return user, pass, true, err
 			}
-			inHost, inDefault, found = false, true, true
+			inHost, inDefault, found = false, !named, !named
 		case "login":
 			if v := value(); inHost || inDefault {
 				user = v

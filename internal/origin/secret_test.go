@@ -300,15 +300,21 @@ default login anonymous password #hash
 	for host, want := range map[string][2]string{
 		"host.example": {"me", `p w"#`}, "other": {"x", "y"}, "third": {"anonymous", "#hash"},
 	} {
-		user, pass, found, err := parseNetrc(text, host)
+		user, pass, found, err := parseNetrc(text, host, false)
 		if err != nil || !found || user != want[0] || pass != want[1] {
 			t.Errorf("%s: %q %q %v %v", host, user, pass, found, err)
 		}
 	}
-	if _, _, found, err := parseNetrc("machine a login b", "c"); found || err != nil {
+	if user, pass, found, err := parseNetrc(text, "third", true); found || user+pass != "" || err != nil {
+		t.Errorf("by its name alone: %q %q %v %v", user, pass, found, err)
+	}
+	if user, _, found, err := parseNetrc(text, "host.example", true); !found || user != "me" || err != nil {
+		t.Errorf("named: %q %v %v", user, found, err)
+	}
+	if _, _, found, err := parseNetrc("machine a login b", "c", false); found || err != nil {
 		t.Errorf("foreign host: %v %v", found, err)
 	}
-	if _, _, _, err := parseNetrc("machine", "c"); err == nil {
+	if _, _, _, err := parseNetrc("machine", "c", false); err == nil {
 		t.Error("a machine without a name is accepted")
 	}
 }

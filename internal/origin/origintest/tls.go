@@ -21,6 +21,7 @@ var tlsCases = []Case{
 	{Number: 54, Name: "tls-wrong-name", What: "a certificate for another name", tls: "name", change: func(*Origin, *Request, turn, *reply) {}},
 	{Number: 54, Name: "tls-self-signed", What: "a certificate that signs itself", tls: "self", change: func(*Origin, *Request, turn, *reply) {}},
 	{Number: 54, Name: "tls-unknown-ca", What: "a certificate of an authority that nobody trusts", tls: "unknown", change: func(*Origin, *Request, turn, *reply) {}},
+	{Name: "tls-client-certificate", What: "a good certificate, and nobody is let in who shows none", tls: "client", change: func(*Origin, *Request, turn, *reply) {}},
 	{Number: 54, Name: "tls-expires-midway", What: "a certificate that expires while the file is fetched, a new connection for each answer", tls: "midway",
 		change: func(_ *Origin, _ *Request, _ turn, a *reply) { a.set("Connection", "close"); a.close = true }},
 }
@@ -85,6 +86,9 @@ func (c Case) certificates(o Options) (config *tls.Config, ca []byte, err error)
 		MinVersion:             tls.VersionTLS12,
 		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 		SessionTicketsDisabled: true,
+	}
+	if c.tls == "client" {
+		config.ClientAuth = tls.RequireAnyClientCert
 	}
 	if c.tls == "unknown" {
 		return config, nil, nil

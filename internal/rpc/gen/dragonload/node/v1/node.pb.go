@@ -91,6 +91,7 @@ type Spec struct {
 	MaxConnections uint32               `protobuf:"varint,8,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"` // to the origin; 0: adaptive
 	Header         []*Header            `protobuf:"bytes,9,rep,name=header,proto3" json:"header,omitempty"`                                        // secret: for the URL's own origin only
 	Netrc          string               `protobuf:"bytes,10,opt,name=netrc,proto3" json:"netrc,omitempty"`                                         // path
+	NetrcNamed     bool                 `protobuf:"varint,41,opt,name=netrc_named,json=netrcNamed,proto3" json:"netrc_named,omitempty"`            // not the user but a manifest named the URL: it gets nothing of the file's default
 	Cookies        string               `protobuf:"bytes,11,opt,name=cookies,proto3" json:"cookies,omitempty"`                                     // path
 	UserAgent      string               `protobuf:"bytes,12,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
 	Proxy          string               `protobuf:"bytes,13,opt,name=proxy,proto3" json:"proxy,omitempty"`                 // URL
@@ -230,6 +231,13 @@ func (x *Spec) GetNetrc() string {
 		return x.Netrc
 	}
 	return ""
+}
+
+func (x *Spec) GetNetrcNamed() bool {
+	if x != nil {
+		return x.NetrcNamed
+	}
+	return false
 }
 
 func (x *Spec) GetCookies() string {
@@ -3226,7 +3234,7 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddragonload/node/v1/node.proto\x12\x12dragonload.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n" +
 	"\x0fDownloadRequest\x12,\n" +
-	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xa5\t\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.dragonload.node.v1.SpecR\x04spec\"\xc6\t\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x10\n" +
@@ -3240,7 +3248,9 @@ const file_dragonload_node_v1_node_proto_rawDesc = "" +
 	"\x0fmax_connections\x18\b \x01(\rR\x0emaxConnections\x122\n" +
 	"\x06header\x18\t \x03(\v2\x1a.dragonload.node.v1.HeaderR\x06header\x12\x14\n" +
 	"\x05netrc\x18\n" +
-	" \x01(\tR\x05netrc\x12\x18\n" +
+	" \x01(\tR\x05netrc\x12\x1f\n" +
+	"\vnetrc_named\x18) \x01(\bR\n" +
+	"netrcNamed\x12\x18\n" +
 	"\acookies\x18\v \x01(\tR\acookies\x12\x1d\n" +
 	"\n" +
 	"user_agent\x18\f \x01(\tR\tuserAgent\x12\x14\n" +
