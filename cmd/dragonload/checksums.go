@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"path"
 	"path/filepath"
@@ -93,16 +94,18 @@ func digest(algorithm, text string) (node.Checksum, bool) {
 	return node.Checksum{Algorithm: algorithm, Hex: text}, err == nil && len(raw) == algorithms[algorithm]
 }
 
-// readChecksumList reads what sha256sum and its like write: "HEX  name", "HEX *name"
-// or, with --tag, "SHA256 (name) = HEX". A line that begins with a backslash has an
-// escaped name. algorithm "" means: the one whose digests have this length.
+// readChecksumList reads what sha256sum and its like write: "HEX  name", "HEX *name" or,
+// with --tag, "SHA256 (name) = HEX"; what openssl dgst writes, "SHA2-256(name)= HEX"; and
+// what md5 -r writes, with one blank. A line that begins with a backslash has an escaped
+// name. Of a list with a PGP signature around it the text is read, not the signature.
+// algorithm "" means: the one whose digests have this length.
 func readChecksumList(path, algorithm string) (checksumList, error) {
 	list := checksumList{path: path}
 	data, err := readBounded(path, maxListSize)
 	if err != nil {
 		return list, usagef("--checksum: %w", err)
 	}
-	for _, l := range listLines(data) {
+	for _, l := range unsigned(listLines(bytes.TrimPrefix(data, []byte("\ufeff")))) {
 		text, escaped := strings.CutPrefix(strings.TrimSpace(l.text), "\\")
 		sum, name, ok := parseChecksumLine(text, algorithm)
 		if !ok {
@@ -119,22 +122,49 @@ func readChecksumList(path, algorithm string) (checksumList, error) {
 	return list, nil
 }
 
+// unsigned returns the text of a list in a PGP frame, which is whatever else is there
+// without one.
+func unsigned(lines []textLine) []textLine {
+	if len(lines) == 0 || lines[0].text != "-----BEGIN PGP SIGNED MESSAGE-----" {
+		return lines
+	}
+	var text []textLine
+	for _, l := range lines[1:] {
+		if l.text == "-----BEGIN PGP SIGNATURE-----" {
+			break
+		}
+		if len(text) == 0 && strings.HasPrefix(l.text, "Hash: ") {
+			continue
+		}
+		l.text = strings.TrimPrefix(l.text, "- ")
+		text = append(text, l)
+	}
+	return text
+}
+
 func parseChecksumLine(text, algorithm string) (sum node.Checksum, name string, ok bool) {
-	hexDigits, rest, spaced := strings.Cut(text, " ")
-	if tag, tail, tagged := strings.Cut(text, " ("); tagged && otherTag(tag) != "" {
+	if tag, tail, tagged := strings.Cut(text, "("); tagged && otherTag(strings.TrimSuffix(tag, " ")) != "" {
+		tag = otherTag(strings.TrimSuffix(tag, " "))
 		// The name may hold ") = " itself; the digest cannot.
-		end := strings.LastIndex(tail, ") = ")
-		if end < 0 || (algorithm != "" && algorithm != otherTag(tag)) {
+		end, hexDigits := strings.LastIndex(tail, ") = "), 4
+		if end < 0 {
+			end, hexDigits = strings.LastIndex(tail, ")= "), 3
+		}
+		if end < 0 || (algorithm != "" && algorithm != tag) {
 			return sum, "", false
 		}
-		sum, ok = digest(otherTag(tag), tail[end+4:])
+		sum, ok = digest(tag, tail[end+hexDigits:])
 		return sum, tail[:end], ok
 	}
-	if spaced {
-		if rest == "" || (rest[0] != ' ' && rest[0] != '*') {
+	hexDigits := text
+	if blank := strings.IndexAny(text, " \t"); blank >= 0 {
+		hexDigits, name = text[:blank], text[blank+1:]
+		if name == "" {
 			return sum, "", false
 		}
-		name = rest[1:]
+		if text[blank] == ' ' && (name[0] == ' ' || name[0] == '*') {
+			name = name[1:]
+		}
 	}
 	if algorithm == "" {
 		for candidate, size := range algorithms {
@@ -155,14 +185,17 @@ func otherTag(tag string) string {
 	if spelled := otherSpellings[lower]; spelled != "" {
 		return spelled
 	}
-	if lower == "md5" {
+	switch lower {
+	case "md5":
 		return lower
+	case "sha2-256", "sha2-512": // as openssl 3 has it
+		return "sha-" + strings.TrimPrefix(lower, "sha2-")
 	}
 	return ""
 }
 
 // of returns the digests of one source. In a list that names several files it is the
-// line with the name of the output or, without one, of the URL.
+// line with the name of the output or, without such a one, of the URL.
 func (c checksums) of(source, output string) ([]node.Checksum, error) {
 	sums := append([]node.Checksum(nil), c.digests...)
 	name := urlName(source)
@@ -171,6 +204,9 @@ func (c checksums) of(source, output string) ([]node.Checksum, error) {
 	}
 	for _, list := range c.lists {
 		named := list.named(name)
+		if len(named) == 0 {
+			named = list.named(urlName(source))
+		}
 		if len(named) == 0 && len(list.entries) == 1 && c.one {
 			named = list.entries
 		}

@@ -42,8 +42,15 @@ func TestChecksums_readWhatSha256sumWrites(t *testing.T) {
 		"upper case, CRLF":     {strings.ToUpper(hexA) + "  file 1.iso\r\n", "", "sha-256=" + hexA},
 		"escaped name":         {hexB + "  x\n" + `\` + hexA + `  a\\b` + "\n", `/tmp/a\b`, "sha-256=" + hexA},
 		"one line, other name": {hexA + "  renamed\n", "", "sha-256=" + hexA},
-		"only a digest":        {hexA + "\n", "", "sha-256=" + hexA},
-		"md5 by its length":    {strings.Repeat("0", 32) + "  file 1.iso\n", "", "md5=" + strings.Repeat("0", 32)},
+		"by the URL, not -o":   {hexB + "  other\n" + hexA + "  file 1.iso\n", "/tmp/out", "sha-256=" + hexA},
+		"byte order mark":      {"\ufeff" + hexB + "  other\r\n" + hexA + "  file 1.iso\r\n", "", "sha-256=" + hexA},
+		"md5 -r":               {hexB + " other\n" + hexA + "\tfile 1.iso\n", "", "sha-256=" + hexA},
+		"openssl 3":            {"SHA2-256(other)= " + hexB + "\nSHA2-256(file 1.iso)= " + hexA + "\n", "", "sha-256=" + hexA},
+		"openssl 1":            {"SHA256(other)= " + hexB + "\nSHA256(file 1.iso)= " + hexA + "\n", "", "sha-256=" + hexA},
+		"signed by PGP": {"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n# file 1.iso: 5 bytes\nSHA256 (file 1.iso) = " + hexA +
+			"\n" + hexB + "  other\n-----BEGIN PGP SIGNATURE-----\n\niQEz\n-----END PGP SIGNATURE-----\n", "", "sha-256=" + hexA},
+		"only a digest":     {hexA + "\n", "", "sha-256=" + hexA},
+		"md5 by its length": {strings.Repeat("0", 32) + "  file 1.iso\n", "", "md5=" + strings.Repeat("0", 32)},
 	} {
 		got, err := sumsOf(t, c.list, source, c.output, 1)
 		if err != nil || got != c.want {
@@ -62,7 +69,8 @@ func TestChecksums_refuseWhatTheyCannotUse(t *testing.T) {
 		"one line for two sources":   {hexA + "  x\n", 2, "has no line for"},
 		"no digest":                  {"<html>\n", 1, "line 1, is not as sha256sum writes it"},
 		"too short":                  {hexA[:63] + "  file\n", 1, "line 1"},
-		"one space":                  {hexA + " file\n", 1, "line 1"},
+		"signed, and no list":        {"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n<html>\n", 1, "line 4"},
+		"openssl, unknown kind":      {"SHA3-256(file)= " + hexA + "\n", 1, "line 1"},
 		"nothing":                    {"# empty\n", 1, "names no file"},
 		"tag with a digest too long": {"SHA256 (file) = " + hexA + "00\n", 1, "line 1"},
 	} {

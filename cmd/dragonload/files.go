@@ -15,7 +15,14 @@ func readBounded(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > limit {
+		return nil, tooLong(path, limit)
+	}
 	return readAtMost(f, path, limit)
+}
+
+func tooLong(name string, limit int64) error {
+	return fmt.Errorf("%s has more than %s", name, formatBytes(limit))
 }
 
 func readAtMost(r io.Reader, name string, limit int64) ([]byte, error) {
@@ -24,7 +31,7 @@ func readAtMost(r io.Reader, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s has more than %s", name, formatBytes(limit))
+		return nil, tooLong(name, limit)
 	}
 	return data, nil
 }
