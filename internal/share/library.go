@@ -16,8 +16,6 @@ import (
 	"time"
 
 	"dragonload/internal/manifest"
-
-	"go.etcd.io/bbolt"
 )
 
 var (
@@ -113,7 +111,7 @@ type Options struct {
 type Library struct {
 	o       Options
 	log     *slog.Logger
-	db      *bbolt.DB
+	db      *database
 	watcher *watcher
 	wake    chan struct{} // holds one when the keeper has to look at its list anew
 	now     func() time.Time

@@ -7,14 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"dragonload/internal/manifest"
 	"dragonload/internal/piece"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // identity tells whether a file is the one that was hashed.
@@ -135,26 +133,6 @@ type about struct {
 }
 
 func keyOf(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
-
-// openDB opens the database, and puts one that bbolt cannot read aside: its shares are
-// forgotten then, and no file of the user is touched.
-func openDB(path string) (db *bbolt.DB, aside string, err error) {
-	options := &bbolt.Options{Timeout: 100 * time.Millisecond, FreelistType: bbolt.FreelistMapType, NoStatistics: true}
-	db, err = bbolt.Open(path, 0o600, options)
-	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
-		aside = path + ".damaged"
-		if err = os.Rename(path, aside); err == nil {
-			db, err = bbolt.Open(path, 0o600, options)
-		}
-	}
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, "", ErrLocked
-	case err != nil:
-		return nil, "", fmt.Errorf("open %s: %w", path, err)
-	}
-	return db, aside, nil
-}
 
 // readAll calls each with the number and description of every share.
 func (l *Library) readAll(each func(uint64, about)) error {

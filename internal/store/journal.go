@@ -23,10 +23,14 @@ type Journal struct {
 	path  string
 	disk  Disk
 	db    *bbolt.DB
-	aside string // where a damaged journal was put; "" if there was none
+	file  *os.File // what db reads and writes
+	aside string   // where a damaged journal was put; "" if there was none
 
-	mu    sync.Mutex
-	inUse map[string]bool // targets and partial files of open Files; guarded by mu
+	changing sync.Mutex // held by who writes to it
+
+	mu     sync.Mutex
+	inUse  map[string]bool // targets and partial files of open Files; guarded by mu
+	broken error           // what was found out about the file while it was open; guarded by mu
 
 	// checkAgain is how long a piece that was compared with its digest is served
 	// without being hashed again: members fetch what is new within seconds of each
@@ -134,6 +138,7 @@ func (j *Journal) open() (err error) {
 			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 				var err error
 				file, err = os.OpenFile(name, flag, mode)
+				j.file = file
 				return file, err
 			},
 		})
@@ -158,10 +163,12 @@ func (j *Journal) open() (err error) {
 	}
 	// bbolt opened the file and could not make sense of it. A panic has left its
 	// handle, and with it the lock, open.
-	if j.db != nil {
+	if j.db != nil && j.damage() == nil {
 		_ = j.guard(j.db.Close)
-		j.db = nil
 	}
+	j.mu.Lock()
+	j.db, j.broken = nil, nil
+	j.mu.Unlock()
 	file.Close()
 	return fmt.Errorf("%w: %w", errJournalDamaged, err)
 }
@@ -190,26 +197,47 @@ func (j *Journal) walk() error {
 	})
 }
 
-// change is guard for what writes to the journal.
+// change is guard for what writes to the journal, one after the other: who waited inside
+// bbolt for one that has panicked would wait for ever.
 func (j *Journal) change(f func() error) error {
+	j.changing.Lock()
+	defer j.changing.Unlock()
 	return j.disk.Journal(j.path, func() error { return j.guard(f) })
 }
 
 // guard runs f, which touches bbolt's pages, and returns the panics of bbolt over
-// damaged pages, and faults in its mapping of a file cut short, as errors.
+// damaged pages, and faults in its mapping of a file cut short, as errors. A panic may have
+// left bbolt's locks held: it is not asked again.
 func (j *Journal) guard(f func() error) (err error) {
+	if err := j.damage(); err != nil {
+		return err
+	}
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errJournalDamaged, p)
+			err = fmt.Errorf("%w (%v); start dragonload again: progress is read from the partial files then", errJournalDamaged, p)
+			j.mu.Lock()
+			j.broken = err
+			j.mu.Unlock()
 		}
 	}()
 	return f()
 }
 
+// damage returns what was found out about the file while it was open.
+func (j *Journal) damage() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
+
 // Close closes the journal; the Files must be closed before.
 func (j *Journal) Close() error {
+	if j.damage() != nil {
+		unlock(j.file) // what bbolt holds ends with the process
+		return j.file.Close()
+	}
 	if err := j.guard(j.db.Close); err != nil {
 		return fmt.Errorf("close journal %s: %w", j.path, err)
 	}

@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"dragonload/internal/piece"
@@ -91,6 +93,63 @@ func TestFault13JournalDamagedOrDeleted(t *testing.T) {
 			}
 			b.write(f, 620)
 			f.Close()
+		})
+	}
+}
+
+// The journal's file is cut or overwritten while downloads run: what is recorded is lost,
+// nothing waits for ever, the files become whole, and the next start begins a new journal.
+func TestFault13JournalDamagedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	spoil := map[string]func(path string) error{
+		"cut": func(path string) error { return os.Truncate(path, 5000) },
+		"overwritten": func(path string) error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			file, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = file.Write(bytes.Repeat([]byte{0xa5}, int(info.Size())))
+			return errors.Join(err, file.Close())
+		},
+	}
+	for name, by := range spoil {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, 8*piece.MinLength).quick()
+			f := b.begun()
+			b.write(f, 0, 1)
+			b.recorded(f, 2)
+			other := b.options()
+			other.Target += "2"
+			g := b.openWith(other)
+			if err := g.Begin(b.pin, 0, false); err != nil {
+				t.Fatal(err)
+			}
+			if err := by(b.journalPath()); err != nil {
+				t.Fatal(err)
+			}
+			b.write(f, b.all()[2:]...)
+			b.write(g, b.all()...)
+			b.finish(f)
+			b.finish(g)
+			if err := errors.Join(f.Close(), g.Close()); err != nil {
+				t.Error(err)
+			}
+			_, _, err := b.journal.Record(b.target())
+			if !errors.Is(err, errJournalDamaged) || !strings.Contains(err.Error(), "start dragonload again") {
+				t.Errorf("it says %v", err)
+			}
+			if err := b.journal.Close(); err != nil {
+				t.Error(err)
+			}
+			b.openJournal()
+			if b.journal.Aside() == "" {
+				t.Error("the damaged journal was not put aside")
+			}
 		})
 	}
 }

@@ -21,6 +21,8 @@ func dropCache(*os.File) {}
 
 func lock(*os.File) bool { return true }
 
+func unlock(*os.File) {}
+
 func makeSparse(*os.File) {}
 
 func renameNew(from, to string) error { return errors.ErrUnsupported }

@@ -39,6 +39,13 @@ func lock(f *os.File) bool {
 	return free
 }
 
+// unlock gives a lock back that would outlive f: a mapping of the file holds it too.
+func unlock(f *os.File) {
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.Flock(int(fd), unix.LOCK_UN) })
+	}
+}
+
 func makeSparse(*os.File) {}
 
 // freeSpace returns how many bytes an ordinary user may still write in folder.

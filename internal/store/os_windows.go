@@ -22,6 +22,8 @@ func dropCache(*os.File) {}
 // lock: Windows itself lets nobody rename or remove a file that is open.
 func lock(*os.File) bool { return true }
 
+func unlock(*os.File) {}
+
 // makeSparse keeps the system from filling with zeros what lies before a write. A
 // file system that cannot do it fills; that is slow, not wrong.
 func makeSparse(f *os.File) {

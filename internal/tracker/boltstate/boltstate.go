@@ -52,7 +52,7 @@ var (
 // State is a tracker.State in a file.
 type State struct {
 	*tracker.Soft
-	db *bbolt.DB
+	file guarded
 }
 
 var _ tracker.State = (*State)(nil)
@@ -65,16 +65,16 @@ func Open(path string) (*State, error) { return OpenAt(path, time.Now) }
 func OpenAt(path string, now func() time.Time) (*State, error) {
 	_, err := os.Stat(path)
 	isNew := errors.Is(err, os.ErrNotExist)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
+	s := &State{file: guarded{path: path}}
+	err = s.file.open()
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: %w", path, tracker.ErrLocked)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the tracker's state %s: %w", path, err)
 	}
-	s := &State{db: db}
 	s.Soft = tracker.NewSoft(now, s.Removed)
-	err = db.Update(func(tx *bbolt.Tx) error {
+	err = s.file.update(func(tx *bbolt.Tx) error {
 		if err := checkFormat(tx); err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func OpenAt(path string, now func() time.Time) (*State, error) {
 		err = syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the tracker's state %s: %w", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open the tracker's state %s: %w", path, err), s.file.close())
 	}
 	return s, nil
 }
@@ -132,7 +132,7 @@ func (s *State) look(ctx context.Context, id [32]byte, f func(*bbolt.Bucket) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.db.View(func(tx *bbolt.Tx) error { return f(tx.Bucket(roomsBucket).Bucket(id[:])) })
+	return s.file.view(func(tx *bbolt.Tx) error { return f(tx.Bucket(roomsBucket).Bucket(id[:])) })
 }
 
 // change runs f on a room's bucket and its members; what f has done is durable, or
@@ -141,7 +141,7 @@ func (s *State) change(ctx context.Context, id [32]byte, f func(r, members *bbol
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.file.update(func(tx *bbolt.Tx) error {
 		r, err := tx.Bucket(roomsBucket).CreateBucketIfNotExists(id[:])
 		if err != nil {
 			return err
@@ -374,4 +374,4 @@ func (s *State) Members(ctx context.Context, id [32]byte) ([]tracker.Member, err
 }
 
 // Close closes the file and gives its lock back.
-func (s *State) Close() error { return s.db.Close() }
+func (s *State) Close() error { return s.file.close() }
