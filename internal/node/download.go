@@ -529,6 +529,8 @@ func (d *download) kept() string {
 		return "nothing is kept of what goes to standard output"
 	case d.generation() == nil && d.resumed == 0:
 		return "there is nothing to keep yet"
+	case errors.Is(d.pausedFor, store.ErrFolderGone):
+		return fmt.Sprintf("what came so far is in %s, wherever its folder is now", filepath.Base(d.keptIn()))
 	}
 	return "what came so far is kept in " + d.keptIn()
 }

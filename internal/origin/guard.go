@@ -24,7 +24,9 @@ var ErrBlocked = errors.New("an address that is not fetched from for others")
 
 // Guard says where a Client may connect to. Its methods may be called concurrently.
 //
-// Without Allow, that is ports 80 and 443 of addresses of the public internet. A chain
+// Without Allow, that is ports 80 and 443 of addresses of the public internet, other than
+// those of the networks that this machine is in itself: who is in one with a public prefix
+// reaches neighbours that a firewall keeps the internet from. A chain
 // of redirects that has come to such an address never leads to another kind, whatever
 // Allow says.
 type Guard struct {
@@ -43,6 +45,7 @@ type Guard struct {
 	// it, a proxy and a Guard do not go together.
 	Proxied bool
 
+	own      func() ([]net.Addr, error) // addresses and networks of this machine; nil for the system's
 	resolver *net.Resolver              // nil for the system's; tests bring their own
 	lastly   func(netip.AddrPort) error // nil, or has the last word on what may be connected to; for tests
 }
@@ -118,10 +121,12 @@ func (g *Guard) realmOf(addr netip.Addr, port uint16) realm {
 			named = named || a.Prefix.IsSingleIP()
 		}
 	}
+	mine, near := g.near(addr)
+	reserved := mine || addr.IsLoopback() || addr.IsUnspecified() || metadata[addr] || g.Member != nil && g.Member(addr)
 	switch {
-	case !named && g.reserved(addr):
+	case !named && reserved: // only an entry for the very address admits it
 		return forbidden
-	case global(addr) && (listed || port == 80 || port == 443):
+	case !near && global(addr) && (listed || port == 80 || port == 443):
 		return outside
 	case listed:
 		return inside
@@ -129,23 +134,28 @@ func (g *Guard) realmOf(addr netip.Addr, port uint16) realm {
 	return forbidden
 }
 
-// reserved reports whether only an entry for the very address may admit it.
-func (g *Guard) reserved(addr netip.Addr) bool {
-	if addr.IsLoopback() || addr.IsUnspecified() || metadata[addr] || g.Member != nil && g.Member(addr) {
-		return true
+// near reports whether addr is one of this machine's own, and whether it is in a network
+// that this machine is in.
+func (g *Guard) near(addr netip.Addr) (mine, near bool) {
+	own := g.own
+	if own == nil {
+		own = net.InterfaceAddrs
 	}
-	own, err := net.InterfaceAddrs()
+	all, err := own()
 	if err != nil {
-		return true // it cannot be told
+		return true, true // it cannot be told
 	}
-	for _, a := range own {
-		if n, ok := a.(*net.IPNet); ok {
-			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr {
-				return true
-			}
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
 		}
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr {
+			mine = true
+		}
+		near = near || n.Contains(addr.AsSlice())
 	}
-	return false
+	return mine, near
 }
 
 // global reports whether addr belongs to the public internet.

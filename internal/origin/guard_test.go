@@ -166,6 +166,45 @@ func TestGuard_ownerAllowsOneAddressAndPort(t *testing.T) {
 	}
 }
 
+// A neighbour with a public address is of the LAN: the owner's list alone admits it.
+func TestGuard_neighboursWithPublicAddresses(t *testing.T) {
+	t.Parallel()
+	network := func(cidr string) net.Addr {
+		ip, n, err := net.ParseCIDR(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &net.IPNet{IP: ip, Mask: n.Mask}
+	}
+	own := func() ([]net.Addr, error) {
+		return []net.Addr{network("203.0.114.7/24"), network("2a02:1:2:3::7/64"), network("198.41.0.4/32")}, nil
+	}
+	listed := allow(t, "203.0.114.0/25:80", "[2a02:1:2:3::/64]:8080")
+	for at, want := range map[string][2]realm{ // without and with the list
+		"203.0.114.9:80":            {forbidden, inside},
+		"203.0.114.200:443":         {forbidden, forbidden},
+		"203.0.114.7:80":            {forbidden, forbidden}, // this machine itself
+		"[::ffff:203.0.114.9]:80":   {forbidden, inside},
+		"[64:ff9b::203.0.114.9]:80": {forbidden, inside},
+		"203.0.115.9:80":            {outside, outside},
+		"198.41.0.5:80":             {outside, outside},
+		"[2a02:1:2:3::9]:80":        {forbidden, forbidden},
+		"[2a02:1:2:3::9]:8080":      {forbidden, inside},
+		"[2a02:1:2:4::9]:80":        {outside, outside},
+	} {
+		for k, list := range [][]Allowed{nil, listed} {
+			g := &Guard{Allow: list, own: own}
+			if got := g.realm(netip.MustParseAddrPort(at)); got != want[k] {
+				t.Errorf("%s with %v: realm %d, want %d", at, list, got, want[k])
+			}
+		}
+	}
+	unknown := &Guard{own: func() ([]net.Addr, error) { return nil, errors.New("nobody knows") }}
+	if got := unknown.realm(netip.MustParseAddrPort("8.8.8.8:80")); got != forbidden {
+		t.Errorf("where this machine is cannot be told: realm %d", got)
+	}
+}
+
 func TestGuard_redirectNeverLeadsInside(t *testing.T) {
 	t.Parallel()
 	target := trap(t)
@@ -504,7 +543,7 @@ func FuzzGuard_address(f *testing.F) {
 	} {
 		f.Add(s, []byte("0123456789abcdef"))
 	}
-	g := &Guard{}
+	g := &Guard{own: func() ([]net.Addr, error) { return nil, nil }}
 	f.Fuzz(func(t *testing.T, text string, raw []byte) {
 		addrs := []netip.Addr{}
 		if a, err := netip.ParseAddr(text); err == nil {
@@ -515,7 +554,7 @@ func FuzzGuard_address(f *testing.F) {
 		}
 		for _, a := range addrs {
 			want := forbidden
-			if a.Zone() == "" && slowGlobal(a) && !g.reserved(a.Unmap()) {
+			if a.Zone() == "" && slowGlobal(a) {
 				want = outside
 			}
 			if got := g.realm(netip.AddrPortFrom(a, 80)); got != want {

@@ -13,7 +13,7 @@ var (
 	ErrLocked = errors.New("another dragonload works with this state folder")
 	// ErrInUse: the same target or partial file is being filled already, by this
 	// process or by another.
-	ErrInUse = errors.New("it is being downloaded already")
+	ErrInUse = errors.New("it is being downloaded already; wait for that to end, or choose another name with -o")
 	// ErrExists: the final name is taken and Options.Overwrite is not set.
 	ErrExists = errors.New("the file exists already")
 	// ErrCannotCreate: the partial file cannot be made, or what has its name is not

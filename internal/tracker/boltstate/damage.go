@@ -54,11 +54,8 @@ func (g *guarded) update(f func(*bbolt.Tx) error) error {
 
 // guard returns panics, and faults in bbolt's mapping of a file cut short, as errors.
 func (g *guarded) guard(f func() error) (err error) {
-	g.mu.Lock()
-	broken := g.broken
-	g.mu.Unlock()
-	if broken != nil {
-		return broken
+	if err := g.damage(); err != nil {
+		return err
 	}
 	old := debug.SetPanicOnFault(true)
 	defer func() {
@@ -76,11 +73,14 @@ func (g *guarded) guard(f func() error) (err error) {
 // close closes the file and gives its lock back. One that is damaged stays open until the
 // process ends: bbolt may wait for itself.
 func (g *guarded) close() error {
-	g.mu.Lock()
-	broken := g.broken
-	g.mu.Unlock()
-	if broken != nil {
-		return nil
+	if g.damage() == nil {
+		return g.guard(g.db.Close)
 	}
-	return g.guard(g.db.Close)
+	return nil
+}
+
+func (g *guarded) damage() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.broken
 }
