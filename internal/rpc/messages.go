@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -49,6 +50,7 @@ func EncodeToTracker(m swarm.ToTracker) *poolv1.SessionRequest {
 			Whole:     m.Whole,
 			WantPeers: m.WantPeers,
 			Stuck:     m.Stuck,
+			Shuns:     encodeIDs(m.Shuns),
 
 			Read:        encodeExtents(m.Read),
 			Unconfirmed: encodeExtents(m.Unconfirmed),
@@ -210,8 +212,32 @@ func decodeReport(x *poolv1.Report) (m swarm.Report, err error) {
 	if m.Read, err = decodeExtents(x.GetRead(), piece.MaxCount); err != nil {
 		return m, err
 	}
-	m.Unconfirmed, err = decodeExtents(x.GetUnconfirmed(), piece.MaxCount)
+	if m.Unconfirmed, err = decodeExtents(x.GetUnconfirmed(), piece.MaxCount); err != nil {
+		return m, err
+	}
+	m.Shuns, err = decodeIDs(x.GetShuns(), swarm.MaxShuns)
 	return m, err
+}
+
+// encodeIDs writes keys of members.
+func encodeIDs(ids []piece.NodeID) (out [][]byte) {
+	for _, id := range ids {
+		out = append(out, bytes.Clone(id[:]))
+	}
+	return out
+}
+
+func decodeIDs(x [][]byte, most int) (ids []piece.NodeID, err error) {
+	if len(x) > most {
+		return nil, fmt.Errorf("%d keys of members", len(x))
+	}
+	for _, b := range x {
+		if len(b) != len(piece.NodeID{}) {
+			return nil, fmt.Errorf("a member's key of %d bytes", len(b))
+		}
+		ids = append(ids, piece.NodeID(b))
+	}
+	return ids, nil
 }
 
 // maxReaders bounds the members that are to read one piece.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,13 @@ func drawSources(t *rapid.T) []swarm.SourceID {
 	return nil
 }
 
+func drawIDs(t *rapid.T, most int) (ids []piece.NodeID) {
+	for range rapid.IntRange(0, most).Draw(t, "members") {
+		ids = append(ids, piece.NodeID(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "member")))
+	}
+	return ids
+}
+
 func drawToTracker(t *rapid.T) swarm.ToTracker {
 	switch rapid.IntRange(0, 6).Draw(t, "message") {
 	case 6:
@@ -133,6 +141,7 @@ func drawToTracker(t *rapid.T) swarm.ToTracker {
 			Whole:     rapid.Bool().Draw(t, "whole"),
 			WantPeers: rapid.Bool().Draw(t, "want peers"),
 			Stuck:     rapid.Bool().Draw(t, "stuck"),
+			Shuns:     drawIDs(t, swarm.MaxShuns),
 
 			Read:        drawExtents(t, piece.MaxCount),
 			Unconfirmed: drawExtents(t, piece.MaxCount),
@@ -288,6 +297,8 @@ func TestDecodeToTracker_refusesWhatBreaksTheProtocol(t *testing.T) {
 		"pieces named twice": report(&poolv1.Report{Stored: runs(0, piece.MaxCount, 0, piece.MaxCount)}),
 		"rate too large":     report(&poolv1.Report{Rate: 1 << 63}),
 		"moved too large":    report(&poolv1.Report{Moved: 1 << 63}),
+		"half a member":      report(&poolv1.Report{Shuns: [][]byte{make([]byte, 16)}}),
+		"too many members":   report(&poolv1.Report{Shuns: slices.Repeat([][]byte{make([]byte, 32)}, swarm.MaxShuns+1)}),
 		"unasked too many":   report(&poolv1.Report{Unasked: piece.MaxCount + 1}),
 		"unknown failure":    returned(&poolv1.Returned{Failure: 3}),
 		"negative failure":   returned(&poolv1.Returned{Failure: -1}),

@@ -98,3 +98,32 @@ func TestChecks_seeWaste(t *testing.T) {
 		t.Errorf("the check says %v", r.err)
 	}
 }
+
+// TestShuns_oneThatCheatsHoldsNobodyUp: what only a member is said to hold from which nobody
+// takes anything is read from the origin, by all lines and once.
+func TestShuns_oneThatCheatsHoldsNobodyUp(t *testing.T) {
+	for name, cheat := range map[string]Member{
+		"withholds":        {Withholds: true},
+		"lies":             {Forgery: 1, LiesEvery: 1},
+		"lies, withholds":  {Forgery: 1, LiesEvery: 1, Withholds: true},
+		"lies, comes back": {Forgery: 1, LiesEvery: 1, Returns: true},
+	} {
+		for seed := range uint64(4) {
+			plain := Uniform(5, 64<<20, seed+1)
+			without := Run(plain)
+			w := plain
+			w.Members = append([]Member(nil), plain.Members...)
+			cheat := cheat
+			cheat.WAN, cheat.LANUp, cheat.LANDown = w.Members[4].WAN, w.Members[4].LANUp, w.Members[4].LANDown
+			w.Members[4] = cheat
+			result := Run(w)
+			if result.Err != nil || without.Err != nil {
+				t.Fatalf("%s, seed %d: %v, %v\n%s", name, seed+1, result.Err, without.Err, result.Story)
+			}
+			// Four lines do what five did, and it takes a while to find out.
+			if most := without.Last*5/4*5/4 + 4*time.Second; result.Last > most || result.Copies() > 1.4 {
+				t.Errorf("%s, seed %d: the last member is done after %v, want at most %v (without: %v); %.2f copies, want at most 1.4", name, seed+1, result.Last, most, without.Last, result.Copies())
+			}
+		}
+	}
+}

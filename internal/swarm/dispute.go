@@ -46,11 +46,12 @@ const (
 	maxAccusations = 8
 	accusationTime = 5 * time.Second
 
-	// What rested on a liar's word is left to the tracker's leases and to others for
-	// sharedTime where others can share it, then each takes its part, and after
-	// unsharedTime what is still missing.
+	// What rested on a liar's word is left to the tracker's leases for leasedTime, without
+	// a tracker to others for sharedTime where others can share it, in which nothing comes;
+	// then each takes its part, and after unsharedTime more what is still missing.
+	leasedTime   = time.Second
 	sharedTime   = 500 * time.Millisecond
-	unsharedTime = 2 * time.Second
+	unsharedTime = 1500 * time.Millisecond
 
 	// rechecks is how many of its own pieces a node reads again where the origin is known
 	// to be inconsistent; maxWavers how often a second reading may differ from the first

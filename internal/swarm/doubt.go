@@ -68,10 +68,16 @@ func (n *Node) refetchDoubtful() {
 		t.doubtful.Clear() // others will
 		return
 	}
-	waited := n.now.Sub(t.doubtfulSince)
-	all := t.ownOnly || waited >= unsharedTime || !n.sharers()
-	if !all && waited < sharedTime {
-		n.checkAt = min(n.checkAt, t.doubtfulSince.Add(sharedTime))
+	// While pieces come they may be those that others take upon themselves.
+	since := max(t.doubtfulSince, n.lastStored)
+	wait := sharedTime
+	if n.tracker.up {
+		wait = leasedTime
+	}
+	waited := n.now.Sub(since)
+	all := t.ownOnly || waited >= wait+unsharedTime || !n.sharers()
+	if !all && waited < wait {
+		n.checkAt = min(n.checkAt, since.Add(wait))
 		return
 	}
 	for _, e := range slices.Clone(t.doubtful.Runs()) {

@@ -135,6 +135,13 @@ func (s *tape) bytes() int64 {
 	return []int64{0, 1, 1 << 20, piece.MaxSize}[s.below(4)]
 }
 
+func (s *tape) shunned() (ids []piece.NodeID) {
+	for range s.below(4) {
+		ids = append(ids, s.member())
+	}
+	return ids
+}
+
 func (s *tape) failure() swarm.Failure { return swarm.Failure(s.below(3)) }
 
 func (s *tape) toNode() swarm.ToNode {
@@ -236,7 +243,7 @@ func (s *tape) toTracker() swarm.ToTracker {
 	case 3, 4:
 		return swarm.Report{
 			Stored: s.extents(), Lost: s.extents(), Rate: s.bytes(), Moved: s.bytes(), Unasked: uint32(s.byte()) << s.below(14),
-			Streaming: s.flag(), Whole: s.flag(), WantPeers: s.flag(), Stuck: s.flag(),
+			Streaming: s.flag(), Whole: s.flag(), WantPeers: s.flag(), Stuck: s.flag(), Shuns: s.shunned(),
 		}
 	case 5:
 		return swarm.Returned{Extents: s.extents(), Failure: s.failure(), Wait: s.wait(), Source: s.source()}

@@ -61,6 +61,7 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		p.starve(m)
 		return
 	}
+	beyond := p.survey(m, t.now)
 	want := p.quota(m) - m.leased.Count()
 	if want <= 0 {
 		return
@@ -79,6 +80,12 @@ func (t *Tracker) topUp(p *pool, m *member) {
 		p.giveLease(m, e)
 		want -= int(e.Count)
 		extents = append(extents, e)
+	}
+	if want > 0 && len(beyond) > 0 {
+		for _, e := range p.leaseBeyond(m, beyond, want) {
+			want -= int(e.Count)
+			extents = append(extents, e)
+		}
 	}
 	if want > 0 && p.owed > 0 {
 		for _, e := range p.secondCopies(m, want, t.now) {
@@ -134,10 +141,10 @@ func (p *pool) quota(m *member) int {
 	if m.rate == 0 {
 		// The first lease is also a measurement; in a small file it must leave
 		// something for the others.
-		share := p.free.Count()/(2*max(p.fetchers, 1)) + 1
+		share := (p.free.Count()+m.beyond)/(2*max(p.fetchers, 1)) + 1
 		return max(1, min(int(firstLease/length), share))
 	}
-	horizon := min(max(p.timeLeft(max(p.sumRate, m.rate))/2, minHorizon), max(maxHorizon, 3*p.interval()))
+	horizon := min(max(p.timeLeft(m, max(p.sumRate, m.rate))/2, minHorizon), max(maxHorizon, 3*p.interval()))
 	n := int(mulDiv(m.rate, int64(horizon), int64(time.Second)) / length)
 	if n == 1 {
 		// The next piece must be at hand when this one ends, or the line idles for a
@@ -154,16 +161,17 @@ func (p *pool) quota(m *member) int {
 	// so they need at least what a member of middling speed takes for it. (Not every
 	// member is slower than half the average, so somebody always may.)
 	average := max(p.sumRate/int64(max(p.fetchers, 1)), 1)
-	end := p.timeLeft(p.sumRate - m.rate)
+	end := p.timeLeft(m, p.sumRate-m.rate)
 	if took := p.workTime(1, m.rate); took <= max(end, 2*p.workTime(1, average)) {
 		return 1
 	}
 	return 0
 }
 
-// timeLeft is how long all that is still to come from the origin takes at a rate.
-func (p *pool) timeLeft(rate int64) time.Duration {
-	return p.workTime(max(p.fetchable(), p.owed), rate)
+// timeLeft is how long all that is still to come from the origin, as far as m is
+// concerned, takes at a rate.
+func (p *pool) timeLeft(m *member, rate int64) time.Duration {
+	return p.workTime(max(p.fetchable()+m.beyond, p.owed), rate)
 }
 
 // mulDiv returns a*b/c without overflow of the product, for non-negative numbers

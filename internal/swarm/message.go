@@ -58,6 +58,7 @@ type (
 		Whole     bool           // all that is wanted is here
 		WantPeers bool           // has too few neighbours
 		Stuck     bool           // gets nothing, though others are said to hold what it lacks
+		Shuns     []piece.NodeID // members of which it takes nothing now, ascending; at most MaxShuns
 
 		// Where Readers says that several are to read each piece.
 		Read        []piece.Extent // read from the origin by this node itself

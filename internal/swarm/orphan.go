@@ -390,16 +390,15 @@ func (n *Node) mute(p *neighbour) bool { return p.muteSince > 0 && n.now.Sub(p.m
 // withheld reports whether nothing comes, though others are said to hold what is missing
 // here: some have sent nothing when asked, or wrong bytes.
 func (n *Node) withheld() bool {
-	if !n.canRead() || n.whole() || n.finished || len(n.origin.requests) > 0 || n.origin.leases.Count() > 0 || n.now < n.restsUntil() {
-		return false
-	}
 	hanging := n.hanging()
-	if n.swap.requests > hanging || n.now.Sub(n.lastStored) < withheldTime {
+	if !n.idles() || n.swap.requests > hanging {
 		return false
 	}
 	suspect := hanging > 0 || slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.silences > 0 || n.mute(p) })
 	if !suspect && !n.shunsSomebody() {
-		return false
+		// Somebody may have told the tracker of more than it tells its neighbours. In a crowd
+		// what nobody here holds may be on its way through others.
+		return n.tracker.number < fewMembers && n.now.Sub(n.lastStored) >= n.crowded(stuckTime) && n.nowhere()
 	}
 	for i, ok := n.nextLacking(0); ok; i, ok = n.nextLacking(i + 1) {
 		if n.avail[i] > 0 || n.doubted.Has(i) {

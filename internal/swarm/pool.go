@@ -119,6 +119,13 @@ type member struct {
 	brought     int64   // bytes since progressAt
 	named       int     // newcomers that were shown it as a source
 	relieveAt   Instant // not before
+
+	shuns    []piece.NodeID // see Report
+	beyond   int            // about how many pieces only these hold
+	surveyed piece.Index    // where to look for them
+	surveyAt Instant        // when to look anew
+
+	beyondBefore, beyondLately piece.Extents // what was found before
 }
 
 func newPool(id PoolID) *pool {

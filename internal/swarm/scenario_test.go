@@ -239,6 +239,23 @@ func (a *args) sources() (out []swarm.SourceID) {
 	return out
 }
 
+func (a *args) members(key string) (out []piece.NodeID) {
+	for word := range strings.SplitSeq(a.keys[key], ",") {
+		if word != "" {
+			out = append(out, id(word))
+		}
+	}
+	return out
+}
+
+func names(ids []piece.NodeID) string {
+	var words []string
+	for _, one := range ids {
+		words = append(words, name(one))
+	}
+	return strings.Join(words, ",")
+}
+
 func name(id piece.NodeID) string { return strings.TrimRight(string(id[:]), "\x00") }
 
 func runs(extents []piece.Extent) string {
@@ -322,7 +339,7 @@ func (p *trackerPlayer) play(line string) (out []string) {
 		said(swarm.Report{
 			Stored: a.extents(a.keys["stored"]), Lost: a.extents(a.keys["lost"]), Rate: a.bytes("0" + a.keys["rate"]), Unasked: uint32(a.bytes("0" + a.keys["unasked"])),
 			Moved: a.bytes("0" + a.keys["moved"]), Whole: a.has("whole"), Streaming: a.has("streaming"), WantPeers: a.has("lonely"), Stuck: a.has("stuck"),
-			Read: a.extents(a.keys["read"]), Unconfirmed: a.extents(a.keys["unconfirmed"]),
+			Read: a.extents(a.keys["read"]), Unconfirmed: a.extents(a.keys["unconfirmed"]), Shuns: a.members("shuns"),
 		})
 	case "returned":
 		said(swarm.Returned{Extents: a.extents(a.keys["pieces"]), Failure: a.failure(), Wait: a.duration("wait"), Source: source(a.keys["source"])})
@@ -742,6 +759,9 @@ func showToTracker(m swarm.ToTracker) string {
 		}
 		if m.Stuck {
 			s += ", stuck"
+		}
+		if len(m.Shuns) > 0 {
+			s += ", shuns " + names(m.Shuns)
 		}
 		if m.Streaming {
 			s += ", streaming"

@@ -246,6 +246,7 @@ func (n *Node) reportIfDue() {
 		Whole:     n.done(),
 		WantPeers: n.wantPeers(),
 		Stuck:     n.withheld(),
+		Shuns:     n.shuns(),
 
 		Read:        slices.Clone(n.confirm.unreported.Runs()),
 		Unconfirmed: n.unconfirmed(),

@@ -100,6 +100,8 @@ type neighbour struct {
 	asked     piece.Bitfield // pieces whose statement was asked for lately
 	failures  int
 	silences  int     // times in a row that it sent next to nothing
+	barren    bool    // see Node.noteBarren
+	broughtAt Instant // when it last brought a piece, or came
 	muteSince Instant // since when digests of what it holds are not known; 0: they are
 	retryAt   Instant
 
@@ -192,7 +194,7 @@ func (n *Node) peerUp(id piece.NodeID, addr string) {
 		n.act(HangUp{Peer: id})
 		return
 	}
-	p := &neighbour{id: id, record: &k.record}
+	p := &neighbour{id: id, record: &k.record, broughtAt: n.now}
 	p.line.window = time.Second
 	n.swap.order = slices.Insert(n.swap.order, at, p)
 	n.swap.everMet = true
@@ -338,6 +340,7 @@ func (n *Node) peerSaid(id piece.NodeID, msg ToPeer) {
 		n.takeStatement(&msg)
 		if len(n.trust.statements) > before {
 			p.unanswered = 0
+			p.muteSince = 0 // it is telling, and of what is left it may tell later
 		}
 	case Accuse:
 		n.accused(p, &msg)
@@ -475,6 +478,7 @@ func (n *Node) peerStored(ev PeerStored) {
 	}
 	r.pieces = slices.Delete(r.pieces, k, k+1)
 	n.asking[ev.Piece]--
+	p.barren, p.broughtAt = p.barren && n.dawdled(r), n.now
 	r.since = n.now
 	length := n.layout.Length(ev.Piece)
 	r.bytes -= length

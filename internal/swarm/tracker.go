@@ -412,6 +412,7 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	p.setRate(m, r.Rate)
 	p.setUnasked(m, min(int(r.Unasked), m.leased.Count()))
 	p.setWhole(m, r.Whole)
+	p.takeShuns(m, r.Shuns)
 	t.complete(p)
 	t.topUp(p, m)
 	if r.Stuck && !r.Whole {

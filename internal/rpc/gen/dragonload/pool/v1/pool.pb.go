@@ -1001,6 +1001,9 @@ type Report struct {
 	WantPeers bool `protobuf:"varint,8,opt,name=want_peers,json=wantPeers,proto3" json:"want_peers,omitempty"`
 	// Nothing comes to the member, though others are said to hold what it lacks.
 	Stuck bool `protobuf:"varint,9,opt,name=stuck,proto3" json:"stuck,omitempty"`
+	// Members of which this one takes nothing now, whatever they say that they hold: 32 bytes
+	// each, ascending, at most 16. What only they hold is leased to it.
+	Shuns [][]byte `protobuf:"bytes,10,rep,name=shuns,proto3" json:"shuns,omitempty"`
 	// Where Readers says that several are to read each piece: what this member has read from
 	// the origin itself, and what it holds that is not stated by enough, though it should be.
 	Read          *Extents `protobuf:"bytes,40,opt,name=read,proto3" json:"read,omitempty"`
@@ -1100,6 +1103,13 @@ func (x *Report) GetStuck() bool {
 		return x.Stuck
 	}
 	return false
+}
+
+func (x *Report) GetShuns() [][]byte {
+	if x != nil {
+		return x.Shuns
+	}
+	return nil
 }
 
 func (x *Report) GetRead() *Extents {
@@ -2271,7 +2281,7 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x03pin\x18\x01 \x01(\v2\x17.dragonload.pool.v1.PinR\x03pin\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x06R\vincarnation\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\bR\x06stream\x123\n" +
-	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\x8b\x03\n" +
+	"\x06extent\x18\x04 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06extent\"\xa1\x03\n" +
 	"\x06Report\x123\n" +
 	"\x06stored\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x06stored\x12/\n" +
 	"\x04lost\x18\x02 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04lost\x12\x12\n" +
@@ -2282,7 +2292,9 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x05whole\x18\a \x01(\bR\x05whole\x12\x1d\n" +
 	"\n" +
 	"want_peers\x18\b \x01(\bR\twantPeers\x12\x14\n" +
-	"\x05stuck\x18\t \x01(\bR\x05stuck\x12/\n" +
+	"\x05stuck\x18\t \x01(\bR\x05stuck\x12\x14\n" +
+	"\x05shuns\x18\n" +
+	" \x03(\fR\x05shuns\x12/\n" +
 	"\x04read\x18( \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\x04read\x12=\n" +
 	"\vunconfirmed\x18) \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\vunconfirmed\"\xa9\x01\n" +
 	"\bReturned\x125\n" +
