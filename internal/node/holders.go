@@ -30,7 +30,7 @@ func (d *download) meetHolders() {
 	for wait := meetFirst; ; wait = min(2*wait, meetLast) {
 		if met, ok := d.neighbours(); !ok {
 			return
-		} else if len(met) < enoughMet {
+		} else if len(met) < enoughMet || left.stands() {
 			holders, err := d.meetSome(met)
 			if err == nil && left.note(holders) {
 				wait = meetFirst // it may be over soon
@@ -88,36 +88,48 @@ func (d *download) meetSome(met []piece.NodeID) (holders []catalogue.Holder, err
 	return holders, nil
 }
 
-// desertedAfter is how often in a row the catalogue must name nobody, and nothing come
-// meanwhile, before a content is taken for one that nobody offers any more.
+// desertedAfter is how often in a row the catalogue must name nobody who has all, and nothing
+// come meanwhile, before a content is taken for one that nobody offers any more. Others that
+// are in the middle of it, too, are nobody to wait for if something is with none of them.
 const desertedAfter = 3
 
 // deserted notices that nobody offers any more what is being downloaded.
 type deserted struct {
 	d     *download
 	seen  map[piece.NodeID]bool // who held it at any time
-	empty int                   // times in a row that nobody did, and nothing came
+	empty int                   // times in a row that nobody had all, and nothing came
 	have  int64
 	told  bool
 }
 
-// note takes in what the catalogue has answered. It reports whether that was nobody.
+// stands reports whether nothing has come since the last look.
+func (s *deserted) stands() bool { return s.now() == s.have }
+
+// now returns how much is here.
+func (s *deserted) now() int64 {
+	if p := s.d.latest.Load(); p != nil {
+		return p.Have
+	}
+	return 0
+}
+
+// note takes in what the catalogue has answered. It reports whether another look is due soon.
 func (s *deserted) note(holders []catalogue.Holder) bool {
+	whole := false
 	for _, h := range holders {
+		whole = whole || !h.Partial
 		if len(s.seen) < catalogue.MaxHolders {
 			s.seen[h.ID] = true
 		}
 	}
-	have := int64(0)
-	if p := s.d.latest.Load(); p != nil {
-		have = p.Have
-	}
-	if s.empty++; len(holders) > 0 || have != s.have {
+	have := s.now()
+	if s.empty++; whole || have != s.have || len(holders) > 0 && !s.d.somethingNowhere() {
 		s.empty = 0
 	}
 	s.have = have
+	again := len(holders) == 0 || s.empty > 0 && s.empty <= desertedAfter
 	if s.empty < desertedAfter || len(s.seen) == 0 || !s.d.addresses.hopeless(s.d.counts.origin.Load() == 0) {
-		return len(holders) == 0
+		return again
 	}
 	d, name := s.d, s.d.want.String()
 	if now, ok := s.successor(name); ok {
@@ -131,13 +143,25 @@ func (s *deserted) note(holders []catalogue.Holder) bool {
 				name, d.kept(), name, now, d.room.name, now, how)))
 			d.drain()
 		})
-	} else if !s.told {
+	} else if !s.told && len(holders) == 0 {
 		s.told = true
 		d.inbox.do(func() {
 			d.warn("nobody-offers", fmt.Sprintf("nobody in %s offers %s any more; waiting until somebody does%s", d.room.name, name, d.notAsked))
 		})
 	}
-	return true
+	return again
+}
+
+// somethingNowhere reports whether something is lacking that no neighbour holds.
+func (d *download) somethingNowhere() bool {
+	answer := make(chan bool, 1)
+	d.inbox.do(func() { answer <- d.machine.SomethingNowhere() })
+	select {
+	case is := <-answer:
+		return is
+	case <-d.ctx.Done():
+		return false
+	}
 }
 
 // successor returns what somebody who held the content shares now under its name.

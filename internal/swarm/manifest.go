@@ -171,6 +171,9 @@ func (n *Node) someNowhere() bool {
 	return false
 }
 
+// SomethingNowhere reports whether something is lacking that no neighbour holds.
+func (n *Node) SomethingNowhere() bool { return n.pinned && n.someNowhere() }
+
 // starved reports whether the neighbours that there are bring nothing, and none can.
 func (n *Node) starved() bool {
 	return n.vouched() && n.now.Sub(n.lastStored) >= starvedTime && n.swap.requests == 0 && n.nowhere()
