@@ -177,7 +177,7 @@ func (a *answer) send(pieces []piece.Index, part piece.Range) {
 		status, length = http.StatusPartialContent, part.Len()
 		a.w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.Start, part.End-1, layout.Size))
 	}
-	buf := takeBuffer(min(layout.PieceLength, layout.Size))
+	buf := takeBuffer(longestOf(layout, pieces))
 	defer giveBuffer(buf)
 	began := time.Now()
 	data, err := a.read(layout, pieces[0], *buf)

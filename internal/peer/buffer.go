@@ -3,10 +3,21 @@ package peer
 import (
 	"math/bits"
 	"sync"
+
+	"dragonload/internal/piece"
 )
 
 // pieceBuffers holds free buffers by the binary logarithm of their size.
 var pieceBuffers [bits.UintSize]sync.Pool
+
+// longestOf returns how long the longest of some pieces is: of a folder of small files none
+// may be anywhere near the piece length.
+func longestOf(layout piece.Layout, pieces []piece.Index) (longest int64) {
+	for _, i := range pieces {
+		longest = max(longest, layout.Length(i))
+	}
+	return longest
+}
 
 // takeBuffer returns n bytes of any content, n > 0. giveBuffer takes them back.
 func takeBuffer(n int64) *[]byte {

@@ -461,7 +461,7 @@ func (f *fetch) run(l *line) (again bool, err error) {
 
 // pieces reads the body of an answer to Client.Fetch.
 func (f *fetch) pieces(l *line, h head, layout piece.Layout, pieces []piece.Index, got func(piece.Index, []byte) error) (again bool, err error) {
-	buf := takeBuffer(min(layout.PieceLength, layout.Size))
+	buf := takeBuffer(longestOf(layout, pieces))
 	defer giveBuffer(buf)
 	began, left := time.Now(), h.length
 	for k, i := range pieces {

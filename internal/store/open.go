@@ -279,7 +279,7 @@ func rehash(ctx context.Context, data io.ReaderAt, layout piece.Layout, c *claim
 	count := int64(layout.Count())
 	for range min(2, which.Count()) {
 		work.Go(func() {
-			buf := make([]byte, min(layout.PieceLength, layout.Size))
+			buf := make([]byte, layout.Longest())
 			for ctx.Err() == nil {
 				k := next.Add(1) - 1
 				if k >= count {

@@ -229,7 +229,7 @@ func (p *partial) doubt(cause error) error {
 	}
 	defer again.Close()
 	again.Uncached()
-	buf := make([]byte, min(p.layout.PieceLength, p.layout.Size))
+	buf := make([]byte, p.layout.Longest())
 	for i, ok := suspects.Next(0); ok; i, ok = suspects.Next(i + 1) {
 		if err := p.rewrite(again, i, buf); err != nil {
 			p.lose(i, err)
@@ -276,7 +276,7 @@ func (p *partial) unsync(i piece.Index) {
 // dropped it. What is not as it was is lost; the error is that of a file system that is
 // read-only still.
 func (p *partial) writeAgain(batch *piece.Bitfield) error {
-	buf := make([]byte, min(p.layout.PieceLength, p.layout.Size))
+	buf := make([]byte, p.layout.Longest())
 	for i, ok := batch.Next(0); ok; i, ok = batch.Next(i + 1) {
 		err := p.rewrite(p.data, i, buf)
 		if isReadOnly(err) {
