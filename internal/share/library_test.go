@@ -242,6 +242,26 @@ func TestLibrary_noticesWhatHappens(t *testing.T) {
 
 // The system goes on watching a folder that has been renamed, under its former name: one
 // that is made in its place is another.
+// The addresses that a file came from have what it was, not what somebody makes of it.
+func TestLibrary_forgetsWebSeedsOfWhatHasChanged(t *testing.T) {
+	b := newBench(t)
+	b.run()
+	seeds := []string{"https://example.org/film"}
+	s, _, err := b.Add(t.Context(), Spec{Path: b.write("film", "first"), Room: "lab", WebSeeds: seeds}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if torrent, err := b.Torrent(s); err != nil || len(torrent.WebSeeds) != 1 {
+		t.Fatalf("the web seeds are not in its manifest: %v", err)
+	}
+	old := s.Manifest
+	b.write("film", "second, longer")
+	s = b.await(func(s Share) bool { return s.Manifest != old && s.State == Offered })
+	if torrent, err := b.Torrent(s); err != nil || len(torrent.WebSeeds) != 0 || len(s.Spec.WebSeeds) != 0 {
+		t.Errorf("the web seeds of what it was are in the manifest of what it is: %v", err)
+	}
+}
+
 func TestLibrary_watchesWhatTakesTheNameOfARenamedFolder(t *testing.T) {
 	b := newBench(t)
 	b.write("set/old/in/a", "first")
