@@ -191,3 +191,35 @@ func TestLines_bearASlowOrigin(t *testing.T) {
 		}
 	})
 }
+
+// Where every third connection drips, the others are enough.
+func TestLines_bearOneThatDripsOften(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const size, perConn = 8 << 20, 2 << 20
+		w := newWorld(t, size)
+		w.run()
+		good := &site{data: w.data, etag: `"v1"`, perConn: rate.Limit(perConn)}
+		bad := dripping(w.data, good.etag)
+		var asked atomic.Int64
+		w.host("one.test:80", http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			if asked.Add(1)%3 == 0 {
+				bad.ServeHTTP(out, r)
+				return
+			}
+			good.serve(out, r)
+		}))
+		spec := w.spec(t)
+		spec.URL, spec.Room = "http://one.test/image.iso", ""
+		r := download(t, t.Context(), start(t, node.Options{Network: w.network}), spec)
+		w.ends(t, r)
+		// Two connections are made at least, so a third of the requests cost a second each
+		// of one of them.
+		if took := last([]*run{r}); took > 30*time.Second {
+			t.Errorf("it took %v over %d requests; it told %s", took, asked.Load(), r.story())
+		}
+		if sent := good.sent.Load(); sent > size+size/10 {
+			t.Errorf("the origin sent %d bytes of a file of %d", sent, size)
+		}
+	})
+}

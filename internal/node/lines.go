@@ -23,17 +23,23 @@ const (
 	longRequest = 64 << 10
 
 	// A connection costs the origin what is still on its way when it is left. So many may
-	// be left at once, one more after each leaveEvery, and firstLeft while none has shown
-	// that the origin can do better.
+	// be left at once, one more after each leaveEvery and each request that went well, and
+	// firstLeft while none has shown that the origin can do better.
 	maxLeft    = 8
 	leaveEvery = 5 * time.Second
 	firstLeft  = 2
+
+	// Where manyLeft were left, each within habitTime of the one before, that is this
+	// origin's habit, and hastyAfter is enough to tell.
+	manyLeft   = 3
+	habitTime  = 30 * time.Second
+	hastyAfter = time.Second
 )
 
 // lines is what the requests to a download's only address show of its connections.
 type lines struct {
 	mu     sync.Mutex
-	rates  map[*flow]float64 // bytes per second over the last stalledAfter, of requests under way
+	rates  map[*flow]float64 // bytes per second over the last while, of requests under way
 	usual  float64           // of those that have ended, the later ones counting more; 0: of none
 	at     time.Time         // when the last of these ended
 	header time.Duration     // the longest time until an answer began
@@ -41,6 +47,8 @@ type lines struct {
 	left   int               // how many were left, less one for each leaveEvery
 	blind  int               // how many of them while usual was 0
 	leftAt time.Time         // when left was last counted down
+	row    int               // how many were left in a row, see manyLeft
+	rowAt  time.Time         // the last of them
 }
 
 // begins notes that an answer has begun; the request for it went out at began.
@@ -64,6 +72,17 @@ func (l *lines) ends(f *flow, since time.Time, left bool) {
 		rate = (3*l.usual + rate) / 4
 	}
 	l.usual, l.at = rate, now
+	l.left = max(l.left-1, 0)
+}
+
+// window is over what time a request is looked at.
+func (l *lines) window() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.row >= manyLeft && time.Since(l.rowAt) < habitTime {
+		return hastyAfter
+	}
+	return stalledAfter
 }
 
 // patience is how long an answer may take to begin: some origins take long for each.
@@ -73,13 +92,14 @@ func (l *lines) patience() (wait time.Duration, known bool) {
 	return stalledAfter + 2*l.header, l.begun
 }
 
-// slow takes in what a request has brought in the last stalledAfter and reports whether to
+// slow takes in what a request has brought in the last window and reports whether to
 // leave it, with rest bytes still to come. With limited the user may want it slow.
-func (l *lines) slow(f *flow, brought, rest int64, limited bool) bool {
+func (l *lines) slow(f *flow, brought, rest int64, window time.Duration, limited bool) bool {
+	const least = leastFlow / float64(stalledAfter/time.Second)
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rate := float64(brought) / stalledAfter.Seconds()
+	rate := float64(brought) / window.Seconds()
 	if l.rates == nil {
 		l.rates = make(map[*flow]float64)
 	}
@@ -93,7 +113,7 @@ func (l *lines) slow(f *flow, brought, rest int64, limited bool) bool {
 	if now.Sub(l.at) < stalledAfter {
 		best = max(best, l.usual)
 	}
-	little := brought < leastFlow
+	little := rate < least
 	switch {
 	case best >= farSlower*max(rate, 1):
 		// The rest must be worth a new connection.
@@ -107,7 +127,7 @@ func (l *lines) slow(f *flow, brought, rest int64, limited bool) bool {
 		l.blind++
 		return true
 	}
-	return l.usual >= farSlower*max(rate, leastFlow/stalledAfter.Seconds()) && l.mayLeave(now)
+	return l.usual >= farSlower*max(rate, least) && l.mayLeave(now)
 }
 
 // mayLeave counts a connection that is to be left, if not too many were; it needs mu.
@@ -122,6 +142,10 @@ func (l *lines) mayLeave(now time.Time) bool {
 		return false
 	}
 	l.left++
+	if now.Sub(l.rowAt) > habitTime {
+		l.row = 0
+	}
+	l.row, l.rowAt = l.row+1, now
 	return true
 }
 
@@ -214,9 +238,11 @@ func (a *attended) watch() {
 			k = 0 // it is not the origin that is waited for
 			continue
 		}
-		before := past[k%len(past)]
+		window := a.d.lines.window()
+		ticks := int(window / watchEvery)
+		before := past[(k+len(past)-ticks)%len(past)]
 		past[k%len(past)] = total
-		if k++; k > len(past) && a.d.lines.slow(a.flow, total-before, a.want.Load()-total, limited) {
+		if k++; k > ticks && a.d.lines.slow(a.flow, total-before, a.want.Load()-total, window, limited) {
 			a.leave(errLeft)
 			return
 		}
