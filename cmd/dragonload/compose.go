@@ -26,6 +26,7 @@ const trackerFile = "tracker.db"
 type machineOptions struct {
 	stateDir, partialDir string
 	listen, advertise    string
+	invited              bool   // advertise is what invites say, not what the user says
 	room                 string // that this process works in; "" if none, or if it is not known yet
 	serve                bool   // from the start, and not with the first download in a room
 	daemon               bool   // all rooms, and what is finished, until the end
@@ -88,6 +89,9 @@ func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
 		Listen: o.listen, Advertise: o.advertise,
 		Serve: o.serve, KeepServing: o.daemon, Local: true,
 		UploadLimit: o.uploadLimit, Lend: o.lend, Stdout: o.stdout, Log: o.log,
+	}
+	if o.invited {
+		options.HasLeft = func(address string) bool { return hasLeft(address, net.InterfaceAddrs) }
 	}
 	if o.discovery {
 		options.Discovery = newDiscovery(o.log)
@@ -209,8 +213,8 @@ func (m *machine) closeState() error {
 }
 
 // meet makes the node listen where the invites into a room made here say, if the user
-// has not said otherwise and the port is free. Their address is not told to members if the
-// machine has moved to another one.
+// has not said otherwise and the port is free. Their address is not told to members while the
+// machine is at another one.
 func (o *machineOptions) meet(ctx context.Context, r *room.Room) {
 	if len(r.Trackers) == 0 || (r.Name != o.room && !o.daemon) {
 		return
@@ -225,7 +229,7 @@ func (o *machineOptions) meet(ctx context.Context, r *room.Room) {
 		l.Close()
 		o.listen = ":" + port
 	}
-	if o.advertise == "" && portOf(o.listen) == port && !hasLeft(address, net.InterfaceAddrs) {
-		o.advertise = address
+	if o.advertise == "" && portOf(o.listen) == port {
+		o.advertise, o.invited = address, true
 	}
 }

@@ -42,6 +42,9 @@ type Options struct {
 	// that one is taken. Advertise is what members are told, host:port; "" leaves the
 	// host to the tracker, which sees it.
 	Listen, Advertise string
+	// HasLeft, if not nil, reports whether the machine is not at Advertise any more: it is told
+	// nobody then. It is called often.
+	HasLeft func(address string) bool
 
 	// LeaveRoom is called before a room that was made here is left; with an error it is not.
 	LeaveRoom func(context.Context, *room.Room) error
@@ -431,8 +434,8 @@ func (n *Node) Addr() net.Addr {
 // advertised is the address that members are told. With an empty host, the tracker
 // puts in the one that it sees.
 func (n *Node) advertised() string {
-	if n.opts.Advertise != "" {
-		return n.opts.Advertise
+	if at := n.opts.Advertise; at != "" && (n.opts.HasLeft == nil || !n.opts.HasLeft(at)) {
+		return at
 	}
 	return n.listensAt("")
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,6 +152,36 @@ func TestShelf_membersFindWhatIsOffered(t *testing.T) {
 	if err := na.Offer("lab", nil); !errors.Is(err, node.ErrEnding) {
 		t.Errorf("offer of a node that has ended: %v", err)
 	}
+}
+
+// A machine that moves while its node runs is found where it is then.
+func TestShelf_aMachineThatHasMovedTellsItsFormerAddressNoMore(t *testing.T) {
+	t.Parallel()
+	b := newLab(t)
+	b.listens()
+	b.run()
+	ma := b.join("anna")
+	anna, o := ma.folder.Identity().ID, ma.options()
+	const former = "198.51.100.7:4100"
+	var moved atomic.Bool
+	o.Advertise, o.HasLeft = former, func(at string) bool { return at == former && moved.Load() }
+	na, nb := start(t, o), start(t, b.join("bert").options())
+	offered := func(want string, names ...string) {
+		t.Helper()
+		if err := na.Offer("lab", offer(names...)); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(func(h heard) bool { return h.from == anna && h.what == "publish" })
+		holders, err := nb.Holders(t.Context(), "lab", [32]byte{1}, 0)
+		if err != nil || len(holders) != 1 || holders[0].Addr != want {
+			t.Errorf("holders: %+v, %v; want one at %s", holders, err, want)
+		}
+	}
+	offered(former, "film")
+	moved.Store(true)
+	offered(na.Addr().String(), "film", "book")
+	moved.Store(false)
+	offered(former, "film")
 }
 
 // TestShelf_whoCannotBeReachedIsTold: a node whose address nobody answers at is taken out,
