@@ -25,7 +25,7 @@ type SplitOptions struct {
 	HandshakeTimeout time.Duration
 	// MaxHandshakes and MaxPerAddress bound how many connections may be in their
 	// handshake at once, in all (256) and from one address (64; of IPv6, one /64).
-	// Beyond, a new one is closed at once.
+	// Beyond, the oldest of the same address, or of the one with the most, is closed.
 	MaxHandshakes, MaxPerAddress int
 	// MaxJoins and MaxJoinsPerAddress bound how many connections of nodes that are not
 	// members yet may be open at once: 128 and 64.
@@ -66,8 +66,9 @@ type Splitter struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	handshakes, joins *gate
-	open              *gate // all of them
+	handshakes *handshakes
+	joins      *gate
+	open       *gate // all of them
 }
 
 // Split starts splitting a listener (of plain connections) by protos. It owns the
@@ -77,7 +78,7 @@ func Split(l net.Listener, cfg *tls.Config, o SplitOptions, protos ...string) *S
 	s := &Splitter{
 		l: l, cfg: cfg, o: o,
 		outlets:    make(map[string]*outlet),
-		handshakes: newGate(o.MaxHandshakes, o.MaxPerAddress),
+		handshakes: newHandshakes(o.MaxHandshakes, o.MaxPerAddress),
 		joins:      newGate(o.MaxJoins, o.MaxJoinsPerAddress),
 		open:       newGate(o.MaxConns, o.MaxConns),
 	}
@@ -148,21 +149,16 @@ func (s *Splitter) accept() {
 
 func (s *Splitter) begin(conn net.Conn) {
 	from := sourceOf(conn.RemoteAddr())
-	if !s.handshakes.enter(from) {
-		conn.Close()
-		s.o.Log.Debug("connection refused: too many handshakes", "from", from)
-		return
-	}
 	counted := &countedConn{Conn: conn}
 	if !s.open.enter(from) {
-		s.handshakes.leave(from)
 		conn.Close()
 		s.o.Log.Warn("connection refused: too many are open", "from", from, "open", s.o.MaxConns)
 		return
 	}
 	counted.onClose(func() { s.open.leave(from) })
+	place := s.handshakes.enter(from, func() { _ = counted.Close() }) // it is over either way
 	s.wg.Go(func() {
-		defer s.handshakes.leave(from)
+		defer s.handshakes.leave(place)
 		if err := s.serve(counted, from); err != nil {
 			s.o.Log.Debug("connection closed", "from", from, "error", err)
 		}
