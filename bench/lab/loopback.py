@@ -74,21 +74,25 @@ def same(names, a, b):
             sys.exit(f"{b / name} differs")
 
 
-def warm(size):
-    """Has the kernel own as much memory as a run needs: in a virtual machine the first touch of what was given
-    back to the host costs more than what is measured, and hits one side or the other as chance has it."""
+def reserve(size):
+    """Has the kernel keep so much free memory until what this returns is closed. In a virtual machine free memory goes
+    back to the host within seconds, a MiB or more at a time, and the first touch of it afterwards costs more than
+    all that is measured, for one side or the other as chance has it. So one page of sixteen stays taken."""
+    page, hold = mmap.PAGESIZE, 16
     m = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    m.madvise(mmap.MADV_HUGEPAGE)
-    for at in range(0, size, 4096):
+    m.madvise(mmap.MADV_NOHUGEPAGE)
+    for at in range(0, size, page):
         m[at] = 1
-    m.close()
+    for at in range(0, size, hold * page):
+        m.madvise(mmap.MADV_DONTNEED, at + page, (hold - 1) * page)
+    return m
 
 
 class Sides:
     """An nginx and a holder that serve the same file or folder."""
 
     def __init__(self, folder, shared, names):
-        self.folder, self.shared, self.names, self.procs = folder, shared, names, []
+        self.folder, self.shared, self.names, self.procs, self.count = folder, shared, names, [], 0
         self.binary = os.environ.get("LAB_BIN", "dragonload")
 
     def env(self, who):
@@ -131,22 +135,30 @@ class Sides:
         for p in self.procs:
             p.wait()
 
+    def out(self):
+        self.count += 1
+        return WORK / f"out-{self.count}"
+
+    def drop(self, out):
+        """Removes what came, many small files not before the end: ext4 does not use an inode again for some seconds,
+        and who makes a file meanwhile pays for the search past all of them."""
+        if len(self.names) <= 2000:
+            shutil.rmtree(out)
+
     def curl(self):
-        out = WORK / "curled"
-        shutil.rmtree(out, ignore_errors=True)
+        out = self.out()
         (WORK / "urls").write_text("".join(f'url = "https://127.0.0.1:{HTTPS}/{self.folder.name}/{n}"\noutput = "{out / n}"\n' for n in self.names))
         took = timed(["curl", "-sf", "--http1.1", "--cacert", WORK / "cert.pem", "--create-dirs", "-K", WORK / "urls"], self.nginx.pid, None)
         same(self.names, self.folder, out)
-        shutil.rmtree(out)
+        self.drop(out)
         return took
 
     def get(self):
-        out = WORK / "got"
-        shutil.rmtree(out, ignore_errors=True)
+        out = self.out()
         out.mkdir()
         took = timed([self.binary, "get", "--room", "lab", "--no-discovery", "--listen", "127.0.0.1:0", "-q", "-d", out, self.shared.name], self.holder.pid, "saved ", env=self.env("getter"))
         same(self.names, self.folder, out / self.shared.name if self.shared == self.folder else out)
-        shutil.rmtree(out)
+        self.drop(out)
         return took
 
 
@@ -159,12 +171,11 @@ def main():
     folder = WORK / "shared"
     shared, names = make(folder, o.files, o.mib)
     took = {"curl": [], "ours": []}
-    with Sides(folder, shared, names) as sides:
+    with reserve((3 * o.mib + 256) << 20), Sides(folder, shared, names) as sides:
         ways = [("curl", sides.curl), ("ours", sides.get)]
         for k in range(o.rounds):
             os.sync()  # what the round before has written is not for this one to wait for
             for name, way in ways if k % 2 == 0 else reversed(ways):
-                warm(o.mib << 20)
                 took[name].append(way())
             print(f"round {k + 1}: " + ", ".join(f"{n} {t[-1][0]:.2f} s, CPU {t[-1][1]:.2f} s" for n, t in took.items()), flush=True)
     middle = {n: statistics.median(seconds for seconds, _ in t) for n, t in took.items()}
