@@ -144,7 +144,11 @@ func (f *osFolder) Open(name string, write bool) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	return osHandle{File: file}, nil
+	h := osHandle{File: file}
+	if write {
+		h.watch = watchFile(file)
+	}
+	return h, nil
 }
 
 func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
@@ -156,7 +160,7 @@ func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
 		return nil, err
 	}
 	makeSparse(file)
-	return osHandle{File: file}, nil
+	return osHandle{file, watchFile(file)}, nil
 }
 
 func (f *osFolder) Remove(name string) error {

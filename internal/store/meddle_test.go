@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -102,5 +104,66 @@ func hashed(t *testing.T, f *File, n piece.Index) {
 	t.Helper()
 	if err := f.p.await(context.Background(), func() bool { return f.p.prefix >= n && !f.p.hashing }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The same of a folder's files: of one that is open, and of one that is not.
+func TestFault12MeddledWithInAFolder(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell who else writes to a file")
+	}
+	for _, open := range []bool{true, false} {
+		for name, by := range map[string]func(other *os.File) error{
+			"bytes": func(other *os.File) error { _, err := other.WriteAt([]byte("others"), 70_000); return err },
+			"cut":   func(other *os.File) error { return other.Truncate(70_000) },
+		} {
+			t.Run(fmt.Sprintf("%s, open %t", name, open), func(t *testing.T) {
+				t.Parallel()
+				g := newGrove(t, []TreeFile{{Path: "a/one", Size: 200_000}, {Path: "b", Size: 3}}).quick()
+				lost := make(chan piece.Index, 100)
+				g.o.Damaged = func(i piece.Index, _ error) { lost <- i }
+				f := g.begun()
+				g.write(f, 0, 1, 2)
+				if err := f.p.await(t.Context(), func() bool { return f.p.durable.Count() == 3 && len(f.p.stale) == 0 }); err != nil {
+					t.Fatal(err)
+				}
+				if !open {
+					if err := f.tree.handles.clear(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				other, err := os.OpenFile(filepath.Join(g.o.Target+".part", "a", "one"), os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(by(other), other.Close()); err != nil {
+					t.Fatal(err)
+				}
+				g.write(f, 3, 4)
+				rounds := 0
+				for {
+					_, err := f.Finish(t.Context())
+					var lacks *IncompleteError
+					if !errors.As(err, &lacks) || rounds == 100 {
+						if err != nil {
+							t.Fatal(err)
+						}
+						break
+					}
+					rounds++
+					g.write(f, lacks.Missing)
+				}
+				if len(lost) == 0 {
+					t.Error("no piece was found damaged")
+				}
+				for k := range g.o.Files {
+					got, err := os.ReadFile(filepath.Join(g.o.Target, filepath.FromSlash(g.o.Files[k].Path)))
+					if err != nil || !bytes.Equal(got, g.content(k)) {
+						t.Errorf("%s has wrong bytes under its name (%v)", g.o.Files[k].Path, err)
+					}
+				}
+			})
+		}
 	}
 }

@@ -56,6 +56,8 @@ type tree struct {
 	failed   error               // of a file that had to be synced before its time
 	touched  map[int]struct{}    // files of which pieces have become durable
 	blocked  map[int]error       // files that cannot have their names
+	rested   map[int]int64       // incomplete files that are not open: when they were written to last
+	suspects map[int]struct{}    // incomplete files that somebody else may have written to
 }
 
 func newTree(o *TreeOptions, top Folder) *tree {
@@ -67,6 +69,7 @@ func newTree(o *TreeOptions, top Folder) *tree {
 		places: make([]place, len(o.Files)), inodes: make([]uint64, len(o.Files)), modified: make([]int64, len(o.Files)),
 		dirty: make(map[int]struct{}), folders: make(map[string]struct{}), made: make(map[string]struct{}),
 		touched: make(map[int]struct{}), blocked: make(map[int]error),
+		rested: make(map[int]int64), suspects: make(map[int]struct{}),
 	}
 }
 
@@ -91,7 +94,41 @@ func (h *treeHandle) Close() error {
 			t.mu.Unlock()
 		}
 	}
+	touched, _ := h.Handle.Touched()
+	info, err := h.Handle.Stat()
+	t.mu.Lock()
+	if t.places[h.file] == inPart && err == nil {
+		t.rested[h.file] = info.ModTime().UnixNano()
+		if touched {
+			t.suspects[h.file] = struct{}{}
+		}
+	}
+	t.mu.Unlock()
 	return h.Handle.Close()
+}
+
+// meddled reports whether somebody else may have written to file k, which is incomplete,
+// since that was asked last.
+func (t *tree) meddled(k int) bool {
+	t.mu.Lock()
+	_, suspect := t.suspects[k]
+	delete(t.suspects, k)
+	then, rests := t.rested[k]
+	t.mu.Unlock()
+	if suspect {
+		return true
+	}
+	if rests {
+		info, err := t.branch.lstat(t.partPath(k))
+		return err == nil && info.ModTime().UnixNano() != then
+	}
+	it, err := t.open(k, false)
+	if err != nil {
+		return false // which shows when it is to get its name
+	}
+	defer func() { _ = t.handles.give(it) }()
+	touched, _ := it.value.Handle.Touched()
+	return touched
 }
 
 // partPath and namedPath return where file k is while it is incomplete, and then.
@@ -159,6 +196,12 @@ func (t *tree) reopen(k int) (Handle, error) {
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
+	t.mu.Lock()
+	if then, rested := t.rested[k]; rested && then != info.ModTime().UnixNano() {
+		t.suspects[k] = struct{}{}
+	}
+	delete(t.rested, k)
+	t.mu.Unlock()
 	return h, nil
 }
 
@@ -533,7 +576,7 @@ func (t *tree) samePart() bool {
 
 // Truncate, Chmod, Uncached and Touched are those of a single partial file: there is
 // nothing behind the bytes of these, they are made with their mode, afresh reads, and
-// giveName looks at each.
+// each is asked before it gets its name.
 func (t *tree) Truncate(int64) error          { return nil }
 func (t *tree) Chmod(fs.FileMode) error       { return nil }
 func (t *tree) Uncached()                     {}

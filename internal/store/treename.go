@@ -236,7 +236,8 @@ func (p *partial) nameFiles() error {
 }
 
 // ready reports whether file k can have its name; again, that it is only too early to
-// tell. What an earlier run left and was not read yet is compared first.
+// tell. What an earlier run left and was not read yet is compared first, and all of it if
+// somebody else may have written to it.
 func (p *partial) ready(k int) (ready, again bool) {
 	_, pieces := p.layout.File(k)
 	if pieces.Count == 0 || p.tree.placeOf(k) == named {
@@ -253,25 +254,32 @@ func (p *partial) ready(k int) (ready, again bool) {
 			return false, true
 		}
 	}
+	p.mu.Unlock()
+	meddled := p.tree.meddled(k)
+	p.mu.Lock()
 	var doubtful []piece.Index
+	for i := pieces.First; meddled && i < pieces.End(); i++ {
+		p.doubtful.Set(i)
+	}
 	for i, ok := p.doubtful.Next(pieces.First); ok && i < pieces.End(); i, ok = p.doubtful.Next(i + 1) {
 		doubtful = append(doubtful, i)
 	}
 	p.mu.Unlock()
-	buf := make([]byte, 0)
+	buf, lost := make([]byte, 0), false
 	for _, i := range doubtful {
 		if n := p.layout.Length(i); int64(len(buf)) < n {
 			buf = make([]byte, n)
 		}
 		if err := matches(p.data, p.layout, i, buf, p.digests[i]); err != nil {
 			p.lose(i, err)
-			return false, false
+			lost = true
+			continue
 		}
 		p.mu.Lock()
 		p.doubtful.Unset(i)
 		p.mu.Unlock()
 	}
-	return true, false
+	return !lost, false
 }
 
 // loseFile loses all pieces of a file that is not where it was.
