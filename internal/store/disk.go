@@ -45,8 +45,9 @@ type Handle interface {
 	Truncate(size int64) error
 	Datasync() error // what was written, and the size, are on the device when it returns
 	Uncached()       // reads come from the device from now on, as far as the system lets
-	// Touched reports whether somebody else has written to the file since it was opened for
-	// writing, or since the last call; told is false where the system does not tell.
+	// Watch has it noticed from now on who else writes to the file. Touched reports whether
+	// somebody has, since then or since the last call; told is false where that cannot be told.
+	Watch()
 	Touched() (touched, told bool)
 	Stat() (fs.FileInfo, error)
 	Chmod(mode fs.FileMode) error
@@ -57,8 +58,7 @@ var OS Disk = osDisk{}
 
 type osDisk struct{}
 
-// osHandle is a file of the operating system; those that a Disk opens for writing are
-// watched.
+// osHandle is a file of the operating system.
 type osHandle struct {
 	*os.File
 	watch watch
@@ -70,7 +70,7 @@ type osHandle struct {
 const writeSize = 16 << 10
 
 // WriteAt writes b in small portions.
-func (h osHandle) WriteAt(b []byte, off int64) (n int, err error) {
+func (h *osHandle) WriteAt(b []byte, off int64) (n int, err error) {
 	for {
 		part := b[n:min(n+writeSize, len(b))]
 		wrote, err := h.File.WriteAt(part, off+int64(n))
@@ -80,14 +80,17 @@ func (h osHandle) WriteAt(b []byte, off int64) (n int, err error) {
 	}
 }
 
-func (h osHandle) Datasync() error { return datasync(h.File) }
-func (h osHandle) Uncached()       { dropCache(h.File) }
+func (h *osHandle) Datasync() error { return datasync(h.File) }
+func (h *osHandle) Uncached()       { dropCache(h.File) }
+
+// Watch implements Handle.
+func (h *osHandle) Watch() { h.watch = watchFile(h.File) }
 
 // Touched implements Handle.
-func (h osHandle) Touched() (touched, told bool) { return h.watch.touched() }
+func (h *osHandle) Touched() (touched, told bool) { return h.watch.touched() }
 
 // Close implements Handle.
-func (h osHandle) Close() error {
+func (h *osHandle) Close() error {
 	h.watch.end()
 	return h.File.Close()
 }
@@ -130,11 +133,7 @@ func (osDisk) Open(path string, write bool) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	h := osHandle{File: file}
-	if write {
-		h.watch = watchFile(file)
-	}
-	return h, nil
+	return &osHandle{File: file}, nil
 }
 
 // Create makes the file sparse too, so that pieces can be written in any order.
@@ -145,7 +144,7 @@ func (osDisk) Create(path string) (Handle, error) {
 	}
 	lock(file)
 	makeSparse(file)
-	return osHandle{file, watchFile(file)}, nil
+	return &osHandle{File: file}, nil
 }
 
 // notRegular refuses a link, a device or a folder that has the partial file's name.

@@ -144,11 +144,7 @@ func (f *osFolder) Open(name string, write bool) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	h := osHandle{File: file}
-	if write {
-		h.watch = watchFile(file)
-	}
-	return h, nil
+	return &osHandle{File: file}, nil
 }
 
 func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
@@ -160,7 +156,7 @@ func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
 		return nil, err
 	}
 	makeSparse(file)
-	return osHandle{file, watchFile(file)}, nil
+	return &osHandle{File: file}, nil
 }
 
 func (f *osFolder) Remove(name string) error {

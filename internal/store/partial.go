@@ -92,6 +92,9 @@ func newPartial(j *Journal, o *Options, folder fs.FileInfo, rec record, data Han
 		sums: newSums(o.Hashes), unnamed: true,
 	}
 	p.changed = sync.NewCond(&p.mu)
+	if !o.Cache {
+		data.Watch()
+	}
 	if !rec.tree {
 		p.digests = make([]piece.Digest, count)
 	}

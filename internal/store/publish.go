@@ -120,6 +120,7 @@ func (f *File) exchange(p *partial, rename func() error) error {
 	p.data = data
 	p.mu.Unlock()
 	if err != nil {
+		data.Watch()
 		_ = data.Chmod(0o600)
 		return err
 	}

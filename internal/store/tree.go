@@ -108,19 +108,15 @@ func (h *treeHandle) Close() error {
 }
 
 // meddled reports whether somebody else may have written to file k, which is incomplete,
-// since that was asked last.
+// since that was asked last. Of one that is not open move tells that.
 func (t *tree) meddled(k int) bool {
 	t.mu.Lock()
 	_, suspect := t.suspects[k]
 	delete(t.suspects, k)
-	then, rests := t.rested[k]
+	_, rests := t.rested[k]
 	t.mu.Unlock()
-	if suspect {
-		return true
-	}
-	if rests {
-		info, err := t.branch.lstat(t.partPath(k))
-		return err == nil && info.ModTime().UnixNano() != then
+	if suspect || rests {
+		return suspect
 	}
 	it, err := t.open(k, false)
 	if err != nil {
@@ -178,6 +174,10 @@ func (t *tree) open(k int, write bool) (*cached[int, *treeHandle], error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		// A file of one piece is open for as long as that is written.
+		if _, pieces := t.o.Layout.File(k); pieces.Count > 1 && t.placeOf(k) == inPart {
+			h.Watch()
 		}
 		return &treeHandle{h, t, k}, nil
 	})
@@ -574,12 +574,13 @@ func (t *tree) samePart() bool {
 	return err == nil && os.SameFile(there, open)
 }
 
-// Truncate, Chmod, Uncached and Touched are those of a single partial file: there is
+// Truncate, Chmod, Uncached, Watch and Touched are those of a single partial file: there is
 // nothing behind the bytes of these, they are made with their mode, afresh reads, and
 // each is asked before it gets its name.
 func (t *tree) Truncate(int64) error          { return nil }
 func (t *tree) Chmod(fs.FileMode) error       { return nil }
 func (t *tree) Uncached()                     {}
+func (t *tree) Watch()                        {}
 func (t *tree) Touched() (touched, told bool) { return false, true }
 
 func (t *tree) Close() error {

@@ -216,9 +216,17 @@ func (p *partial) nameFiles() error {
 		}
 	}
 	err := t.makeFolders(todo)
-	for err == nil && len(todo) > 0 {
+	for again := 0; err == nil && len(todo) > 0; {
 		k := todo[0]
 		err = t.giveName(k)
+		if errors.Is(err, errMeddled) && again < 3 {
+			again++
+			if err = nil; !p.looksGood(k) {
+				todo = todo[1:]
+			}
+			continue
+		}
+		again = 0
 		if errors.Is(err, fs.ErrNotExist) {
 			p.loseFile(k, err) // somebody has removed it
 			err = nil
@@ -233,6 +241,20 @@ func (p *partial) nameFiles() error {
 	}
 	t.mu.Unlock()
 	return p.journal.writeError(p.o.Target, 1, err)
+}
+
+// errMeddled: a file is not as it was when it was closed.
+var errMeddled = errors.New("somebody else writes to it")
+
+// looksGood compares all pieces of file k, which somebody else may have written to.
+func (p *partial) looksGood(k int) bool {
+	t := p.tree
+	t.mu.Lock()
+	t.suspects[k] = struct{}{}
+	delete(t.rested, k)
+	t.mu.Unlock()
+	good, _ := p.ready(k)
+	return good
 }
 
 // ready reports whether file k can have its name; again, that it is only too early to
@@ -334,6 +356,12 @@ func (t *tree) move(k int, from, to string) (info fs.FileInfo, err error) {
 		}
 		if !info.Mode().IsRegular() || info.Size() != t.o.Files[k].Size || !t.sameInode(k, info) {
 			return t.replaced(from)
+		}
+		t.mu.Lock()
+		then, rested := t.rested[k]
+		t.mu.Unlock()
+		if rested && then != info.ModTime().UnixNano() {
+			return fmt.Errorf("%w: %s", errMeddled, t.path(from))
 		}
 		return t.branch.in(to, folderMode, func(target Folder, toName string) error {
 			return source.Move(name, target, toName, t.o.Overwrite)
