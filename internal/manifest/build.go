@@ -59,8 +59,8 @@ type Skipped struct {
 // that CleanName refuses, or two that meet on some system, are an error, for others
 // could not hold the files.
 //
-// A folder with nothing but one file is not told from that file, unless Hybrid: so
-// version 2 has it.
+// A folder with nothing but one file of its own name is not told from that file, unless
+// Hybrid: so version 2 has it.
 func BuildTorrent(ctx context.Context, fsys fs.FS, name string, o BuildOptions) (*Torrent, []Skipped, error) {
 	b := &builder{fsys: fsys, o: o}
 	t, err := b.build(ctx, name)
@@ -478,7 +478,7 @@ func (b *builder) torrent(folder bool) (*Torrent, error) {
 		case !folder:
 			seed = seedFolder(seed, t.Name)
 		case !t.Hybrid && t.isOneFile():
-			seed += url.PathEscape(t.Name) + "/" // it is not told from a single file
+			seed += url.PathEscape(t.Name) + "/" // others do not tell it from a single file
 		}
 		t.WebSeeds = append(t.WebSeeds, seed)
 	}

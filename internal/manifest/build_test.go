@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -267,7 +268,8 @@ func TestBuildTorrent_ofAFolderWithOneFile(t *testing.T) {
 		hybrid, folder bool
 		name, seed     string
 	}{
-		{tree{"x": noise(5)}, false, false, "x", "http://a.example/my%20d/"},
+		{tree{"x": noise(5)}, false, true, "my d", "http://a.example/my%20d/"},
+		{tree{"my d": noise(5)}, false, false, "my d", "http://a.example/my%20d/"},
 		{tree{"x": noise(5)}, true, true, "my d", "http://a.example/"},
 		{tree{"a": tree{"x": noise(5)}}, false, true, "my d", "http://a.example/"},
 		{tree{"x": noise(5), "none": tree{}}, false, true, "my d", "http://a.example/"},
@@ -275,6 +277,10 @@ func TestBuildTorrent_ofAFolderWithOneFile(t *testing.T) {
 		got := build(t, c.files, BuildOptions{Name: "my d", Hybrid: c.hybrid, WebSeeds: []string{"http://a.example/"}})
 		if got.Folder != c.folder || got.Name != c.name || got.WebSeeds[0] != c.seed {
 			t.Errorf("got %+v, want %+v", got, c)
+		}
+		at, err := got.SeedURL(got.WebSeeds[0], 0)
+		if want := "http://a.example/my%20d/" + (&url.URL{Path: got.Files[0].Path}).EscapedPath(); err != nil || at != want {
+			t.Errorf("its file is asked for at %s, %v, and lies at %s", at, err, want)
 		}
 	}
 }

@@ -16,6 +16,7 @@ func TestSeedURL_isWhereBEP19HasIt(t *testing.T) {
 	}
 	single := read(newMetainfo("a b#c.iso", tree{"a b#c.iso": noise(5)}))
 	folder := read(newMetainfo("the d", tree{"x": tree{"50% é+;&=@,'.bin": noise(5)}, "z": noise(6)}))
+	alone := read(newMetainfo("d", tree{"f": noise(5)}))
 	oneInFolder := read(newMetainfo("d", tree{"sub": tree{"f": noise(5)}}))
 	for _, c := range []struct {
 		torrent *Torrent
@@ -34,6 +35,8 @@ func TestSeedURL_isWhereBEP19HasIt(t *testing.T) {
 		{folder, "https://x.example/a%2Fb/", 1, "https://x.example/a%2Fb/the%20d/z"},
 		{folder, "https://u:p@x.example/#part", 1, "https://u:p@x.example/the%20d/z"},
 		{folder, "https://x.example/?dir=", 1, ""},
+		{alone, "http://x.example/d/", 0, "http://x.example/d/f"}, // as libtorrent does
+		{alone, "http://x.example/other.iso", 0, "http://x.example/other.iso"},
 		{oneInFolder, "http://x.example/y", 0, "http://x.example/y/d/sub/f"},
 		{folder, "ftp://x.example/", 1, ""},
 		{folder, "http:///z", 1, ""},

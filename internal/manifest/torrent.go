@@ -406,18 +406,16 @@ func (p *torrentParser) readLayers(r *bencodeReader) error {
 // readVersion1 reads what a hybrid torrent says besides, which must be the same, and
 // whether there is a folder.
 //
-// A file tree of one file at its top is that of a single file, and what else the
-// torrent is called does not matter (as libtorrent has it), unless version 1 says that
-// it lies in a folder.
+// A file tree of one file at its top is that of a single file if the torrent has its name
+// (BEP 52), else that of a folder with one file in it, as version 1 says aloud. Some
+// programs, libtorrent among them, take both for a single file: see alone.
 func (p *torrentParser) readVersion1() error {
 	t := p.torrent
 	single := t.isOneFile()
 	pieces, files, length := p.info["pieces"], p.info["files"], p.info["length"]
 	t.Hybrid = pieces != nil
 	if !t.Hybrid && files == nil && length == nil {
-		if t.Folder = !single; single {
-			t.Name = t.Files[0].Path
-		}
+		t.Folder = !single || t.Name != t.Files[0].Path
 		return nil
 	}
 	var end int64
@@ -448,6 +446,10 @@ func (p *torrentParser) readVersion1() error {
 func (t *Torrent) isOneFile() bool {
 	return len(t.Files) == 1 && len(t.Folders) == 0 && !strings.Contains(t.Files[0].Path, "/")
 }
+
+// alone reports whether the torrent is one of a single file for programs that look only at
+// how many files there are. What web seeds are of goes by that.
+func (t *Torrent) alone() bool { return !t.Folder || !t.Hybrid && t.isOneFile() }
 
 // readVersion1Files compares version 1's list with the files: the same in the same
 // order, each that is not empty at the start of a piece, thanks to padding. It returns

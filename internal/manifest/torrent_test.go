@@ -180,11 +180,13 @@ func TestReadTorrent_keepsWhatItDoesNotKnowInTheInfoHash(t *testing.T) {
 	}
 }
 
-func TestReadTorrent_namesASingleFileByTheTree(t *testing.T) {
+func TestReadTorrent_tellsAFolderOfOneFileByItsName(t *testing.T) {
 	t.Parallel()
-	got, err := ReadTorrent(bytes.NewReader(newMetainfo("said", tree{"x": noise(5)}).bytes()))
-	if err != nil || got.Folder || got.Name != "x" {
-		t.Errorf("got %+v, %v, want the single file x", got, err)
+	for name, folder := range map[string]bool{"x": false, "said": true, "X": true} {
+		got, err := ReadTorrent(bytes.NewReader(newMetainfo(name, tree{"x": noise(5)}).bytes()))
+		if err != nil || got.Folder != folder || got.Name != name || got.Files[0].Path != "x" {
+			t.Errorf("got %+v, %v of a file x under the name %s", got, err, name)
+		}
 	}
 }
 
