@@ -110,6 +110,27 @@ func TestTree_goesOnWithTheFolderOfAFormerVersion(t *testing.T) {
 	}
 }
 
+func TestTree_goesOnWithAFileThatHasBecomeShorter(t *testing.T) {
+	t.Parallel()
+	g := newGrove(t, []TreeFile{{Path: "big", Size: 40 << 16}})
+	f := g.begun()
+	g.write(f, 1, 2, 30, 39)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.become([]TreeFile{{Path: "big", Size: 20<<16 + 5}}, nil)
+	f = g.begun()
+	if held := f.Held(); held.Count() != 2 {
+		t.Errorf("%d pieces are gone on with, not 2", held.Count())
+	}
+	for _, i := range g.pieces() {
+		if held := f.Held(); !held.Has(i) {
+			g.write(f, i)
+		}
+	}
+	g.finish(f)
+}
+
 // Finished files that have changed in the new version are not replaced unasked, and a folder
 // that has nothing of it is none of a former version.
 func TestTree_leavesWhatIsNoFormerVersion(t *testing.T) {

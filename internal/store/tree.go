@@ -709,6 +709,34 @@ func (t *tree) removeStale() error {
 	return errors.Join(err, part.Close())
 }
 
+// trim cuts, durably, what an earlier version had more of the files in the part folder.
+func (t *tree) trim() error {
+	for k, where := range t.places {
+		if where != inPart {
+			continue
+		}
+		info, err := t.branch.lstat(t.partPath(k))
+		if err == nil && info.Size() <= t.o.Files[k].Size {
+			continue
+		}
+		var h Handle
+		if err == nil {
+			h, err = t.reopen(k)
+		}
+		if err != nil {
+			return err
+		}
+		err = h.Truncate(t.o.Files[k].Size)
+		if err == nil {
+			err = h.Datasync()
+		}
+		if err = errors.Join(err, h.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // maxDepth bounds how deep folders are followed that others may have made.
 const maxDepth = 1000
 

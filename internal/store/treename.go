@@ -141,7 +141,7 @@ func (f *File) makePart(p *partial, l *leftover) error {
 	t.mu.Unlock()
 	if l.former {
 		// Before the folder says what it is of now, or a stop would leave it there for ever.
-		if err := t.removeStale(); err != nil {
+		if err := errors.Join(t.removeStale(), t.trim()); err != nil {
 			return f.journal.createError(f.o.Part, err)
 		}
 	}

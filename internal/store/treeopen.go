@@ -283,7 +283,7 @@ func (t *treeLook) file(k int) error {
 	switch {
 	case err != nil || info == nil:
 		return err
-	case t.former && (!info.Mode().IsRegular() || info.Size() > size):
+	case t.former && !info.Mode().IsRegular():
 		return nil // it goes
 	case !info.Mode().IsRegular():
 		return notRegular(t.tree.path(t.tree.partPath(k)))

@@ -271,7 +271,7 @@ func TestFault01_04_05CutAnywhereInATree(t *testing.T) {
 // leaveFormer leaves in dir what an earlier version of the content brought before it was
 // stopped: some of file c, which both have, and files that this one has not, or not so.
 func (g *grove) leaveFormer(t *testing.T, dir string) {
-	former := newGrove(store.TreeFile{Path: "c", Size: 2*16<<10 + 5}, store.TreeFile{Path: "d/old", Size: 2 * 16 << 10}, store.TreeFile{Path: "old", Size: 3 * 16 << 10})
+	former := newGrove(store.TreeFile{Path: "c", Size: 4 * 16 << 10}, store.TreeFile{Path: "d/old", Size: 2 * 16 << 10}, store.TreeFile{Path: "old", Size: 3 * 16 << 10})
 	file, _ := g.o.Layout.File(2)
 	copy(former.data, g.data[file.Start:file.End])
 	for i := range former.o.Digests {
@@ -286,7 +286,7 @@ func (g *grove) leaveFormer(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	err = f.Begin(former.o.Pin, 0, false)
-	for _, i := range []piece.Index{1, 2, 3, 6} {
+	for _, i := range []piece.Index{1, 3, 4, 8} {
 		if err == nil {
 			err = f.Write(i, former.bytes(i), former.o.Digests[i], true)
 		}
