@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,6 +39,9 @@ var errStopped = errors.New("stopped")
 const showCursor = "\x1b[?25h"
 
 func run(args []string) exitCode {
+	// What net/http tells here quotes what an origin sent, and an origin may send back the
+	// secrets that it got. The program's own log says what went wrong.
+	log.SetOutput(io.Discard)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

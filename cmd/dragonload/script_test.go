@@ -121,6 +121,7 @@ func scriptOrigin(ts *testscript.TestScript, _ bool, _ []string) {
 //	/crawl/FILE       at 64 KiB a second
 //	/digest/FILE      with its Repr-Digest
 //	/tree/PATH        the file at PATH, in whatever folder of srv
+//	/tail/FILE        and then sends an answer that nobody asked for
 //	/agent            the User-Agent as a file
 type scriptServer struct {
 	dir    string
@@ -154,7 +155,7 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
-	case "plain", "stall", "twin", "flip", "garble", "longer", "slow", "crawl", "digest":
+	case "plain", "tail", "stall", "twin", "flip", "garble", "longer", "slow", "crawl", "digest":
 	default:
 		kind = ""
 		rest = strings.TrimPrefix(r.URL.Path, "/")
@@ -181,6 +182,15 @@ func (s *scriptServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "plain":
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		w.Write(data)
+		return
+	case "tail":
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nETag: \"tail\"\r\nContent-Length: %d\r\n\r\n%sHTTP/1.1 200 unasked\r\n\r\n", len(data), data)
+		_, _ = c.Read(make([]byte, 1)) // until the client has closed
 		return
 	case "slow":
 		kind = ""

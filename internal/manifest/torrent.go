@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"strings"
 
@@ -144,20 +145,30 @@ func (t *Torrent) Digests() []piece.Digest {
 // the reason, what contradicts itself, names files that harm or exceeds a bound.
 // Trackers and other programs' additions are passed over.
 func ReadTorrent(r io.Reader) (*Torrent, error) {
-	data, err := io.ReadAll(io.LimitReader(r, MaxTorrent+1))
-	if err != nil {
+	var data bytes.Buffer
+	if file, ok := r.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		// A buffer that grows holds twice what it has read, and more.
+		if info, err := file.Stat(); err == nil && info.Size() > MaxTorrent {
+			return nil, errTorrentLength
+		} else if err == nil {
+			data.Grow(int(info.Size()) + bytes.MinRead)
+		}
+	}
+	if _, err := data.ReadFrom(io.LimitReader(r, MaxTorrent+1)); err != nil {
 		return nil, err
 	}
-	return parseTorrent(data)
+	return parseTorrent(data.Bytes())
 }
 
 func refuseTorrent(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrTorrent}, args...)...)
 }
 
+var errTorrentLength = refuseTorrent("it is longer than %d MiB", MaxTorrent>>20)
+
 func parseTorrent(data []byte) (*Torrent, error) {
 	if len(data) > MaxTorrent {
-		return nil, refuseTorrent("it is longer than %d MiB", MaxTorrent>>20)
+		return nil, errTorrentLength
 	}
 	doc := &bencodeReader{data: data}
 	outer, err := doc.fields("created by", "info", "piece layers", "url-list")

@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -114,6 +117,24 @@ func someFiles() tree {
 	return tree{
 		"a": tree{"c": noise(testPiece), "deep": tree{"er": noise(1)}}, "a.b": noise(3*testPiece + 5),
 		"empty": []byte{}, "none": tree{}, "same": noise(3*testPiece + 5), "z": noise(40000),
+	}
+}
+
+func TestReadTorrent_doesNotBeginWithAFileTooLong(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "long.torrent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 40); err != nil {
+		t.Skip(err)
+	}
+	if _, err := ReadTorrent(f); !errors.Is(err, ErrTorrent) || !strings.Contains(err.Error(), "longer than 64 MiB") {
+		t.Errorf("got %v", err)
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); at != 0 || err != nil {
+		t.Errorf("%d bytes were read", at)
 	}
 }
 

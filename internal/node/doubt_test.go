@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -136,6 +137,33 @@ func auditsPoison(r *http.Request) bool {
 	var first, last int64
 	n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last)
 	return n == 2 && last-first < piece.LeafSize && piece.Pin{Size: 4 << 20}.Layout().At(first) == poisoned
+}
+
+// An origin that gives one validator to two versions: the bytes of the earlier run are not
+// said to be those that it has.
+func TestChecksum_ofAFileOfTwoRuns(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 4<<20)
+	spec := s.spec(t)
+	old := s.data
+	s.set(func() {
+		s.handle = func(w http.ResponseWriter, r *http.Request) {
+			if reaches(r, 2<<20) {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			s.file(w, r)
+		}
+	})
+	download(t, t.Context(), start(t, node.Options{}), spec).failure(t, node.ExitNotFound)
+	s.set(func() {
+		s.handle, s.data = nil, bytes.Repeat([]byte("new"), len(old)/3+1)[:len(old)]
+	})
+	spec.Checksums = []node.Checksum{{Algorithm: "sha-256", Hex: sum(old)}}
+	e := download(t, t.Context(), start(t, node.Options{}), spec).failure(t, node.ExitChecksum)
+	if !strings.Contains(e.Message, "are of an earlier run") || strings.Contains(e.Message, "all parts agree") {
+		t.Errorf("it is told: %s", e.Message)
+	}
 }
 
 // A wrong checksum blames nobody, and is no reason to go on for ever.

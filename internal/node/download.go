@@ -36,6 +36,7 @@ type generation struct {
 	file    *store.File
 	shared  *store.Shared  // of a share, in place of file
 	digests []piece.Digest // of a manifest; else nil
+	resumed int64          // bytes of it that an earlier run left
 }
 
 // download is one Spec being carried out. The fields above the line belong to the
@@ -419,7 +420,7 @@ func (d *download) begin(a swarm.SetGeneration) error {
 		d.resumed = 0
 		d.dropHeads()
 	}
-	d.gen = &generation{pin: a.Pin, layout: d.file.Layout(), file: d.file}
+	d.gen = &generation{pin: a.Pin, layout: d.file.Layout(), file: d.file, resumed: d.resumed}
 	start := &Start{Path: d.shownPath(), Size: a.Pin.Size, Resumed: d.resumed, Validator: a.Pin.Validator}
 	if d.want != nil {
 		d.gen.digests = d.want.digests

@@ -296,7 +296,7 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 		}
 		if hex.EncodeToString(got) != c.Hex {
 			agree := checked == "origin-digest" || compared
-			return "", agree, d.wrongChecksum(c, got, agree && sources <= 1 && !d.addresses.dropped())
+			return "", agree, d.wrongChecksum(g, c, got, agree && sources <= 1 && !d.addresses.dropped())
 		}
 		if kind.strong {
 			checked = "checksum"
@@ -307,9 +307,12 @@ func (d *download) check(g *generation, basis swarm.Basis, whole digests, sums s
 
 // wrongChecksum is what the user is told of a file that is not what c says; agree says
 // that every part of it is the origin's.
-func (d *download) wrongChecksum(c Checksum, got []byte, agree bool) *Error {
+func (d *download) wrongChecksum(g *generation, c Checksum, got []byte, agree bool) *Error {
 	differs := fmt.Sprintf("%s differs: expected %s, the file that came has %x%s", c.Algorithm, c.Hex, got, d.uncompared(agree))
-	if agree {
+	switch {
+	case agree && d.room == nil && g.resumed > 0:
+		differs += fmt.Sprintf("; %s of it are of an earlier run and were not compared with what the origin has now", store.Bytes(g.resumed))
+	case agree:
 		differs = fmt.Sprintf("all parts agree with the origin, but %s is %x and you gave %s", c.Algorithm, got, c.Hex)
 	}
 	kept := fmt.Sprintf("nothing was saved under the final name, what came is kept in %s; "+
