@@ -67,10 +67,12 @@ type pool struct {
 	lending
 	readers
 	wanting
-	hopelessFrom Instant       // since when what is missing nobody can fetch; 0: that is not so
-	relief       piece.Extents // held pieces that were leased all the same lately
-	reliefOver   Instant       // until when they are not again
-	relieved     int           // times that this was so
+	hopelessFrom Instant        // since when what is missing nobody can fetch; 0: that is not so
+	relief       piece.Extents  // held pieces that were leased all the same lately
+	reliefOver   Instant        // until when they are not again
+	relieved     int            // times that this was so
+	suspects     []piece.NodeID // see Tracker.suspect
+	suspectTo    Instant        // until when they are
 
 	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking

@@ -20,6 +20,9 @@ const (
 	// members hold.
 	maxSurvey = 1 << 12
 
+	// suspectTime is how long those are suspected who have been found to hold back.
+	suspectTime = 10 * time.Second
+
 	// surveyTime is how long it must be so at least.
 	surveyTime = time.Second
 
@@ -30,6 +33,9 @@ const (
 
 	// fewMembers is up to which of a pool's members everybody meets everybody.
 	fewMembers = 32
+
+	// maxFailures is how many requests in a row may come to nothing.
+	maxFailures = 6
 
 	// turnTime is how much longer nothing may come for each neighbour that there is: who has
 	// much to do may be honest.
@@ -66,7 +72,7 @@ func (n *Node) shuns() (out []piece.NodeID) {
 func (n *Node) noteBarren() {
 	for _, p := range n.swap.order {
 		if n.now.Sub(p.broughtAt) >= n.crowded(withheldTime) {
-			p.barren = p.barren || p.silences > 0 || n.mute(p) && n.now.Sub(p.muteSince) >= n.crowded(stuckTime) ||
+			p.barren = p.barren || p.silences > 0 || p.failures >= maxFailures || n.mute(p) && n.now.Sub(p.muteSince) >= n.crowded(stuckTime) ||
 				slices.ContainsFunc(p.requests, func(r *peerRequest) bool { return len(r.pieces) > 0 && (n.hangs(r) || n.dawdled(r)) })
 		}
 	}
@@ -103,7 +109,7 @@ func (p *pool) takeShuns(m *member, ids []piece.NodeID) {
 func (p *pool) survey(m *member, now Instant) (found []piece.Index) {
 	m.beyond = 0
 	count := m.have.Len()
-	shunned := p.shunned(m)
+	shunned := p.shunned(m, now)
 	if len(shunned) == 0 || count == 0 || p.stream {
 		return nil
 	}
@@ -130,14 +136,48 @@ func (p *pool) survey(m *member, now Instant) (found []piece.Index) {
 	return found
 }
 
-// shunned returns the members from which m takes nothing.
-func (p *pool) shunned(m *member) (all []*member) {
-	for _, id := range m.shuns {
+// shunned returns the members from which m takes nothing, and those suspected.
+func (p *pool) shunned(m *member, now Instant) (all []*member) {
+	ids := m.shuns
+	if now < p.suspectTo {
+		ids = append(slices.Clone(ids), p.suspects...)
+		slices.SortFunc(ids, piece.NodeID.Compare)
+		ids = slices.Compact(ids)
+	}
+	for _, id := range ids {
 		if o := p.members[id]; o != nil && o != m {
 			all = append(all, o)
 		}
 	}
 	return all
+}
+
+// suspect notes who holds, as it has told the tracker alone, what m lacks and nobody
+// brings it, in a pool where everybody meets everybody. It is for a while, for everybody: of
+// those who get nothing the first to be leased something would else have to fetch it all.
+func (t *Tracker) suspect(p *pool, m *member) {
+	if len(p.order) > t.opts.MeshLimit || p.stream {
+		return
+	}
+	if t.now >= p.suspectTo {
+		p.suspects = nil
+	}
+	for _, o := range p.order {
+		if o != m && len(p.suspects) < MaxShuns && !slices.Contains(p.suspects, o.id) && holdsMore(&o.have, &m.have) {
+			p.suspects = append(p.suspects, o.id)
+		}
+	}
+	p.suspectTo = t.now.Add(suspectTime)
+}
+
+// holdsMore reports whether a has something that b has not.
+func holdsMore(a, b *piece.Bitfield) bool {
+	for i, ok := b.NextUnset(0); ok; i, ok = b.NextUnset(i + 1) {
+		if a.Has(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // onlyOf reports whether somebody holds piece i, and nobody but some of these members.

@@ -416,6 +416,9 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	t.complete(p)
 	t.topUp(p, m)
 	if r.Stuck && !r.Whole {
+		if len(r.Shuns) == 0 {
+			t.suspect(p, m) // it does not know either who holds it up
+		}
 		t.relieve(p, m)
 	}
 }
