@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"dragonload/internal/piece"
@@ -38,6 +39,9 @@ const (
 	maxRequest = 4 << 10
 )
 
+// maxChecked bounds the certificates whose signature is known to be good.
+const maxChecked = 4096
+
 // Authority is the certificate of a room, ready to check members with. It does not
 // change and may be used by many goroutines.
 type Authority struct {
@@ -46,6 +50,11 @@ type Authority struct {
 
 	pool *x509.CertPool
 	uri  string // what the certificate of a member must name, and nothing else
+
+	// checked holds the SHA-256 of certificates that this authority did sign: a neighbour shows
+	// the same one on each of its connections, and most of the work is in the signature.
+	mu      sync.Mutex
+	checked map[[sha256.Size]byte]struct{}
 }
 
 // parseAuthority accepts only what newAuthority makes: a self-signed Ed25519
@@ -148,10 +157,32 @@ func (a *Authority) verify(leaf *x509.Certificate, now time.Time) (piece.NodeID,
 	if leaf.IsCA {
 		return none, fmt.Errorf("%w: the certificate is an authority's", ErrNotMember)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: a.pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if err := a.signed(leaf, at); err != nil {
 		return none, fmt.Errorf("%w: %w", ErrNotMember, err)
 	}
 	return key, nil
+}
+
+// signed checks that this authority signed a certificate and is itself valid at the moment
+// at, which must be one at which the certificate is.
+func (a *Authority) signed(leaf *x509.Certificate, at time.Time) error {
+	id := sha256.Sum256(leaf.Raw)
+	a.mu.Lock()
+	_, known := a.checked[id]
+	a.mu.Unlock()
+	if known && !at.Before(a.Cert.NotBefore) && !at.After(a.Cert.NotAfter) {
+		return nil
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: a.pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.checked == nil || len(a.checked) >= maxChecked {
+		a.checked = make(map[[sha256.Size]byte]struct{})
+	}
+	a.checked[id] = struct{}{}
+	return nil
 }
 
 // clockError says that a certificate is not valid now, and both times, for it may be the

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -287,9 +288,11 @@ func TestVerify_acceptsOnlyMembersCertificates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := lab.Authority.verify(leaf, now)
-		if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrNotMember) || c.ok && key != member.ID {
-			t.Errorf("%s: %v, %v", name, key, err)
+		for range 2 { // the second time it is remembered
+			key, err := lab.Authority.verify(leaf, now)
+			if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrNotMember) || c.ok && key != member.ID {
+				t.Errorf("%s: %v, %v", name, key, err)
+			}
 		}
 	}
 	// A member cannot admit others: its certificate signs nothing.
@@ -312,6 +315,45 @@ func TestVerify_acceptsOnlyMembersCertificates(t *testing.T) {
 	}
 	if _, err := lab.Authority.verify(child, now); !errors.Is(err, ErrNotMember) {
 		t.Errorf("signed by a member: %v", err)
+	}
+}
+
+// Only the signature is remembered, and of the very same certificate.
+func TestVerify_remembersNothingButTheSignature(t *testing.T) {
+	t.Parallel()
+	lab := create(t, place(t), "lab")
+	member := place(t).Identity()
+	now := time.Now()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(7), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(3 * authorityLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:        []*url.URL{memberURI(lab.ID)},
+	}, lab.Authority.Cert, ed25519.PublicKey(member.ID[:]), lab.caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lab.Authority.verify(leaf, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lab.Authority.verify(leaf, now.Add(2*authorityLifetime)); !errors.Is(err, ErrNotMember) {
+		t.Errorf("after the authority's end: %v", err)
+	}
+	if _, err := lab.Authority.verify(leaf, now.Add(4*authorityLifetime)); !errors.Is(err, ErrClock) {
+		t.Errorf("after its own end: %v", err)
+	}
+	forged := slices.Clone(der)
+	forged[len(forged)-1] ^= 1 // in the signature
+	other, err := x509.ParseCertificate(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lab.Authority.verify(other, now); !errors.Is(err, ErrNotMember) {
+		t.Errorf("with another signature: %v", err)
 	}
 }
 
