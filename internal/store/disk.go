@@ -143,7 +143,7 @@ func (osDisk) Create(path string) (Handle, error) {
 		return nil, err
 	}
 	lock(file)
-	makeSparse(file)
+	scatter(file)
 	return &osHandle{File: file}, nil
 }
 

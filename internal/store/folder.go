@@ -155,7 +155,7 @@ func (f *osFolder) Create(name string, mode fs.FileMode) (Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	makeSparse(file)
+	scatter(file)
 	return &osHandle{File: file}, nil
 }
 

@@ -15,6 +15,8 @@ func datasync(f *os.File) error { return f.Sync() }
 // dropCache is left to the system: a new handle is all that it offers.
 func dropCache(*os.File) {}
 
+func scatter(*os.File) {}
+
 // renameNew renames a file to a name that must be free, in one step. The error is
 // errors.ErrUnsupported if the system or its file system has no such step.
 func renameNew(from, to string) error {

@@ -38,6 +38,15 @@ func dropCache(f *os.File) {
 	}
 }
 
+// scatter keeps the system from reading ahead of what is asked for. In a file whose pieces
+// come in any order that fills its cache with the zeros of holes: with pieces of 64 KiB it took a
+// quarter of the time of reading.
+func scatter(f *os.File) {
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _ = unix.Fadvise(int(fd), 0, 0, unix.FADV_RANDOM) })
+	}
+}
+
 // renameNew renames a file to a name that must be free, in one step. The error is
 // errors.ErrUnsupported if the system or its file system has no such step.
 func renameNew(from, to string) error {

@@ -23,7 +23,7 @@ func lock(*os.File) bool { return true }
 
 func unlock(*os.File) {}
 
-func makeSparse(*os.File) {}
+func scatter(*os.File) {}
 
 func renameNew(from, to string) error { return errors.ErrUnsupported }
 

@@ -46,8 +46,6 @@ func unlock(f *os.File) {
 	}
 }
 
-func makeSparse(*os.File) {}
-
 // freeSpace returns how many bytes an ordinary user may still write in folder.
 func freeSpace(folder string) (int64, bool) {
 	var s unix.Statfs_t

@@ -24,9 +24,9 @@ func lock(*os.File) bool { return true }
 
 func unlock(*os.File) {}
 
-// makeSparse keeps the system from filling with zeros what lies before a write. A
+// scatter keeps the system from filling with zeros what lies before a write. A
 // file system that cannot do it fills; that is slow, not wrong.
-func makeSparse(f *os.File) {
+func scatter(f *os.File) {
 	var n uint32
 	_ = windows.DeviceIoControl(windows.Handle(f.Fd()), windows.FSCTL_SET_SPARSE, nil, 0, nil, 0, &n, nil)
 }
