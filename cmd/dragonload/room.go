@@ -275,6 +275,9 @@ func joinRoom(ctx context.Context, folder *room.Folder, stateDir, text string, w
 	}
 	until := time.Now().Add(wait)
 	var lookAt time.Time
+	if wait > seekAfter {
+		lookAt = time.Now().Add(seekAfter) // a tracker that is just starting answers before that
+	}
 	for {
 		joined, err := askToJoin(ctx, invite, csr)
 		if err != nil && noAccess(err) == nil && look && ctx.Err() == nil && !time.Now().Before(lookAt) {

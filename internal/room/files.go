@@ -69,3 +69,30 @@ func createFile(path string, data []byte) error {
 	}
 	return syncDir(filepath.Dir(path))
 }
+
+// fillDir makes files in a folder that nobody looks into yet, durable on return. All are
+// written before the first is synced, so that they may go to the disk together.
+func fillDir(dir string, files map[string][]byte) (err error) {
+	var open []*os.File
+	defer func() {
+		for _, f := range open {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	for name, data := range files {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		open = append(open, f)
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+	}
+	for _, f := range open {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}

@@ -368,10 +368,8 @@ func (f *Folder) add(r *Room) (err error) {
 			return err
 		}
 	}
-	for name, data := range files {
-		if err := createFile(filepath.Join(temp, name), data); err != nil {
-			return err
-		}
+	if err := fillDir(temp, files); err != nil {
+		return err
 	}
 	final := filepath.Join(f.dir, r.Name)
 	if err := os.Rename(temp, final); err != nil {

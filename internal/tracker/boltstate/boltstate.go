@@ -52,7 +52,8 @@ var (
 // State is a tracker.State in a file.
 type State struct {
 	*tracker.Soft
-	file guarded
+	file   guarded
+	writes group
 }
 
 var _ tracker.State = (*State)(nil)
@@ -66,6 +67,7 @@ func OpenAt(path string, now func() time.Time) (*State, error) {
 	_, err := os.Stat(path)
 	isNew := errors.Is(err, os.ErrNotExist)
 	s := &State{file: guarded{path: path}}
+	s.writes.write = s.file.update
 	err = s.file.open()
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: %w", path, tracker.ErrLocked)
@@ -135,13 +137,13 @@ func (s *State) look(ctx context.Context, id [32]byte, f func(*bbolt.Bucket) err
 	return s.file.view(func(tx *bbolt.Tx) error { return f(tx.Bucket(roomsBucket).Bucket(id[:])) })
 }
 
-// change runs f on a room's bucket and its members; what f has done is durable, or
-// undone with an error, on return.
+// change runs f, perhaps more than once, on a room's bucket and its members; what f has
+// done is durable, or undone with an error, on return.
 func (s *State) change(ctx context.Context, id [32]byte, f func(r, members *bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.file.update(func(tx *bbolt.Tx) error {
+	return s.writes.update(func(tx *bbolt.Tx) error {
 		r, err := tx.Bucket(roomsBucket).CreateBucketIfNotExists(id[:])
 		if err != nil {
 			return err
