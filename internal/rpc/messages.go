@@ -333,7 +333,7 @@ func EncodeToNode(m swarm.ToNode) *poolv1.SessionResponse {
 			peers = append(peers, &poolv1.Peer{Id: append([]byte(nil), p.ID[:]...), Addr: p.Addr})
 		}
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_Handout{
-			Handout: &poolv1.Handout{Peers: peers},
+			Handout: &poolv1.Handout{Peers: peers, All: m.All},
 		}}
 	case swarm.ComeBack:
 		return &poolv1.SessionResponse{Message: &poolv1.SessionResponse_ComeBack{
@@ -433,6 +433,7 @@ func decodeHandout(x *poolv1.Handout) (m swarm.Handout, err error) {
 	if len(x.GetPeers()) > MaxPeers {
 		return m, fmt.Errorf("%d members", len(x.GetPeers()))
 	}
+	m.All = x.GetAll()
 	for _, p := range x.GetPeers() {
 		id, err := decodeID(p.GetId())
 		if err != nil {

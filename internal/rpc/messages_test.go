@@ -182,7 +182,7 @@ func drawToNode(t *rapid.T) swarm.ToNode {
 	case 5:
 		return swarm.Drop{Extents: drawExtents(t, piece.MaxCount)}
 	case 6:
-		var m swarm.Handout
+		m := swarm.Handout{All: rapid.Bool().Draw(t, "all")}
 		for range rapid.IntRange(0, 5).Draw(t, "peers") {
 			m.Peers = append(m.Peers, swarm.PeerAddr{ID: drawID.Draw(t, "id"), Addr: drawAddr.Draw(t, "addr")})
 		}

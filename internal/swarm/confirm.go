@@ -187,7 +187,7 @@ func (n *Node) readForOthers(i piece.Index, d piece.Digest) {
 	n.own.Set(i)
 	n.stater[i] = 0
 	n.trust.stating = append(n.trust.stating, i)
-	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay()))
+	n.flushAt = min(n.flushAt, n.now.Add(n.flushDelay(true)))
 	n.readBy(i)
 }
 

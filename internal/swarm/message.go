@@ -139,8 +139,12 @@ type (
 	// streams that were to bring them. There is no answer.
 	Drop struct{ Extents []piece.Extent }
 
-	// Handout names members to connect to.
-	Handout struct{ Peers []PeerAddr }
+	// Handout names members to connect to. All says that the pool is so small that
+	// everybody meets everybody.
+	Handout struct {
+		Peers []PeerAddr
+		All   bool
+	}
 
 	// Hold forbids requests to one server for a while, to everybody in the pool.
 	Hold struct {

@@ -165,7 +165,7 @@ func (n *Node) trackerSaid(msg ToNode) {
 	case Drop:
 		n.dropLeases(msg.Extents)
 	case Handout:
-		n.handout(msg.Peers)
+		n.handout(msg)
 	case Hold:
 		if msg.For > 0 {
 			n.hold(msg.Source, msg.For)

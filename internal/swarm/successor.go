@@ -124,7 +124,7 @@ func (n *Node) trackerIsUp(member piece.NodeID) {
 		n.act(Warn{Code: WarnTrackerMoved, Peer: member})
 	}
 	if s.at.Addr != "" {
-		n.handout([]PeerAddr{s.at}) // it names itself to nobody: it does not know where it is reached
+		n.handout(Handout{Peers: []PeerAddr{s.at}, All: n.swap.mesh}) // it names itself to nobody: it does not know where it is reached
 	}
 	n.sayTracker(Successor{Tracker: s.at, Live: true})
 	s.lookAt = n.now.Add(relookTime)

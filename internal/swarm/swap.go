@@ -49,6 +49,7 @@ type swapSide struct {
 	servedAt Instant
 	found    []candidate // of the last choice, kept for its memory
 	known    map[piece.NodeID]*acquaintance
+	mesh     bool                         // everybody was everybody's neighbour when the tracker last named some
 	wrong    map[piece.Index]piece.NodeID // who sent wrong bytes of a piece, the first of them
 	strays   []Request                    // under way to members that are no neighbours any more
 	seekAt   Instant
@@ -153,8 +154,9 @@ func (n *Node) findNeighbour(id piece.NodeID) (int, bool) {
 }
 
 // handout takes in members to connect to.
-func (n *Node) handout(peers []PeerAddr) {
-	for _, a := range peers {
+func (n *Node) handout(msg Handout) {
+	n.swap.mesh = msg.All
+	for _, a := range msg.Peers {
 		if a.ID == n.opts.Self || a.Addr == "" || len(n.swap.known) >= 4*maxNeighbours && n.swap.known[a.ID] == nil {
 			continue
 		}

@@ -223,9 +223,7 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	for _, x := range p.pauses.live(t.now) {
 		t.tell(p, m, Hold{For: x.until.Sub(t.now), Source: x.source}) // a newcomer must not ask either, not even for an audit
 	}
-	if peers := t.handout(p, m, false); len(peers) > 0 {
-		t.tell(p, m, Handout{Peers: peers})
-	}
+	t.handOut(p, m, false)
 	t.tellReaders(p, m)
 	if m.wants {
 		p.wants++
@@ -277,15 +275,25 @@ func (t *Tracker) announced(p *pool, id piece.NodeID, a Announce) {
 	}
 }
 
-// handout picks members for m to connect to; more says that m has asked for some.
-func (t *Tracker) handout(p *pool, m *member, more bool) []PeerAddr {
+// handOut names members for m to connect to, if there are any; more says that m has asked
+// for some.
+func (t *Tracker) handOut(p *pool, m *member, more bool) {
+	if peers := t.acquaintances(p, m, more); len(peers) > 0 {
+		t.tell(p, m, Handout{Peers: peers, All: t.mesh(p)})
+	}
+}
+
+// mesh reports whether everybody in a pool is to meet everybody.
+func (t *Tracker) mesh(p *pool) bool { return len(p.order) <= t.opts.MeshLimit }
+
+func (t *Tracker) acquaintances(p *pool, m *member, more bool) []PeerAddr {
 	var peers []PeerAddr
 	add := func(o *member) {
 		if o != m && o.addr != "" {
 			peers = append(peers, PeerAddr{ID: o.id, Addr: o.addr})
 		}
 	}
-	if len(p.order) <= t.opts.MeshLimit {
+	if t.mesh(p) {
 		for _, o := range p.order {
 			add(o)
 		}
@@ -390,9 +398,7 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 		p.probeBy = never // its answer has begun; only its death or failure ends the wait
 	}
 	if r.WantPeers {
-		if peers := t.handout(p, m, true); len(peers) > 0 {
-			t.tell(p, m, Handout{Peers: peers})
-		}
+		t.handOut(p, m, true)
 	}
 	if !p.pinned {
 		return

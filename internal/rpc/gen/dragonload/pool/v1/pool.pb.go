@@ -1627,8 +1627,10 @@ func (x *Drop) GetExtents() *Extents {
 
 // Handout names members to connect to, at most 4096.
 type Handout struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peers         []*Peer                `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Peers []*Peer                `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	// The pool is so small that everybody meets everybody.
+	All           bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1668,6 +1670,13 @@ func (x *Handout) GetPeers() []*Peer {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *Handout) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
 }
 
 // Peer is a member and where it is reached.
@@ -2322,9 +2331,10 @@ const file_dragonload_pool_v1_pool_proto_rawDesc = "" +
 	"\x06Revoke\x12\x16\n" +
 	"\x06pieces\x18\x01 \x01(\rR\x06pieces\"=\n" +
 	"\x04Drop\x125\n" +
-	"\aextents\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\aextents\"9\n" +
+	"\aextents\x18\x01 \x01(\v2\x1b.dragonload.pool.v1.ExtentsR\aextents\"K\n" +
 	"\aHandout\x12.\n" +
-	"\x05peers\x18\x01 \x03(\v2\x18.dragonload.pool.v1.PeerR\x05peers\"*\n" +
+	"\x05peers\x18\x01 \x03(\v2\x18.dragonload.pool.v1.PeerR\x05peers\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"*\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"5\n" +
