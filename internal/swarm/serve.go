@@ -122,22 +122,23 @@ func (n *Node) serveNext() {
 // Some places are kept for neighbours that are known to be quick.
 func (n *Node) nextServed() (best *askedFor) {
 	limit, most := n.servingLimit()
-	slow, untried := n.slowRequests()
-	if n.swap.serving < limit+slow+int(n.now.Sub(n.swap.servedAt)/slowServe) && n.swap.serving < most {
-		quick := slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.tried && !p.slow })
-		full := quick && (untried >= limit-keptFree(limit) || n.swap.serving >= most-keptFree(most))
-		var bestKey [3]int64
-		for _, a := range n.swap.asked {
-			if a.active || full && !n.isQuick(a.peer) {
-				continue
-			}
-			if p := n.neighbour(a.peer); p != nil && p.slow && p.serving > 0 {
-				continue
-			}
-			key := n.servingKey(a)
-			if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
-				best, bestKey = a, key
-			}
+	places := min(limit+n.slowRequests()+int(n.now.Sub(n.swap.servedAt)/slowServe), most)
+	if n.swap.serving >= places {
+		return nil
+	}
+	quick := slices.ContainsFunc(n.swap.order, func(p *neighbour) bool { return p.tried && !p.slow })
+	full := quick && (n.untriedRequests() >= limit-keptFree(limit) || n.swap.serving >= most-keptFree(most))
+	var bestKey [3]int64
+	for _, a := range n.swap.asked {
+		if a.active || full && !n.isQuick(a.peer) {
+			continue
+		}
+		if p := n.neighbour(a.peer); p != nil && p.slow && p.serving > 0 {
+			continue
+		}
+		key := n.servingKey(a)
+		if best == nil || slices.Compare(key[:], bestKey[:]) < 0 {
+			best, bestKey = a, key
 		}
 	}
 	return best
@@ -145,22 +146,29 @@ func (n *Node) nextServed() (best *askedFor) {
 
 func keptFree(places int) int { return min(2, places/2) }
 
-// slowRequests counts the slow ones of the requests that are served, and of the others
-// those of neighbours that are not known to be quick.
-func (n *Node) slowRequests() (slow, untried int) {
+// slowRequests counts the slow ones of the requests that are served, and notes whose they
+// are.
+func (n *Node) slowRequests() (slow int) {
 	for _, a := range n.swap.asked {
-		switch {
-		case !a.active:
-		case n.isSlow(a):
-			slow++
-			if p := n.neighbour(a.peer); p != nil {
-				p.slow = true
-			}
-		case !n.isQuick(a.peer):
+		if !a.active || !n.isSlow(a) {
+			continue
+		}
+		slow++
+		if p := n.neighbour(a.peer); p != nil {
+			p.slow = true
+		}
+	}
+	return slow
+}
+
+// untriedRequests counts those of the others that are of neighbours not known to be quick.
+func (n *Node) untriedRequests() (untried int) {
+	for _, a := range n.swap.asked {
+		if a.active && !n.isSlow(a) && !n.isQuick(a.peer) {
 			untried++
 		}
 	}
-	return slow, untried
+	return untried
 }
 
 // isQuick reports whether a member takes what is served to it as quickly as others.

@@ -39,6 +39,7 @@ const (
 
 type swapSide struct {
 	order    []*neighbour // by id
+	byID     map[piece.NodeID]*neighbour
 	waiting  []*neighbour // for which something may be asked
 	requests int          // to neighbours, under way
 	asked    []*askedFor  // waiting to be served, in the order of asking
@@ -140,14 +141,13 @@ type askedFor struct {
 	overtaken int64   // bytes of requests that began later and were served before
 }
 
-func (s *swapSide) init() { s.known = make(map[piece.NodeID]*acquaintance) }
-
-func (n *Node) neighbour(id piece.NodeID) *neighbour {
-	if k, ok := n.findNeighbour(id); ok {
-		return n.swap.order[k]
-	}
-	return nil
+func (s *swapSide) init() {
+	s.known = make(map[piece.NodeID]*acquaintance)
+	s.byID = make(map[piece.NodeID]*neighbour)
 }
+
+// neighbour returns nil if the member is none.
+func (n *Node) neighbour(id piece.NodeID) *neighbour { return n.swap.byID[id] }
 
 func (n *Node) findNeighbour(id piece.NodeID) (int, bool) {
 	return slices.BinarySearchFunc(n.swap.order, id, func(p *neighbour, id piece.NodeID) int { return p.id.Compare(id) })
@@ -199,6 +199,7 @@ func (n *Node) peerUp(id piece.NodeID, addr string) {
 	p := &neighbour{id: id, record: &k.record, broughtAt: n.now}
 	p.line.window = time.Second
 	n.swap.order = slices.Insert(n.swap.order, at, p)
+	n.swap.byID[id] = p
 	n.swap.everMet = true
 	n.tellTracker(p)
 	if n.pinned {
@@ -261,6 +262,7 @@ func (n *Node) peerDown(id piece.NodeID) {
 	}
 	p := n.swap.order[at]
 	n.swap.order = slices.Delete(n.swap.order, at, at+1)
+	delete(n.swap.byID, id)
 	if !n.tracker.up && p.claims.Count() > 0 {
 		n.relayAt = min(n.relayAt, n.now.Add(relayDelay))
 	}
