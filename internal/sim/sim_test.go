@@ -18,7 +18,10 @@ import (
 // fewer do not come to everything. Among all tests fewSeeds are drawn.
 const enoughSeeds = 1000
 
-var fewSeeds = 60
+var (
+	fewSeeds = 60
+	raced    = false // the race detector runs
+)
 
 var (
 	seeds      = flag.Int("seeds", 0, "how many worlds TestSeeds draws (default 1000 with -run TestSeeds, else 60, with -race 15)")
@@ -248,6 +251,21 @@ func TestRun_isDeterminedByItsSeed(t *testing.T) {
 }
 
 // TestUniform_staysNearTheBound is the promise of the quiet office.
+// In a large pool a piece goes through many hands, of which smaller ones show nothing.
+func TestUniform_ofAThousandStaysNearTheBound(t *testing.T) {
+	if testing.Short() || raced {
+		t.Skip("takes about a minute, and ten with the race detector")
+	}
+	result := Run(Uniform(1000, 2000*64<<10, 1))
+	if result.Err != nil {
+		t.Fatal(result.Err)
+	}
+	t.Logf("%v", result)
+	if result.Ratio() > 1.15 || result.Copies() > 1.02 {
+		t.Errorf("ratio %.3f, want at most 1.15; %.4f copies, want at most 1.02", result.Ratio(), result.Copies())
+	}
+}
+
 func TestUniform_staysNearTheBound(t *testing.T) {
 	for _, c := range []struct {
 		members int
