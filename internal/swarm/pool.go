@@ -73,6 +73,9 @@ type pool struct {
 	relieved     int            // times that this was so
 	suspects     []piece.NodeID // see Tracker.suspect
 	suspectTo    Instant        // until when they are
+	heldThen     piece.Bitfield // what somebody held before heldAt, see noteHeld
+	heldLately   piece.Bitfield // and at heldAt
+	heldAt       Instant
 
 	width  width
 	hungry []*member        // could do more than was there to lease; in order of asking

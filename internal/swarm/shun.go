@@ -23,11 +23,15 @@ const (
 	// suspectTime is how long those are suspected who have been found to hold back.
 	suspectTime = 10 * time.Second
 
+	// heldTime is how long somebody must have held what nobody brings before it is suspected.
+	heldTime = 3 * time.Second
+
 	// surveyTime is how long it must be so at least.
 	surveyTime = time.Second
 
-	// A piece that takes longer than dawdleTime, with what it takes at dawdleRate, might as
-	// well not come. The time is longer than a request may wait for its turn.
+	// A piece that takes longer than dawdleTime, with what it takes if all who are there
+	// share dawdleRate, might as well not come. The time is longer than a request may wait
+	// for its turn.
 	dawdleTime = 20 * time.Second
 	dawdleRate = 64 << 10
 
@@ -92,7 +96,8 @@ func (n *Node) idles() bool {
 
 // dawdled reports whether the piece that a request is waiting for should have come long ago.
 func (n *Node) dawdled(r *peerRequest) bool {
-	return n.now.Sub(r.since) >= dawdleTime+time.Duration(mulDiv(n.longest, int64(time.Second), dawdleRate))
+	sharing := int64(len(n.swap.order) + 1)
+	return n.now.Sub(r.since) >= dawdleTime+time.Duration(mulDiv(sharing*n.longest, int64(time.Second), dawdleRate))
 }
 
 // takeShuns notes of whom a member takes nothing.
@@ -153,27 +158,47 @@ func (p *pool) shunned(m *member, now Instant) (all []*member) {
 }
 
 // suspect notes who holds, as it has told the tracker alone, what m lacks and nobody
-// brings it, in a pool where everybody meets everybody. It is for a while, for everybody: of
+// brings it, in a pool where everybody meets everybody. It must have been held for a while: on
+// slow lines news and pieces are long on their way. It is for a while, for everybody: of
 // those who get nothing the first to be leased something would else have to fetch it all.
 func (t *Tracker) suspect(p *pool, m *member) {
-	if len(p.order) > t.opts.MeshLimit || p.stream {
+	if len(p.order) > t.opts.MeshLimit || p.stream || p.heldThen.Len() != m.have.Len() {
 		return
 	}
 	if t.now >= p.suspectTo {
 		p.suspects = nil
 	}
 	for _, o := range p.order {
-		if o != m && len(p.suspects) < MaxShuns && !slices.Contains(p.suspects, o.id) && holdsMore(&o.have, &m.have) {
+		if o != m && len(p.suspects) < MaxShuns && !slices.Contains(p.suspects, o.id) && holdsMore(&o.have, &m.have, &p.heldThen) {
 			p.suspects = append(p.suspects, o.id)
 		}
 	}
 	p.suspectTo = t.now.Add(suspectTime)
 }
 
-// holdsMore reports whether a has something that b has not.
-func holdsMore(a, b *piece.Bitfield) bool {
+// noteHeld keeps what somebody held heldTime ago, in a pool where everybody meets everybody.
+func (t *Tracker) noteHeld(p *pool) {
+	if t.now < p.heldAt.Add(heldTime) || len(p.order) > t.opts.MeshLimit {
+		return
+	}
+	p.heldThen, p.heldLately, p.heldAt = p.heldLately, p.heldPieces(), t.now
+}
+
+// heldPieces returns what somebody holds.
+func (p *pool) heldPieces() piece.Bitfield {
+	b := piece.NewBitfield(len(p.copies))
+	for i, n := range p.copies {
+		if n > 0 {
+			b.Set(piece.Index(i))
+		}
+	}
+	return b
+}
+
+// holdsMore reports whether a has something of these that b has not.
+func holdsMore(a, b, these *piece.Bitfield) bool {
 	for i, ok := b.NextUnset(0); ok; i, ok = b.NextUnset(i + 1) {
-		if a.Has(i) {
+		if a.Has(i) && these.Has(i) {
 			return true
 		}
 	}

@@ -421,6 +421,7 @@ func (t *Tracker) reported(p *pool, m *member, r Report) {
 	p.takeShuns(m, r.Shuns)
 	t.complete(p)
 	t.topUp(p, m)
+	t.noteHeld(p)
 	if r.Stuck && !r.Whole {
 		if len(r.Shuns) == 0 {
 			t.suspect(p, m) // it does not know either who holds it up
