@@ -53,18 +53,24 @@ type machine struct {
 	trackerErr error
 }
 
-// A node's live heap is small, a few MiB and the pieces under way, so collecting it four
-// times less often costs little memory and saves a tenth of the CPU time of a room on
-// a small machine. From softLimit on memory counts for more.
+// A node's live heap is small, a few MiB and the pieces under way. With nothing but what is live
+// to go by, it would be collected so often that a tenth of the CPU time of a room on a small
+// machine went into that; with a percentage of it that avoids this, a flood from a hostile member,
+// which makes live and dead memory, would make the process grow by 100 MiB. So the collector is given
+// a ballast: memory that counts and is never touched, so that the system never provides it. It
+// collects when as much has come since the last time as is live and the ballast has together. (R. Hyland, Twitch, "Go
+// memory ballast", 2019.) From softLimit on memory counts for more.
 const (
-	gcPercent = 400
-	softLimit = 96 << 20
+	ballastSize = 8 << 20
+	softLimit   = ballastSize + 96<<20
 )
+
+var ballast = sync.OnceValue(func() []byte { return make([]byte, ballastSize) })
 
 // startMachine takes the state folder (the error is node.ErrRunning if another process
 // has it) and returns when work is accepted. close must be called.
 func startMachine(ctx context.Context, o machineOptions) (*machine, error) {
-	debug.SetGCPercent(gcPercent)
+	ballast()
 	debug.SetMemoryLimit(softLimit)
 	folder, err := openFolder(o.stateDir)
 	if err != nil {
