@@ -78,6 +78,11 @@ class Site:
                 return i
         fail("etcd has no leader")
 
+    def headless(self):
+        """Whether no server of etcd believes in a leader: one that still does takes in what it is told, and
+        it may be done once the others are back, whatever was answered."""
+        return all((self.etcd(i, "maintenance/status") or {}).get("leader", "0") == "0" for i in self.servers)
+
     def owner(self):
         """Which replica the pool is worked on by, as etcd says; None if by nobody."""
         for i in self.servers:
@@ -216,6 +221,7 @@ def play(o):
         # 3. No majority.
         lost, wall, start = next(iter(s.servers)), time.time(), time.monotonic()
         s.kill(s.servers.pop(lost))
+        s.until("a cluster without a leader", s.headless)
         here = next(i for i in range(3) if i != first)
         s.get(late, url)
         with concurrent.futures.ThreadPoolExecutor() as at_once:

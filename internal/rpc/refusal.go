@@ -43,7 +43,7 @@ var (
 	ErrElsewhere     = refusal("pool-elsewhere", connect.CodeAborted, "another replica of the tracker works on that pool")
 	ErrNoAuthority   = refusal("no-authority", connect.CodeFailedPrecondition, "this tracker does not hold the room's authority: ask the machine that made the room")
 	ErrCannotStore   = refusal("cannot-store", connect.CodeUnavailable, "the room's tracker cannot store, so joins are paused: its disk is full or failing; tell who runs it, and join again afterwards")
-	ErrStoreAway     = refusal("store-away", connect.CodeUnavailable, "the room's trackers cannot reach the etcd cluster that they share, so nobody can join, be removed or be listed until they do; downloads go on: tell who runs it, and try again afterwards")
+	ErrStoreAway     = refusal("store-away", connect.CodeUnavailable, "the room's trackers cannot reach the etcd cluster that they share, so nobody can join, be removed or be listed until they do; downloads go on: tell who runs it, and look then whether it was done all the same, else try again")
 	ErrCreator       = refusal("is-creator", connect.CodeFailedPrecondition, "this machine made the room and holds its authority: it can leave the room, not be removed from it")
 	ErrManyRemoved   = refusal("too-many-removed", connect.CodeResourceExhausted, "as many members were removed lately as can be: make a new room")
 
