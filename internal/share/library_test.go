@@ -80,6 +80,16 @@ func (b *bench) write(path, content string) string {
 	return at
 }
 
+// replace changes a file in one step: one that is written in place is empty for a moment, and
+// may be seen so.
+func (b *bench) replace(path, content string) {
+	b.t.Helper()
+	beside := b.write("beside", content)
+	if err := os.Rename(beside, filepath.Join(b.dir, filepath.FromSlash(path))); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *bench) add(path string) Share {
 	b.t.Helper()
 	s, _, err := b.Add(b.t.Context(), Spec{Path: filepath.Join(b.dir, path), Room: "lab"}, nil)
@@ -215,7 +225,7 @@ func TestLibrary_noticesWhatHappens(t *testing.T) {
 	next("an addition in new folders", 3)
 	b.write("set/deep/er/d", "fourth")
 	next("an addition in a folder that was new", 4)
-	b.write("set/a", "first, but longer")
+	b.replace("set/a", "first, but longer")
 	next("a change", 4)
 	if err := os.RemoveAll(filepath.Join(b.dir, "set", "deep")); err != nil {
 		t.Fatal(err)
