@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 			"dead":   scriptDead,
 			"exit":   scriptExit,
 			"start":  scriptStart,
+			"hear":   scriptHear,
 			"halt":   scriptHalt,
 			"signal": scriptSignal,
 			"await":  scriptAwait,
@@ -344,6 +346,10 @@ type (
 		ended  chan struct{} // closed when the process and its output have
 		stdout bytes.Buffer  // complete once ended is closed
 		stderr bytes.Buffer
+
+		mu    sync.Mutex
+		lines []string      // of standard output so far
+		more  chan struct{} // closed when there is another
 	}
 )
 
@@ -355,7 +361,7 @@ func scriptStart(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	path, err := lookPath(ts.Getenv("PATH"), args[2])
 	ts.Check(err)
-	j := &job{cmd: exec.Command(path, args[3:]...), ended: make(chan struct{})}
+	j := &job{cmd: exec.Command(path, args[3:]...), ended: make(chan struct{}), more: make(chan struct{})}
 	j.cmd.Dir = ts.MkAbs(".")
 	j.cmd.Env = scriptEnv(ts)
 	j.cmd.Stderr = &j.stderr
@@ -369,6 +375,11 @@ func scriptStart(ts *testscript.TestScript, _ bool, args []string) {
 		once := sync.OnceFunc(func() { close(seen) })
 		for lines.Scan() {
 			fmt.Fprintln(&j.stdout, lines.Text())
+			j.mu.Lock()
+			j.lines = append(j.lines, lines.Text())
+			close(j.more)
+			j.more = make(chan struct{})
+			j.mu.Unlock()
 			if strings.HasPrefix(lines.Text(), args[1]) {
 				once()
 			}
@@ -386,6 +397,35 @@ func scriptStart(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s ended: %s%s", args[0], j.stdout.String(), j.stderr.String())
 	case <-time.After(scriptDeadline):
 		ts.Fatalf("%s has not printed %q", args[0], args[1])
+	}
+}
+
+// scriptHear waits until what was started has printed a line that matches.
+func scriptHear(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hear NAME PATTERN")
+	}
+	pattern, err := regexp.Compile(args[1])
+	ts.Check(err)
+	j := jobsOf(ts).running[args[0]]
+	late := time.After(scriptDeadline)
+	for over := false; ; {
+		j.mu.Lock()
+		heard, more := slices.ContainsFunc(j.lines, pattern.MatchString), j.more
+		j.mu.Unlock()
+		switch {
+		case heard:
+			return
+		case over:
+			ts.Fatalf("%s has ended without %q", args[0], args[1])
+		}
+		select {
+		case <-more:
+		case <-j.ended:
+			over = true
+		case <-late:
+			ts.Fatalf("%s has not printed %q", args[0], args[1])
+		}
 	}
 }
 
