@@ -27,6 +27,9 @@ const (
 // and are not in it: who shares something opens its pool when it is asked for it.
 func (d *download) meetHolders() {
 	left := deserted{d: d, seen: make(map[piece.NodeID]bool)}
+	if d.want.giver != (piece.NodeID{}) {
+		left.seen[d.want.giver] = true // it may be gone before the first look
+	}
 	for wait := meetFirst; ; wait = min(2*wait, meetLast) {
 		if met, ok := d.neighbours(); !ok {
 			return

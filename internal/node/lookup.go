@@ -174,6 +174,7 @@ func (d *download) learnManifest(ctx context.Context) error {
 		var e *Error
 		switch {
 		case err == nil:
+			d.want.giver = h.ID
 			return nil
 		case ctx.Err() != nil:
 			return AsError(ctx.Err())

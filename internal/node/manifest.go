@@ -26,6 +26,7 @@ type wanted struct {
 	count   int             // of them
 	bytes   int64           // in them
 	pieces  *piece.Bitfield // of them; nil: all
+	giver   piece.NodeID    // who has told the manifest; zero if no member has
 }
 
 // isManifest reports whether the download is of a manifest, and not of a URL.
