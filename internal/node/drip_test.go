@@ -59,24 +59,12 @@ func TestMirror_leavesOneThatDrips(t *testing.T) {
 					good := &site{data: w.data, etag: `"good"`, perConn: rate.Limit(perConn)}
 					w.host("good.test:80", http.HandlerFunc(good.serve))
 					w.host("drip.test:80", dripping(w.data, `"drip"`))
-					var runs []*run
-					for k := range members {
-						spec := w.spec(t)
+					runs := w.fetchedBy(t, members, func(spec *node.Spec) {
 						spec.URL, spec.Mirrors = "http://good.test/image.iso", []node.Mirror{{URL: "http://drip.test/image.iso"}}
 						if who == "URL" {
 							spec.URL, spec.Mirrors[0].URL = spec.Mirrors[0].URL, spec.URL
 						}
-						o := node.Options{Network: w.network}
-						if members == 1 {
-							spec.Room = ""
-						} else {
-							o = w.join(fmt.Sprintf("member-%d", k)).options()
-						}
-						runs = append(runs, download(t, t.Context(), start(t, o), spec))
-					}
-					for _, r := range runs {
-						w.ends(t, r)
-					}
+					})
 					// One connection alone needs size/perConn, which is 4 s.
 					if took := last(runs); took > size/perConn*time.Second+5*time.Second {
 						t.Errorf("it took %v; it told %s", took, runs[0].story())
@@ -85,6 +73,27 @@ func TestMirror_leavesOneThatDrips(t *testing.T) {
 			})
 		}
 	}
+}
+
+// fetchedBy has members download at once, one of them without a room, and waits until all have
+// the file.
+func (w *world) fetchedBy(t *testing.T, members int, set func(*node.Spec)) (runs []*run) {
+	t.Helper()
+	for k := range members {
+		spec := w.spec(t)
+		set(&spec)
+		o := node.Options{Network: w.network}
+		if members == 1 {
+			spec.Room = ""
+		} else {
+			o = w.join(fmt.Sprintf("member-%d", k)).options()
+		}
+		runs = append(runs, download(t, t.Context(), start(t, o), spec))
+	}
+	for _, r := range runs {
+		w.ends(t, r)
+	}
+	return runs
 }
 
 // The file has one address, and one of the connections to it drips, stalls or is never
@@ -119,21 +128,7 @@ func TestLines_leaveAConnectionThatDrips(t *testing.T) {
 								<-r.Context().Done()
 							}
 						}))
-						var runs []*run
-						for k := range members {
-							spec := w.spec(t)
-							spec.URL = "http://one.test/image.iso"
-							o := node.Options{Network: w.network}
-							if members == 1 {
-								spec.Room = ""
-							} else {
-								o = w.join(fmt.Sprintf("member-%d", k)).options()
-							}
-							runs = append(runs, download(t, t.Context(), start(t, o), spec))
-						}
-						for _, r := range runs {
-							w.ends(t, r)
-						}
+						runs := w.fetchedBy(t, members, func(spec *node.Spec) { spec.URL = "http://one.test/image.iso" })
 						// One connection alone needs size/perConn, which is 4 s.
 						if took := last(runs); took > size/perConn*time.Second+5*time.Second {
 							t.Errorf("it took %v; it told %s", took, runs[0].story())

@@ -110,6 +110,17 @@ func TestTree_goesOnWithTheFolderOfAFormerVersion(t *testing.T) {
 	}
 }
 
+// complete writes what f lacks, and finishes it.
+func (g *grove) complete(f *File) {
+	g.t.Helper()
+	for _, i := range g.pieces() {
+		if held := f.Held(); !held.Has(i) {
+			g.write(f, i)
+		}
+	}
+	g.finish(f)
+}
+
 func TestTree_goesOnWithAFileThatHasBecomeShorter(t *testing.T) {
 	t.Parallel()
 	g := newGrove(t, []TreeFile{{Path: "big", Size: 40 << 16}})
@@ -123,12 +134,7 @@ func TestTree_goesOnWithAFileThatHasBecomeShorter(t *testing.T) {
 	if held := f.Held(); held.Count() != 2 {
 		t.Errorf("%d pieces are gone on with, not 2", held.Count())
 	}
-	for _, i := range g.pieces() {
-		if held := f.Held(); !held.Has(i) {
-			g.write(f, i)
-		}
-	}
-	g.finish(f)
+	g.complete(f)
 }
 
 // Finished files that have changed in the new version are not replaced unasked, and a folder
@@ -166,12 +172,7 @@ func TestTree_leavesWhatIsNoFormerVersion(t *testing.T) {
 	g.become(secondVersion, map[string]string{"a/b/c/deep": ""})
 	g.o.Overwrite = true
 	f = g.begun()
-	for _, i := range g.pieces() {
-		if held := f.Held(); !held.Has(i) {
-			g.write(f, i)
-		}
-	}
-	g.finish(f)
+	g.complete(f)
 }
 
 // A finished folder is its user's, also where an unfinished version lies beside it.

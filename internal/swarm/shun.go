@@ -162,7 +162,7 @@ func (p *pool) shunned(m *member, now Instant) (all []*member) {
 // slow lines news and pieces are long on their way. It is for a while, for everybody: of
 // those who get nothing the first to be leased something would else have to fetch it all.
 func (t *Tracker) suspect(p *pool, m *member) {
-	if len(p.order) > t.opts.MeshLimit || p.stream || p.heldThen.Len() != m.have.Len() {
+	if !t.mesh(p) || p.stream || p.heldThen.Len() != m.have.Len() {
 		return
 	}
 	if t.now >= p.suspectTo {
@@ -178,7 +178,7 @@ func (t *Tracker) suspect(p *pool, m *member) {
 
 // noteHeld keeps what somebody held heldTime ago, in a pool where everybody meets everybody.
 func (t *Tracker) noteHeld(p *pool) {
-	if t.now < p.heldAt.Add(heldTime) || len(p.order) > t.opts.MeshLimit {
+	if t.now < p.heldAt.Add(heldTime) || !t.mesh(p) {
 		return
 	}
 	p.heldThen, p.heldLately, p.heldAt = p.heldLately, p.heldPieces(), t.now
